@@ -68,10 +68,12 @@ def with_experts(
 
 
 def normed_moe_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, names: Names, norms: Norms) -> Value:
-    """x + norm(what a token's experts and the shared one make of norm(x), or of x), of a layer that has experts, [T, E]
-    float32. Args: norms: in place of names.norm."""
+    """x + norm(what a token's experts and the shared one make of norm(x), or of x), of one layer, [T, E] float32; or
+    what an ordinary MLP does, where the layer has no experts. Args: norms: in place of names.norm."""
     settings, name = c.experts, f"model.layers.{layer}"
     assert settings is not None and norms.behind is not None
+    if not settings.layers[layer]:
+        return mlp_block(b, c, x, layer, norms=norms)
     with b.part(f"layers.{layer}.moe"):
         h = block_input(b, c, x, layer, norms.before)
         y = mixture(b, c, h, f"{name}.{names.block}", names)

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import moe_block
 from albireo.models.blocks.head_rows import RowsOf, RowsOfSeveral
-from albireo.models.blocks.layers import attention_block, embedding, head, linear, mlp_block, norm
-from albireo.models.blocks.rope import rope_spec
+from albireo.models.blocks.layers import linear, mlp_block, norm
 from albireo.models.config import ModelConfig
 from albireo.models.settings.recurrent_settings import GatedDeltaSettings
 
@@ -47,16 +47,8 @@ QWEN = DeltaNames("in_proj_z", "in_proj_b", "in_proj_a", "norm", "out_proj")
 
 def hybrid_decoder(c: ModelConfig, max_model_len: int) -> Graph:
     """A model of such layers and of layers with attention, with experts or one FFN behind either."""
-    b, rope, bias = GraphBuilder(), rope_spec(c, max_model_len), c.attention_bias
-    x = embedding(b, c)
-    for layer in range(c.num_layers):
-        if layer in c.cached_layers:
-            cache = c.cached_layers.index(layer)
-            x = attention_block(b, c, x, layer, rope, qkv_bias=bias, o_bias=bias, qk_norm=True, cache=cache)
-        else:
-            x = gated_delta_block(b, c, x, layer)
-        x = mlp_block(b, c, x, layer) if c.experts is None else moe_block(b, c, x, layer)
-    return head(b, c, x)
+    ffn = mlp_block if c.experts is None else moe_block
+    return decoder(c, max_model_len, ffn=ffn, state=gated_delta_block, qk_norm=True)
 
 
 def gated_delta_block(

@@ -84,7 +84,7 @@ def latent_attention_block(
     """x + attention(norm(x)) of one layer, [T, E] float32.
 
     Args:
-        rope: None: nothing is rotated. cache: place of the layer's KV cache; None: that of the layer.
+        rope: None: nothing is rotated. cache: place of the layer's KV cache; None: as the config has it.
         choose: of norm(x), the latent of queries and the layer, positions that rows see; see indexer.py.
     """
     with b.part(f"layers.{layer}.attn"):
@@ -112,7 +112,7 @@ def latent_attention(
     Args: h: rounded. window: positions seen, the token's own included; None: all. writes: else the cache has what
         another layer left there.
     """
-    latent, heads, cache = c.blocks.latent, c.num_heads, layer if cache is None else cache
+    latent, heads, cache = c.blocks.latent, c.num_heads, c.cache_of(layer) if cache is None else cache
     assert latent is not None
     name, bias = f"model.layers.{layer}.{names.block}", c.attention_bias
     source, whole = _source_of_queries(b, c, latent, h, name)

@@ -18,7 +18,7 @@ number's square.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
@@ -110,33 +110,11 @@ def embedding_factor(c: ModelConfig) -> float:
     return (nearest(c.hidden_size**0.5, c.dtype) if given is None else given) / c.multipliers.residual
 
 
-def attention_block(
-    b: GraphBuilder,
-    c: ModelConfig,
-    x: Value,
-    layer: int,
-    rope: RopeSpec,
-    *,
-    window: int | None = None,
-    qkv_bias: bool = False,
-    o_bias: bool = False,
-    qk_norm: bool = False,
-    is_norm_wide: bool = False,
-    is_norm_behind: bool = False,
-    v_norm: bool = False,
-    linears: str = "qkv",
-    joined: str | None = None,
-    norms: Norms = BEFORE_ATTENTION,
-    sinks: bool = False,
-    cache: int | None = None,
-    is_causal: bool = False,
-    choose: Callable[[Value, int], Value | None] | None = None,
-    names: AttentionNames = LLAMA_ATTENTION,
-) -> Value:
-    """x + attention(norm(x)) of one layer, [T, E] float32; with a gate where config.blocks says so.
+class AttentionWays(TypedDict, total=False):
+    """How a layer's attention differs from llama's.
 
-    Args:
-        window: positions seen, the token's own included.
+    Keys:
+        qkv_bias, o_bias: of the linears; where they are not said both are as the config's attention_bias.
         qk_norm: RMS norm of each head of q and k before RoPE; is_norm_wide: of all heads at once, for which every rank
             needs all of them; is_norm_behind: behind RoPE.
         v_norm: RMS norm of each head of v, without a weight.
@@ -144,16 +122,43 @@ def attention_block(
             that of q alone, keys and values are those that another layer wrote, and none are written.
         joined: name of the tensor that holds the rows of q, k and v, where one does.
         sinks: each head has one more score in the softmax of its rows.
-        cache: the place of the KV cache it reads among layers that have one, where some have none; None: that of layer.
+        cache: the place of the KV cache it reads; where it is not said as the config has it.
         is_causal: tokens of images see nothing behind them, whatever the step says.
         choose: of norm(x) and the layer, positions that each KV head of rows sees; see indexer.py.
+        names: what the parts are called.
     """
-    said: dict[str, Any] = {"is_norm_wide": is_norm_wide, "is_norm_behind": is_norm_behind, "v_norm": v_norm}
-    said |= {"linears": linears, "joined": joined, "sinks": sinks, "cache": cache, "is_causal": is_causal}
-    said |= {"window": window, "qkv_bias": qkv_bias, "o_bias": o_bias, "qk_norm": qk_norm, "names": names}
+
+    qkv_bias: bool
+    o_bias: bool
+    qk_norm: bool
+    is_norm_wide: bool
+    is_norm_behind: bool
+    v_norm: bool
+    linears: str
+    joined: str | None
+    sinks: bool
+    cache: int
+    is_causal: bool
+    choose: Callable[[Value, int], Value | None] | None
+    names: AttentionNames
+
+
+def attention_block(
+    b: GraphBuilder,
+    c: ModelConfig,
+    x: Value,
+    layer: int,
+    rope: RopeSpec,
+    *,
+    norms: Norms = BEFORE_ATTENTION,
+    window: int | None = None,
+    **ways: Unpack[AttentionWays],
+) -> Value:
+    """x + attention(norm(x)) of one layer, [T, E] float32; with a gate where config.blocks says so. Args: window:
+    positions seen, the token's own included; None: all."""
     with b.part(f"layers.{layer}.attn"):
         h = block_input(b, c, x, layer, norms.before)
-        o = attended(b, c, h, layer, rope, choose=choose, **said)
+        o = attended(b, c, h, layer, rope, window, **ways)
         return added(b, c, x, o, layer, "o", norms.behind)
 
 
@@ -163,27 +168,17 @@ def attended(
     h: Value,
     layer: int,
     rope: RopeSpec,
-    *,
     window: int | None = None,
-    qkv_bias: bool = False,
-    o_bias: bool = False,
-    qk_norm: bool = False,
-    is_norm_wide: bool = False,
-    is_norm_behind: bool = False,
-    v_norm: bool = False,
-    linears: str = "qkv",
-    joined: str | None = None,
-    sinks: bool = False,
-    cache: int | None = None,
-    is_causal: bool = False,
-    choose: Callable[[Value, int], Value | None] | None = None,
-    names: AttentionNames = LLAMA_ATTENTION,
+    **ways: Unpack[AttentionWays],
 ) -> Value:
-    """attention(h) of one layer, [T, E] float32; see attention_block(). Args: h: rounded."""
+    """attention(h) of one layer, [T, E] float32. Args: h: rounded. window: as of attention_block()."""
+    names, is_norm_wide, bias = ways.get("names", LLAMA_ATTENTION), ways.get("is_norm_wide", False), c.attention_bias
+    qkv_bias, o_bias = ways.get("qkv_bias", bias), ways.get("o_bias", bias)
     name = f"model.layers.{layer}.{names.block}"
     roles = (None, None) if is_norm_wide or names.inner_norm else ("heads", "row")
+    linears, joined = ways.get("linears", "qkv"), ways.get("joined")
     parts = queries_keys_values(b, c, h, name, bias=qkv_bias, joined=joined, role=roles[0], linears=linears)
-    if v_norm and "v" in parts:
+    if ways.get("v_norm") and "v" in parts:
         with b.part("v"):
             parts["v"] = b.rms_norm(parts["v"], None, c.rms_norm_eps, num_heads=c.num_kv_heads)
 
@@ -194,17 +189,19 @@ def attended(
                 return b.rms_norm(x, None, c.rms_norm_eps, num_heads=heads)
         return _head_norm(b, c, x, f"{name}.{called}", p, heads, is_norm_wide)
 
-    if qk_norm and not is_norm_behind:
+    behind = normed if ways.get("qk_norm") and ways.get("is_norm_behind") else None
+    if ways.get("qk_norm") and behind is None:
         parts |= {p: normed(p, parts[p]) for p in ("q", "k") if p in parts}
     parts = limited(b, c, parts)
-    behind = normed if qk_norm and is_norm_behind else None
-    sink = b.weight(f"{name}.{names.sinks}", (c.num_heads,), "float32") if sinks else None
+    sink = b.weight(f"{name}.{names.sinks}", (c.num_heads,), "float32") if ways.get("sinks") else None
     gate = _output_gate(b, c, h, name, qkv_bias, names.gate)
-    place = layer if cache is None else cache
+    place = ways["cache"] if "cache" in ways else c.cache_of(layer)
     inner = f"{name}.{names.inner_norm}.weight" if names.inner_norm else ""
-    chosen = None if choose is None else choose(h, layer)
-    ways: dict[str, Any] = {"is_causal": is_causal, "behind": behind, "inner": inner, "chosen": chosen}
-    a = attention(b, c, parts, place, rope, window, sink, gate, **ways)
+    choose = ways.get("choose")
+    chosen = choose(h, layer) if choose is not None else None
+    more: dict[str, Any] = {"is_causal": ways.get("is_causal", False), "behind": behind}
+    more |= {"inner": inner, "chosen": chosen}
+    a = attention(b, c, parts, place, rope, window, sink, gate, **more)
     return linear(b, c, a, f"{name}.{names.out}", c.hidden_size, "o", o_bias, roles[1])
 
 
@@ -219,7 +216,7 @@ def queries_keys_values(
     role: str | None = "heads",
     linears: str = "qkv",
 ) -> dict[str, Value]:
-    """q, k, v: [T, heads * D] float32. Args: name: of attention. joined, linears: see attention_block()."""
+    """q, k, v: [T, heads * D] float32. Args: name: of attention. joined, linears: see AttentionWays."""
     heads = {"q": c.num_heads, "k": c.num_kv_heads, "v": c.num_kv_heads}
     parts = {}
     for p in linears:
@@ -260,8 +257,8 @@ def attention(
 
     Args: layer: of the KV cache. sinks: [heads]. gate: [T, heads * D], or [T, heads] where config.blocks says so, by
         whose sigmoid, or what else config.blocks says, the result is multiplied.
-        distances: see graph.ops. is_causal: see attention_block(). behind: what becomes of q and of k, rotated. inner:
-        the weight by which what all heads give is normed; empty: it is not. chosen: see attention_block().
+        distances: see graph.ops. is_causal: see AttentionWays. behind: what becomes of q and of k, rotated. inner:
+        the weight by which what all heads give is normed; empty: it is not. chosen: of AttentionWays' choose.
     """
     with b.part("rope"):
         q = b.rope(parts["q"], rope, c.num_heads, c.head_dim)
@@ -291,7 +288,6 @@ def mlp_block(
     x: Value,
     layer: int,
     *,
-    bias: bool = False,
     joined: str | None = None,
     norms: Norms = BEFORE_FFN,
     names: FFNNames = LLAMA_FFN,
@@ -302,7 +298,7 @@ def mlp_block(
     Args: joined: name of the tensor that holds the rows of gate and up, where one does. cut: of a gate counts what is
         so many standard deviations above its mean.
     """
-    name = f"model.layers.{layer}.{names.block}"
+    name, bias = f"model.layers.{layer}.{names.block}", c.mlp_bias
     with b.part(f"layers.{layer}.mlp"):
         h = block_input(b, c, x, layer, norms.before)
         if names.gate:

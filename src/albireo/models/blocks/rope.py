@@ -75,13 +75,16 @@ def no_rotation(config: ModelConfig, max_model_len: int = 0) -> RopeSpec:
 
 
 def layer_ropes(config: ModelConfig, max_model_len: int) -> tuple[RopeSpec, ...]:
-    """That of each layer, where bases are said layer by layer, else the model's. Raises: as rope_spec()."""
-    thetas = config.blocks.layer_thetas or (config.rope.theta,) * config.num_layers
-    found = {
-        theta: rope_spec(replace(config, rope=replace(config.rope, theta=theta)), max_model_len)
-        for theta in {*thetas} - {0.0}
-    }
-    return tuple(found[theta] if theta else no_rotation(config) for theta in thetas)
+    """That of each layer: by a base of its own, where those are said layer by layer; else by those that layers with a
+    window have, or the others; or none. Raises: as rope_spec()."""
+    still, thetas = no_rotation(config, max_model_len), config.blocks.layer_thetas
+    if thetas:
+        ropes = {theta: replace(config.rope, theta=theta) for theta in {*thetas} - {0.0}}
+        found = {theta: rope_spec(replace(config, rope=rope), max_model_len) for theta, rope in ropes.items()}
+        return tuple(found[theta] if theta else still for theta in thetas)
+    kinds = [rope_spec(config, max_model_len, is_local=is_local) for is_local in (False, True)]
+    layers = zip(config.rotates, config.windows, strict=True)
+    return tuple(kinds[window is not None] if rotates else still for rotates, window in layers)
 
 
 def _rotation(rope: RopeSettings, dim: int, max_model_len: int) -> RopeSpec:

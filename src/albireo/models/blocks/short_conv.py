@@ -6,8 +6,11 @@ float32, and is rounded once, before the second; of the rows that it keeps nothi
 
 from __future__ import annotations
 
+from functools import partial
+
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, moe_block
 from albireo.models.blocks.layers import (
     AttentionNames,
@@ -15,14 +18,10 @@ from albireo.models.blocks.layers import (
     FFNNames,
     Norms,
     added,
-    attention_block,
-    embedding,
-    head,
     linear,
     mlp_block,
     norm,
 )
-from albireo.models.blocks.rope import rope_spec
 from albireo.models.config import ModelConfig
 from albireo.models.settings.recurrent_settings import ShortConvSettings
 
@@ -33,19 +32,11 @@ _EXPERTS = Names(*FFN, bias="expert_bias", norm="ffn_norm")
 
 def short_conv_decoder(c: ModelConfig, max_model_len: int) -> Graph:
     """A model of such layers and of layers with attention, with experts or one FFN behind either."""
-    b, rope = GraphBuilder(), rope_spec(c, max_model_len)
-    x = embedding(b, c)
-    for layer in range(c.num_layers):
-        if layer in c.cached_layers:
-            cache = c.cached_layers.index(layer)
-            x = attention_block(b, c, x, layer, rope, qk_norm=True, norms=_OPERATOR, cache=cache, names=_ATTENTION)
-        else:
-            x = short_conv_block(b, c, x, layer)
-        if c.experts is None:
-            x = mlp_block(b, c, x, layer, norms=Norms(_EXPERTS.norm), names=FFN)
-        else:
-            x = moe_block(b, c, x, layer, _EXPERTS)
-    return head(b, c, x, ENDS)
+    dense = partial(mlp_block, norms=Norms(_EXPERTS.norm), names=FFN)
+    ffn = dense if c.experts is None else partial(moe_block, names=_EXPERTS)
+    return decoder(
+        c, max_model_len, ffn=ffn, state=short_conv_block, qk_norm=True, ends=ENDS, norms=_OPERATOR, names=_ATTENTION
+    )
 
 
 def short_conv_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, norms: Norms = _OPERATOR) -> Value:

@@ -6,22 +6,17 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import keys
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, normed_moe_block
 from albireo.models.blocks.layers import (
     AROUND_ATTENTION,
     AttentionNames,
     Norms,
-    attention_block,
-    embedding,
-    head,
-    mlp_block,
-    windows,
 )
-from albireo.models.blocks.rope import no_rotation, rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 
 #: The second layer without a window and without rotation; the first is dense.
 TINY = {
@@ -90,20 +85,10 @@ _FFN = Norms("pre_mlp_layernorm", "post_mlp_layernorm")
 _EXPERTS = Names(
     *("mlp", "gate_proj", "up_proj", "down_proj"), router="router.gate", bias="expert_bias", shared="shared_experts"
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, c = GraphBuilder(), config
-    ropes = {True: rope_spec(c, max_model_len), False: no_rotation(c)}
-    assert c.experts is not None
-    x = embedding(b, c)
-    for layer, window in enumerate(windows(c, max_model_len)):
-        rope = ropes[c.rotates[layer]]
-        x = attention_block(b, c, x, layer, rope, window=window, qk_norm=True, norms=AROUND_ATTENTION, names=_ATTENTION)
-        x = (
-            normed_moe_block(b, c, x, layer, _EXPERTS, _FFN)
-            if c.experts.layers[layer]
-            else mlp_block(b, c, x, layer, norms=_FFN)
-        )
-    return head(b, c, x)
+build = partial(
+    decoder,
+    ffn=partial(normed_moe_block, names=_EXPERTS, norms=_FFN),
+    norms=AROUND_ATTENTION,
+    qk_norm=True,
+    names=_ATTENTION,
+)

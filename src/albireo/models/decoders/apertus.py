@@ -5,11 +5,13 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
+from functools import partial
+
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph, RowSegment, Value
+from albireo.graph.node import RowSegment, Value
 from albireo.json_file import Fields
-from albireo.models.blocks.layers import Norms, attention_block, embedding, head, linear, norm
-from albireo.models.blocks.rope import rope_spec
+from albireo.models.blocks.decoder import decoder
+from albireo.models.blocks.layers import Norms, linear, norm
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 
@@ -64,17 +66,6 @@ FIXED = {"model.layers.*.mlp.act_fn.beta": 0.5, "model.layers.*.mlp.act_fn.eps":
 IGNORABLE_WEIGHTS = tuple(FIXED)
 
 
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope, before = rope_spec(config, max_model_len), Norms("attention_layernorm")
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, qk_norm=True, norms=before)
-        x = _ffn(b, config, x, layer)
-    return head(b, config, x)
-
-
 def _ffn(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
     """x + down(xielu(up(norm(x)))) of one layer, [T, E] float32."""
     name = f"model.layers.{layer}"
@@ -88,3 +79,6 @@ def _ffn(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
         down = linear(b, c, m, f"{name}.mlp.down_proj", c.hidden_size, "down", False, "row")
         with b.part("down"):
             return b.add(x, down)
+
+
+build = partial(decoder, ffn=_ffn, norms=Norms("attention_layernorm"), qk_norm=True)

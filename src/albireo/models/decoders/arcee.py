@@ -5,11 +5,11 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
-from albireo.models.blocks.layers import FFNNames, attention_block, embedding, head, mlp_block
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from functools import partial
+
+from albireo.models.blocks.decoder import decoder
+from albireo.models.blocks.layers import FFNNames, mlp_block
+from albireo.models.config import ConfigRules
 
 TINY = {
     "architectures": ["ArceeForCausalLM"],
@@ -41,14 +41,4 @@ CONFIG = ConfigRules(
 )
 #: Also of models whose FFN has other activations.
 UP_AND_DOWN = FFNNames(gate="")
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias)
-        x = mlp_block(b, config, x, layer, bias=config.mlp_bias, names=UP_AND_DOWN)
-    return head(b, config, x)
+build = partial(decoder, ffn=partial(mlp_block, names=UP_AND_DOWN))

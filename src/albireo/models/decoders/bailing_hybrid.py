@@ -103,8 +103,7 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
     x = embedding(b, c, _ENDS)
     for layer in range(c.num_layers):
         if layer in c.cached_layers:
-            cache = c.cached_layers.index(layer)
-            x = latent_attention_block(b, c, x, layer, rope, cache=cache, names=_LATENT)
+            x = latent_attention_block(b, c, x, layer, rope, names=_LATENT)
         else:
             x = channel_delta_block(b, c, x, layer, _STATE)
         x = moe_block(b, c, x, layer, _EXPERTS)

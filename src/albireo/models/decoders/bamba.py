@@ -5,13 +5,13 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import LLAMA_ENDS, FFNNames, Norms, attention_block, embedding, head, mlp_block
+from albireo.models.blocks.decoder import decoder
+from albireo.models.blocks.layers import LLAMA_ENDS, FFNNames, Norms, mlp_block
 from albireo.models.blocks.mamba2_mixer import mamba_block
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.mamba_settings import MAMBA_DEFAULTS, MAMBA_KEYS, MambaSettings, parse_mamba
@@ -92,17 +92,4 @@ CONFIG = ConfigRules(
 )
 _ENDS = LLAMA_ENDS._replace(norm="model.final_layernorm")
 _NORMS, _FFN = Norms("pre_ff_layernorm"), FFNNames("feed_forward")
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias, rope = GraphBuilder(), config.attention_bias, rope_spec(config, max_model_len)
-    x = embedding(b, config, _ENDS)
-    for layer in range(config.num_layers):
-        if layer in config.cached_layers:
-            cache = config.cached_layers.index(layer)
-            x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, cache=cache)
-        else:
-            x = mamba_block(b, config, x, layer)
-        x = mlp_block(b, config, x, layer, bias=config.mlp_bias, norms=_NORMS, names=_FFN)
-    return head(b, config, x, _ENDS)
+build = partial(decoder, ffn=partial(mlp_block, norms=_NORMS, names=_FFN), state=mamba_block, ends=_ENDS)

@@ -6,10 +6,12 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
+from functools import partial
+
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph, Value
-from albireo.models.blocks.layers import AttentionNames, attention_block, embedding, head, linear, norm
-from albireo.models.blocks.rope import rope_spec
+from albireo.graph.node import Value
+from albireo.models.blocks.decoder import decoder
+from albireo.models.blocks.layers import AttentionNames, linear, norm
 from albireo.models.config import ConfigRules, ModelConfig
 
 TINY = {
@@ -41,16 +43,6 @@ CONFIG = ConfigRules(
 _ATTENTION = AttentionNames(inner_norm="attn_sub_norm")
 
 
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias, rope = GraphBuilder(), config.attention_bias, rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, names=_ATTENTION)
-        x = _mlp_block(b, config, x, layer)
-    return head(b, config, x)
-
-
 def _mlp_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
     """x + down(norm(act(gate(h)) * up(h))) with h = norm(x), [T, E] float32; every rank needs all channels."""
     name, width = f"model.layers.{layer}", c.intermediate_size
@@ -64,3 +56,6 @@ def _mlp_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
         down = linear(b, c, m, f"{name}.mlp.down_proj", c.hidden_size, "down", False, None)
         with b.part("down"):
             return b.add(x, down)
+
+
+build = partial(decoder, ffn=_mlp_block, names=AttentionNames(inner_norm="attn_sub_norm"))

@@ -5,13 +5,12 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import DEEPSEEK, moe_block
-from albireo.models.blocks.layers import attention_block, embedding, head, windows
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.expert_settings import SIGMOIDS
 
@@ -67,14 +66,4 @@ CONFIG = ConfigRules(
     built_in=SIGMOIDS,
     ignorable=keys("ep_size seq_aux aux_loss_alpha"),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer, window in enumerate(windows(config, max_model_len)):
-        x = attention_block(b, config, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias, qk_norm=True)
-        x = moe_block(b, config, x, layer, DEEPSEEK)
-    return head(b, config, x)
+build = partial(decoder, ffn=partial(moe_block, names=DEEPSEEK), qk_norm=True)

@@ -6,19 +6,15 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.layers import (
     BEHIND_ATTENTION,
     BEHIND_FFN,
-    attention_block,
-    embedding,
-    head,
     mlp_block,
-    windows,
 )
-from albireo.models.blocks.rope import no_rotation, rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 
 #: The second layer without a window and without rotation.
 TINY = {
@@ -51,15 +47,4 @@ CONFIG = ConfigRules(
     rotates_windows=True,
     built_in={"reorder_and_qk_norm": True},
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b = GraphBuilder()
-    ropes = {True: rope_spec(config, max_model_len), False: no_rotation(config)}
-    x = embedding(b, config)
-    for layer, window in enumerate(windows(config, max_model_len)):
-        rope = ropes[config.rotates[layer]]
-        x = attention_block(b, config, x, layer, rope, window=window, qk_norm=True, norms=BEHIND_ATTENTION)
-        x = mlp_block(b, config, x, layer, norms=BEHIND_FFN)
-    return head(b, config, x)
+build = partial(decoder, ffn=partial(mlp_block, norms=BEHIND_FFN), norms=BEHIND_ATTENTION, qk_norm=True)

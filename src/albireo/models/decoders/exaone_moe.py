@@ -5,13 +5,12 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import keys
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import DEEPSEEK, moe_block
-from albireo.models.blocks.layers import attention_block, embedding, head, windows
-from albireo.models.blocks.rope import no_rotation, rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.expert_settings import SIGMOIDS
 
 #: The second layer without a window and without rotation; the first is dense.
@@ -66,14 +65,4 @@ CONFIG = ConfigRules(
         "num_nextn_predict_layers mtp_loss_scaling_factor mtp_share_layers is_moe_layer first_last_k_dense_replace"
     ),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b = GraphBuilder()
-    ropes = {True: rope_spec(config, max_model_len), False: no_rotation(config)}
-    x = embedding(b, config)
-    for layer, window in enumerate(windows(config, max_model_len)):
-        x = attention_block(b, config, x, layer, ropes[config.rotates[layer]], window=window, qk_norm=True)
-        x = moe_block(b, config, x, layer, DEEPSEEK)
-    return head(b, config, x)
+build = partial(decoder, ffn=partial(moe_block, names=DEEPSEEK), qk_norm=True)

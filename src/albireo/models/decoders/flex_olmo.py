@@ -5,12 +5,12 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import QWEN, normed_moe_block
-from albireo.models.blocks.layers import BEHIND_ATTENTION, BEHIND_FFN, attention_block, embedding, head
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.blocks.layers import BEHIND_ATTENTION, BEHIND_FFN
+from albireo.models.config import ConfigRules
 
 #: Seven experts, five a token, as published; not renormalized.
 TINY = {
@@ -45,21 +45,10 @@ CONFIG = ConfigRules(
     defaults={"rope_theta": 500000.0, "num_experts_per_tok": 5, "max_position_embeddings": 4096},
     class_names=("FlexOlmoForCausalLM",),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, c, bias = GraphBuilder(), config, config.attention_bias
-    rope = rope_spec(c, max_model_len)
-    x = embedding(b, c)
-    for layer in range(c.num_layers):
-        x = attention_block(
-            *(b, c, x, layer, rope),
-            qkv_bias=bias,
-            o_bias=bias,
-            qk_norm=True,
-            is_norm_wide=True,
-            norms=BEHIND_ATTENTION,
-        )
-        x = normed_moe_block(b, c, x, layer, QWEN, BEHIND_FFN)
-    return head(b, c, x)
+build = partial(
+    decoder,
+    ffn=partial(normed_moe_block, names=QWEN, norms=BEHIND_FFN),
+    norms=BEHIND_ATTENTION,
+    qk_norm=True,
+    is_norm_wide=True,
+)

@@ -70,7 +70,7 @@ _ATTENTION = AttentionNames(sinks="softmax_offset")
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, c, bias = GraphBuilder(), config, config.attention_bias
+    b, c = GraphBuilder(), config
     turning, still = rope_spec(c, max_model_len), no_rotation(c)
     x = embedding(b, c)
     for layer, window in enumerate(windows(c, max_model_len)):
@@ -81,8 +81,6 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
             layer,
             still if c.windows[layer] is None else turning,
             window=window,
-            qkv_bias=bias,
-            o_bias=bias,
             qk_norm=True,
             sinks=True,
             names=_ATTENTION,

@@ -5,11 +5,8 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
-from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.blocks.decoder import decoder
+from albireo.models.config import ConfigRules
 from albireo.models.settings.multipliers import GEMMA
 
 #: One KV head, heads wider together than the model; the activation under its old name.
@@ -40,14 +37,4 @@ CONFIG = ConfigRules(
     activation="gelu_tanh",
     multipliers=GEMMA,
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias)
-        x = mlp_block(b, config, x, layer)
-    return head(b, config, x)
+build = decoder

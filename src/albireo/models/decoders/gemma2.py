@@ -5,20 +5,16 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import keys
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.layers import (
     AROUND_ATTENTION,
     AROUND_FFN,
-    attention_block,
-    embedding,
-    head,
     mlp_block,
-    windows,
 )
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.multipliers import GEMMA
 
 #: Caps that bite, a scale of scores that is not the root of the head's width, a window.
@@ -63,16 +59,4 @@ CONFIG = ConfigRules(
     # in the 9B's file; sliding_window is read
     ignorable=keys("sliding_window_size"),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer, window in enumerate(windows(config, max_model_len)):
-        x = attention_block(
-            b, config, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias, norms=AROUND_ATTENTION
-        )
-        x = mlp_block(b, config, x, layer, norms=AROUND_FFN)
-    return head(b, config, x)
+build = partial(decoder, ffn=partial(mlp_block, norms=AROUND_FFN), norms=AROUND_ATTENTION)

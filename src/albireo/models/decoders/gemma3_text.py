@@ -6,20 +6,16 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.layers import (
     AROUND_ATTENTION,
     AROUND_FFN,
-    attention_block,
-    embedding,
-    head,
     mlp_block,
-    windows,
 )
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.multipliers import GEMMA
 
@@ -76,17 +72,4 @@ CONFIG = ConfigRules(
     ignorable=frozenset({"_sliding_window_pattern"}),
     class_names=("Gemma3ForCausalLM", "Gemma3TextForCausalLM"),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    ropes = {is_local: rope_spec(config, max_model_len, is_local=is_local) for is_local in (False, True)}
-    x = embedding(b, config)
-    for layer, window in enumerate(windows(config, max_model_len)):
-        rope = ropes[config.windows[layer] is not None]
-        x = attention_block(
-            b, config, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias, qk_norm=True, norms=AROUND_ATTENTION
-        )
-        x = mlp_block(b, config, x, layer, norms=AROUND_FFN)
-    return head(b, config, x)
+build = partial(decoder, ffn=partial(mlp_block, norms=AROUND_FFN), norms=AROUND_ATTENTION, qk_norm=True)

@@ -176,19 +176,16 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
 
 def _mixed(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, **options: object) -> Value:
     """(x + norm(attention(h)) + h + norm(right(left(h)))) / sqrt(2) with h = norm(x)."""
-    bias, settings, name = c.attention_bias, _streams(c), f"model.layers.{layer}"
+    settings, name = _streams(c), f"model.layers.{layer}"
     a = attention_block(
         b,
         c,
         x,
         layer,
-        qkv_bias=bias,
-        o_bias=bias,
         qk_norm=True,
         v_norm=True,
         linears="q" if c.shares(layer) else "qkv",
         norms=AROUND_ATTENTION,
-        cache=c.cache_of(layer),
         **options,  # type: ignore[arg-type]
     )
     with b.part(f"layers.{layer}.laurel"):

@@ -153,7 +153,7 @@ CONFIG = ConfigRules(
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias, full = GraphBuilder(), config.attention_bias, config.without_windows
+    b, full = GraphBuilder(), config.without_windows
     local_rope, full_rope = rope_spec(config, max_model_len, is_local=True), rope_spec(full, max_model_len)
     x = embedding(b, config)
     given = given_to_layers(b, config, x)
@@ -166,13 +166,10 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
             layer,
             local_rope if is_local else full_rope,
             window=window,
-            qkv_bias=bias,
-            o_bias=bias,
             qk_norm=True,
             v_norm=True,
             linears=_linears(config, layer, is_local),
             norms=AROUND_ATTENTION,
-            cache=config.cache_of(layer),
             is_causal=not is_local,
         )
         if config.experts is None:

@@ -6,11 +6,11 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
-from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from functools import partial
+
+from albireo.models.blocks.decoder import decoder
+from albireo.models.blocks.layers import mlp_block
+from albireo.models.config import ConfigRules
 
 #: Half of each head rotated.
 TINY = {
@@ -46,14 +46,4 @@ CONFIG = ConfigRules(
     },
     has_pairs_side_by_side=True,
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b = GraphBuilder()
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_block(b, config, x, layer, rope, qkv_bias=config.attention_bias)
-        x = mlp_block(b, config, x, layer, joined="gate_up_proj")
-    return head(b, config, x)
+build = partial(decoder, ffn=partial(mlp_block, joined="gate_up_proj"), o_bias=False)

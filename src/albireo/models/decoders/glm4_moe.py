@@ -5,12 +5,12 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
+from functools import partial
+
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import DEEPSEEK, moe_block
-from albireo.models.blocks.layers import attention_block, embedding, head
-from albireo.models.blocks.rope import rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.expert_settings import SIGMOIDS
@@ -72,12 +72,6 @@ CONFIG = ConfigRules(
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b = GraphBuilder()
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_block(
-            b, config, x, layer, rope, qkv_bias=config.attention_bias, qk_norm=config.blocks.has_qk_norm
-        )
-        x = moe_block(b, config, x, layer, DEEPSEEK)
-    return head(b, config, x)
+    return decoder(
+        config, max_model_len, ffn=partial(moe_block, names=DEEPSEEK), o_bias=False, qk_norm=config.blocks.has_qk_norm
+    )

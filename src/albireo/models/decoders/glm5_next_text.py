@@ -164,7 +164,7 @@ def _attention(b: GraphBuilder, c: ModelConfig, layer: int, indexer: Indexer, x:
     h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
     if layer not in c.cached_layers:
         return channel_delta(b, c, h, layer)
-    return latent_attention(b, c, h, layer, None, cache=c.cached_layers.index(layer), choose=indexer.choose)
+    return latent_attention(b, c, h, layer, None, choose=indexer.choose)
 
 
 def _ffn(b: GraphBuilder, c: ModelConfig, layer: int, x: Value) -> Value:

@@ -6,13 +6,12 @@ Found by models/__init__.py by file name. Does not know devices, nor the format 
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.graph.op_numbers import SWIGLU_ALPHA, SWIGLU_LIMIT
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, moe_block
-from albireo.models.blocks.layers import attention_block, embedding, head, windows
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 
 #: Seven experts of 36 channels, three a token; windows of 5.
 TINY = {
@@ -67,14 +66,4 @@ CONFIG = ConfigRules(
     defaults={"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 150000.0, "attention_bias": True},
 )
 _NAMES = Names("mlp", "gate_proj", "up_proj", "down_proj", router="router")
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer, window in enumerate(windows(config, max_model_len)):
-        x = attention_block(b, config, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias, sinks=True)
-        x = moe_block(b, config, x, layer, _NAMES, bias=True)
-    return head(b, config, x)
+build = partial(decoder, ffn=partial(moe_block, names=_NAMES, bias=True), sinks=True)

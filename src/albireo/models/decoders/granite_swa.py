@@ -6,12 +6,11 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph, Value
+from functools import partial
+
 from albireo.json_file import Fields
-from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block, windows
-from albireo.models.blocks.rope import layer_ropes
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.blocks.decoder import decoder
+from albireo.models.config import ConfigRules
 from albireo.models.decoders.granite import MULTIPLIERS
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.rope_settings import MAX_THETA, MIN_THETA
@@ -78,20 +77,4 @@ CONFIG = ConfigRules(
         "tie_word_embeddings": True,
     },
 )
-
-
-def attention_with_sinks(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, max_model_len: int) -> Value:
-    """A layer's attention, [T, E] float32."""
-    rope, window = layer_ropes(c, max_model_len)[layer], windows(c, max_model_len)[layer]
-    bias = c.attention_bias
-    return attention_block(b, c, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias, sinks=True)
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b = GraphBuilder()
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_with_sinks(b, config, x, layer, max_model_len)
-        x = mlp_block(b, config, x, layer, bias=config.mlp_bias)
-    return head(b, config, x)
+build = partial(decoder, sinks=True)

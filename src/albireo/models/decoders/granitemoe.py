@@ -5,12 +5,11 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, moe_block
-from albireo.models.blocks.layers import attention_block, embedding, head
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.decoders.granite import MULTIPLIERS
 
 #: Six experts of 40 channels, three a token.
@@ -49,14 +48,4 @@ CONFIG = ConfigRules(
     defaults={"attention_multiplier": 1.0},
 )
 _NAMES = Names("block_sparse_moe", "gate_proj", "up_proj", "down_proj", router="router.layer")
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias)
-        x = moe_block(b, config, x, layer, _NAMES)
-    return head(b, config, x)
+build = partial(decoder, ffn=partial(moe_block, names=_NAMES))

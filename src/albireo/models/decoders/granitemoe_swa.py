@@ -5,13 +5,14 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
+from functools import partial
+
 from albireo.graph.node import Graph
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names
-from albireo.models.blocks.layers import embedding, head
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.decoders.granite import MULTIPLIERS
-from albireo.models.decoders.granite_swa import DEFAULT_WINDOW, attention_with_sinks, rotations_of_layers
+from albireo.models.decoders.granite_swa import DEFAULT_WINDOW, rotations_of_layers
 from albireo.models.decoders.granitemoehybrid import ffn_block
 
 #: The second layer has a window, and rotates; the first sees all.
@@ -67,10 +68,6 @@ _NAMES = Names("block_sparse_moe", "gate_proj", "up_proj", "down_proj", router="
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b = GraphBuilder()
     assert config.experts is not None
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_with_sinks(b, config, x, layer, max_model_len)
-        x = ffn_block(b, config, x, layer, config.experts.shared_width, _NAMES)
-    return head(b, config, x)
+    ffn = partial(ffn_block, width=config.experts.shared_width, names=_NAMES)
+    return decoder(config, max_model_len, ffn=ffn, sinks=True)

@@ -6,13 +6,15 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
+from functools import partial
+
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, experts, route
-from albireo.models.blocks.layers import FFNNames, attention_block, embedding, gated_mlp, head, norm
+from albireo.models.blocks.layers import FFNNames, gated_mlp, norm
 from albireo.models.blocks.mamba2_mixer import mamba_block
-from albireo.models.blocks.rope import no_rotation, rope_spec
 from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
 from albireo.models.decoders.granite import MULTIPLIERS
 from albireo.models.settings.block_settings import BlockSettings
@@ -96,17 +98,8 @@ _SHARED = FFNNames("shared_mlp", down="output_linear")
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope = rope_spec(config, max_model_len) if all(config.rotates) else no_rotation(config)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        if layer in config.cached_layers:
-            cache = config.cached_layers.index(layer)
-            x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, cache=cache)
-        else:
-            x = mamba_block(b, config, x, layer)
-        x = ffn_block(b, config, x, layer, config.intermediate_size)
-    return head(b, config, x)
+    ffn = partial(ffn_block, width=config.intermediate_size)
+    return decoder(config, max_model_len, ffn=ffn, state=mamba_block)
 
 
 def ffn_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, width: int, names: Names = _NAMES) -> Value:

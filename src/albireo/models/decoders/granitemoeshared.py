@@ -5,10 +5,10 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
+from functools import partial
+
 from albireo.graph.node import Graph
-from albireo.models.blocks.layers import attention_block, embedding, head
-from albireo.models.blocks.rope import rope_spec
+from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.decoders.granite import MULTIPLIERS
 from albireo.models.decoders.granitemoehybrid import ffn_block
@@ -52,11 +52,6 @@ CONFIG = ConfigRules(
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope = rope_spec(config, max_model_len)
     assert config.experts is not None
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias)
-        x = ffn_block(b, config, x, layer, config.experts.shared_width)
-    return head(b, config, x)
+    ffn = partial(ffn_block, width=config.experts.shared_width)
+    return decoder(config, max_model_len, ffn=ffn)

@@ -5,11 +5,10 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
-from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from functools import partial
+
+from albireo.models.blocks.decoder import decoder
+from albireo.models.config import ConfigRules
 
 TINY = {
     "architectures": ["HeliumForCausalLM"],
@@ -40,15 +39,4 @@ CONFIG = ConfigRules(
     has_pairs_side_by_side=True,
     defaults={"num_key_value_heads": 20, "rms_norm_eps": 1e-8, "rope_theta": 100000.0, "max_position_embeddings": 4096},
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b = GraphBuilder()
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        # what comes out of attention has no bias, whatever attention_bias says
-        x = attention_block(b, config, x, layer, rope, qkv_bias=config.attention_bias)
-        x = mlp_block(b, config, x, layer, bias=config.mlp_bias)
-    return head(b, config, x)
+build = partial(decoder, o_bias=False)

@@ -5,13 +5,12 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph, Value
-from albireo.graph.ops import RopeSpec
+from functools import partial
+
 from albireo.json_file import keys
-from albireo.models.blocks.layers import AttentionNames, attention_block, embedding, head, mlp_block
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.blocks.decoder import decoder
+from albireo.models.blocks.layers import AttentionNames
+from albireo.models.config import ConfigRules
 
 TINY = {
     "architectures": ["HunYuanDenseV1ForCausalLM"],
@@ -53,23 +52,5 @@ CONFIG = ConfigRules(
     ignorable=IGNORABLE,
     class_names=("HunYuanDenseV1ForCausalLM",),
 )
-_NAMES = AttentionNames(q_norm="query_layernorm", k_norm="key_layernorm")
-
-
-def hunyuan_attention(b: GraphBuilder, config: ModelConfig, x: Value, layer: int, rope: RopeSpec) -> Value:
-    """x + attention(norm(x)) of one layer, [T, E] float32."""
-    bias = config.attention_bias
-    return attention_block(
-        b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, qk_norm=True, is_norm_behind=True, names=_NAMES
-    )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b = GraphBuilder()
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = hunyuan_attention(b, config, x, layer, rope)
-        x = mlp_block(b, config, x, layer)
-    return head(b, config, x)
+ATTENTION = AttentionNames(q_norm="query_layernorm", k_norm="key_layernorm")
+build = partial(decoder, qk_norm=True, is_norm_behind=True, names=ATTENTION)

@@ -5,14 +5,13 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import keys
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, moe_block
-from albireo.models.blocks.layers import embedding, head
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
-from albireo.models.decoders.hunyuan_v1_dense import BUILT_IN, IGNORABLE, hunyuan_attention
+from albireo.models.config import ConfigRules
+from albireo.models.decoders.hunyuan_v1_dense import ATTENTION, BUILT_IN, IGNORABLE
 
 #: Five experts of 40 channels, two a token.
 TINY = {
@@ -49,14 +48,4 @@ CONFIG = ConfigRules(
     class_names=("HunYuanMoEV1ForCausalLM",),
 )
 _NAMES = Names("mlp", "gate_proj", "up_proj", "down_proj", router="gate.wg", shared="shared_mlp")
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b = GraphBuilder()
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = hunyuan_attention(b, config, x, layer, rope)
-        x = moe_block(b, config, x, layer, _NAMES)
-    return head(b, config, x)
+build = partial(decoder, ffn=partial(moe_block, names=_NAMES), qk_norm=True, is_norm_behind=True, names=ATTENTION)

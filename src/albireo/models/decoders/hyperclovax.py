@@ -5,11 +5,12 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
+from functools import partial
+
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
-from albireo.models.blocks.layers import Norms, attention_block, embedding, head, mlp_block
-from albireo.models.blocks.rope import rope_spec
+from albireo.models.blocks.decoder import decoder
+from albireo.models.blocks.layers import Norms, mlp_block
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 
@@ -65,14 +66,6 @@ CONFIG = ConfigRules(
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope, has_two = rope_spec(config, max_model_len), config.blocks.has_norm_behind
-    around = [
-        Norms(before, behind if has_two else None)
-        for before, behind in (("input_layernorm", "post_norm1"), ("post_attention_layernorm", "post_norm2"))
-    ]
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, norms=around[0])
-        x = mlp_block(b, config, x, layer, bias=config.mlp_bias, norms=around[1])
-    return head(b, config, x)
+    behind = ("post_norm1", "post_norm2") if config.blocks.has_norm_behind else (None, None)
+    ffn = partial(mlp_block, norms=Norms("post_attention_layernorm", behind[1]))
+    return decoder(config, max_model_len, ffn=ffn, norms=Norms("input_layernorm", behind[0]))

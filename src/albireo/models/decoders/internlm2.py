@@ -5,12 +5,11 @@ Found by models/__init__.py by file name; first_names.py has the names of its te
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields
-from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.blocks.decoder import decoder
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 
 TINY = {
@@ -58,14 +57,4 @@ CONFIG = ConfigRules(
     ignorable=frozenset({"auto_map"}),
     class_names=("InternLM2ForCausalLM",),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, joined="qkv_proj")
-        x = mlp_block(b, config, x, layer)
-    return head(b, config, x)
+build = partial(decoder, joined="qkv_proj")

@@ -5,10 +5,8 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
-from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block
-from albireo.models.blocks.rope import rope_spec
+from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules, ModelConfig
 
 TINY = {
@@ -48,11 +46,4 @@ CONFIG = ConfigRules(
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b = GraphBuilder()
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        # the output of attention has a bias where the FFN has
-        x = attention_block(b, config, x, layer, rope, qkv_bias=config.attention_bias, o_bias=config.mlp_bias)
-        x = mlp_block(b, config, x, layer, bias=config.mlp_bias)
-    return head(b, config, x)
+    return decoder(config, max_model_len, o_bias=config.mlp_bias)

@@ -96,7 +96,7 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
     x = embedding(b, config, _ENDS)
     for layer in range(config.num_layers):
         if layer in config.cached_layers:
-            x = attention_block(b, config, x, layer, rope, cache=config.cached_layers.index(layer))
+            x = attention_block(b, config, x, layer, rope)
         else:
             name = f"model.layers.{layer}"
             x = mamba1_block(b, config, x, layer, f"{name}.input_layernorm.weight", f"{name}.mamba")

@@ -106,7 +106,7 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
     assert config.experts is not None
     for layer in range(config.num_layers):
         if layer in config.cached_layers:
-            x = latent_attention_block(b, config, x, layer, None, cache=config.cached_layers.index(layer))
+            x = latent_attention_block(b, config, x, layer, None)
         else:
             x = channel_delta_block(b, config, x, layer)
         has_experts = config.experts.layers[layer]  # an FFN lies elsewhere

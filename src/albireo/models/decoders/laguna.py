@@ -112,7 +112,7 @@ _NAMES = Names(
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias, names = GraphBuilder(), config.attention_bias, AttentionNames(gate="g_proj")
+    b, names = GraphBuilder(), AttentionNames(gate="g_proj")
     assert config.local_rope is not None
     x = embedding(b, config)
     for layer, window in enumerate(windows(config, max_model_len)):
@@ -120,6 +120,6 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
         is_local = config.windows[layer] is not None
         c = replace(config, num_heads=heads, rope=config.local_rope if is_local else config.rope)
         rope = rope_spec(c, max_model_len)
-        x = attention_block(b, c, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias, qk_norm=True, names=names)
+        x = attention_block(b, c, x, layer, rope, window=window, qk_norm=True, names=names)
         x = moe_block(b, c, x, layer, _NAMES)
     return head(b, config, x)

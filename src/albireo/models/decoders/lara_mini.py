@@ -91,15 +91,13 @@ _NAMES = DeltaNames("", "", "", "out_norm", "out_proj")
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, c, bias = GraphBuilder(), config, config.attention_bias
+    b, c = GraphBuilder(), config
     turning, still = rope_spec(c, max_model_len), no_rotation(c)
     x = embedding(b, c)
     for layer, window in enumerate(windows(c, max_model_len)):
         if layer in c.cached_layers:
-            rope, cache = still if c.windows[layer] is None else turning, c.cached_layers.index(layer)
-            x = attention_block(
-                b, c, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias, qk_norm=True, cache=cache
-            )
+            rope = still if c.windows[layer] is None else turning
+            x = attention_block(b, c, x, layer, rope, window=window, qk_norm=True)
         else:
             x = gated_delta_block(b, c, x, layer, _NAMES)
         x = moe_block(b, c, x, layer)

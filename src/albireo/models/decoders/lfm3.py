@@ -6,11 +6,12 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
+from functools import partial
+
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
-from albireo.models.blocks.layers import AttentionNames, Norms, attention_block, embedding, head, mlp_block, windows
-from albireo.models.blocks.rope import rope_spec
+from albireo.models.blocks.decoder import decoder
+from albireo.models.blocks.layers import AttentionNames, Norms, mlp_block
 from albireo.models.blocks.short_conv import ENDS, FFN, short_conv_block
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
@@ -74,29 +75,16 @@ CONFIG = ConfigRules(
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, c, bias = GraphBuilder(), config, config.attention_bias
-    ropes = {is_local: rope_spec(c, max_model_len, is_local=is_local) for is_local in (False, True)}
-    names = AttentionNames(gate="gate_proj" if c.blocks.gates_heads else "")
-    behind = ("post_operator_norm", "post_ffn_norm") if c.blocks.has_norm_behind else (None, None)
-    operator, ffn = Norms("operator_norm", behind[0]), Norms("ffn_norm", behind[1])
-    x = embedding(b, c)
-    for layer, window in enumerate(windows(c, max_model_len)):
-        if layer in c.cached_layers:
-            x = attention_block(
-                b,
-                c,
-                x,
-                layer,
-                ropes[c.windows[layer] is not None],
-                window=window,
-                qkv_bias=bias,
-                o_bias=bias,
-                qk_norm=True,
-                norms=operator,
-                cache=c.cached_layers.index(layer),
-                names=names,
-            )
-        else:
-            x = short_conv_block(b, c, x, layer, operator)
-        x = mlp_block(b, c, x, layer, norms=ffn, names=FFN)
-    return head(b, c, x, ENDS)
+    blocks = config.blocks
+    behind = ("post_operator_norm", "post_ffn_norm") if blocks.has_norm_behind else (None, None)
+    operator = Norms("operator_norm", behind[0])
+    return decoder(
+        config,
+        max_model_len,
+        ffn=partial(mlp_block, norms=Norms("ffn_norm", behind[1]), names=FFN),
+        state=partial(short_conv_block, norms=operator),
+        ends=ENDS,
+        norms=operator,
+        qk_norm=True,
+        names=AttentionNames(gate="gate_proj" if blocks.gates_heads else ""),
+    )

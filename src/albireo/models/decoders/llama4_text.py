@@ -102,7 +102,7 @@ _NAMES = Names("feed_forward", "gate_proj", "up_proj", "down_proj")
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, c, bias = GraphBuilder(), config, config.attention_bias
+    b, c = GraphBuilder(), config
     ropes, seen = {True: rope_spec(c, max_model_len), False: no_rotation(c, max_model_len)}, windows(c, max_model_len)
     assert c.experts is not None
     x = embedding(b, c)
@@ -114,8 +114,6 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
             x,
             layer,
             ropes[rotates],
-            qkv_bias=bias,
-            o_bias=bias,
             qk_norm=normed,
             window=seen[layer],
             names=_UNWEIGHED,

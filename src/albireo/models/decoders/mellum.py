@@ -5,13 +5,12 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import moe_block
-from albireo.models.blocks.layers import attention_block, embedding, head, windows
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 
 #: The second of three layers is dense.
@@ -79,15 +78,4 @@ CONFIG = ConfigRules(
     # of layers that guess further tokens, which are left where they lie
     ignorable=keys("num_nextn_predict_layers num_mtp_layers mtp_layer_types mtp_mlp_layer_types max_window_layers"),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    ropes = {is_local: rope_spec(config, max_model_len, is_local=is_local) for is_local in (False, True)}
-    x = embedding(b, config)
-    for layer, window in enumerate(windows(config, max_model_len)):
-        rope = ropes[config.windows[layer] is not None]
-        x = attention_block(b, config, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias, qk_norm=True)
-        x = moe_block(b, config, x, layer)
-    return head(b, config, x)
+build = partial(decoder, ffn=moe_block, qk_norm=True)

@@ -5,11 +5,10 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
-from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block, windows
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from functools import partial
+
+from albireo.models.blocks.decoder import decoder
+from albireo.models.config import ConfigRules
 
 #: Heads wider together than the model.
 TINY = {
@@ -44,14 +43,4 @@ CONFIG = ConfigRules(
     defaults={"attention_bias": True},
     ignorable=frozenset({"num_nextn_predict_layers"}),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b = GraphBuilder()
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer, window in enumerate(windows(config, max_model_len)):
-        x = attention_block(b, config, x, layer, rope, window=window, qkv_bias=config.attention_bias)
-        x = mlp_block(b, config, x, layer)
-    return head(b, config, x)
+build = partial(decoder, o_bias=False)

@@ -108,12 +108,12 @@ CONFIG = ConfigRules(
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias, names = GraphBuilder(), config.attention_bias, AttentionNames(sinks="attention_sink_bias")
+    b, names = GraphBuilder(), AttentionNames(sinks="attention_sink_bias")
     ropes = {is_local: rope_spec(config, max_model_len, is_local=is_local) for is_local in (True, False)}
     x = embedding(b, config)
     for layer, window in enumerate(windows(config, max_model_len)):
         is_local = config.windows[layer] is not None
         c, rope = config if is_local else config.without_windows, ropes[is_local]
-        x = attention_block(b, c, x, layer, rope, window=window, qkv_bias=bias, sinks=is_local, names=names)
+        x = attention_block(b, c, x, layer, rope, window=window, o_bias=False, sinks=is_local, names=names)
         x = moe_block(b, config, x, layer, DEEPSEEK)
     return head(b, config, x)

@@ -6,13 +6,12 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, moe_block
-from albireo.models.blocks.layers import attention_block, embedding, head
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 
 #: Nine experts of 28 channels, three a token; a quarter of each head rotated.
@@ -66,14 +65,4 @@ CONFIG = ConfigRules(
     ignorable=frozenset({"auto_map", "use_mtp", "num_mtp_modules", "mtp_transformer_layers"}),
 )
 _NAMES = Names("block_sparse_moe", "w1", "w3", "w2", bias="e_score_correction_bias")
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b = GraphBuilder()
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_block(b, config, x, layer, rope, qk_norm=True, is_norm_wide=True)
-        x = moe_block(b, config, x, layer, _NAMES)
-    return head(b, config, x)
+build = partial(decoder, ffn=partial(moe_block, names=_NAMES), qk_norm=True, is_norm_wide=True)

@@ -5,11 +5,11 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
-from albireo.models.blocks.layers import BEHIND_ATTENTION, BEHIND_FFN, attention_block, embedding, head, mlp_block
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from functools import partial
+
+from albireo.models.blocks.decoder import decoder
+from albireo.models.blocks.layers import BEHIND_ATTENTION, BEHIND_FFN, mlp_block
+from albireo.models.config import ConfigRules
 
 #: As many KV heads as query heads, as the published models have.
 TINY = {
@@ -33,25 +33,6 @@ TINY = {
 }
 
 CONFIG = ConfigRules(keys=frozenset({"attention_bias"}), defaults={"rms_norm_eps": 1e-5})
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_block(
-            b,
-            config,
-            x,
-            layer,
-            rope,
-            qkv_bias=bias,
-            o_bias=bias,
-            qk_norm=True,
-            is_norm_wide=True,
-            norms=BEHIND_ATTENTION,
-        )
-        x = mlp_block(b, config, x, layer, norms=BEHIND_FFN)
-    return head(b, config, x)
+build = partial(
+    decoder, ffn=partial(mlp_block, norms=BEHIND_FFN), norms=BEHIND_ATTENTION, qk_norm=True, is_norm_wide=True
+)

@@ -6,19 +6,15 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.layers import (
     BEHIND_ATTENTION,
     BEHIND_FFN,
-    attention_block,
-    embedding,
-    head,
     mlp_block,
-    windows,
 )
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 
 #: The second layer without a window and with scaled rotation.
 TINY = {
@@ -52,26 +48,6 @@ CONFIG = ConfigRules(
     has_local_rope=True,
     local_theta=None,
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    ropes = {is_local: rope_spec(config, max_model_len, is_local=is_local) for is_local in (False, True)}
-    x = embedding(b, config)
-    for layer, window in enumerate(windows(config, max_model_len)):
-        x = attention_block(
-            b,
-            config,
-            x,
-            layer,
-            ropes[config.windows[layer] is not None],
-            window=window,
-            qkv_bias=bias,
-            o_bias=bias,
-            qk_norm=True,
-            is_norm_wide=True,
-            norms=BEHIND_ATTENTION,
-        )
-        x = mlp_block(b, config, x, layer, norms=BEHIND_FFN)
-    return head(b, config, x)
+build = partial(
+    decoder, ffn=partial(mlp_block, norms=BEHIND_FFN), norms=BEHIND_ATTENTION, qk_norm=True, is_norm_wide=True
+)

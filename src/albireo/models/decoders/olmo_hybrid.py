@@ -70,7 +70,7 @@ _EPS = 1e-5
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
+    b = GraphBuilder()
     rope = rope_spec(config, max_model_len) if all(config.rotates) else no_rotation(config)
     x = embedding(b, config)
     for layer in range(config.num_layers):
@@ -84,12 +84,9 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
             x,
             layer,
             rope,
-            qkv_bias=bias,
-            o_bias=bias,
             qk_norm=True,
             is_norm_wide=True,
             norms=BEHIND_ATTENTION,
-            cache=config.cached_layers.index(layer),
         )
         x = mlp_block(b, config, x, layer, norms=BEHIND_FFN)
     return head(b, config, x)

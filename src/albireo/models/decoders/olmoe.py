@@ -5,12 +5,11 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import moe_block
-from albireo.models.blocks.layers import attention_block, embedding, head
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 
 #: Nine experts of 44 channels, three a token, not renormalized.
 TINY = {
@@ -39,14 +38,4 @@ TINY = {
 }
 
 CONFIG = ConfigRules(keys=frozenset({"attention_bias", "clip_qkv"}), experts="olmoe", defaults={"rms_norm_eps": 1e-5})
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, qk_norm=True, is_norm_wide=True)
-        x = moe_block(b, config, x, layer)
-    return head(b, config, x)
+build = partial(decoder, ffn=moe_block, qk_norm=True, is_norm_wide=True)

@@ -5,13 +5,12 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import moe_block
-from albireo.models.blocks.layers import attention_block, embedding, head, windows
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.decoders.mixtral import NAMES
 from albireo.models.settings.block_settings import BlockSettings
 
@@ -68,14 +67,4 @@ CONFIG = ConfigRules(
     ignorable=keys("input_jitter_noise"),
     class_names=("PhimoeForCausalLM", "PhiMoEForCausalLM"),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer, window in enumerate(windows(config, max_model_len)):
-        x = attention_block(b, config, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias)
-        x = moe_block(b, config, x, layer, NAMES)
-    return head(b, config, x, has_bias=config.blocks.has_head_bias)
+build = partial(decoder, ffn=partial(moe_block, names=NAMES))

@@ -5,11 +5,10 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
-from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block, windows
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from functools import partial
+
+from albireo.models.blocks.decoder import decoder
+from albireo.models.config import ConfigRules
 
 #: Tied, a window in the second of three layers and above, yarn, no head_dim key.
 TINY = {
@@ -38,14 +37,4 @@ TINY = {
 CONFIG = ConfigRules(
     keys=frozenset({"dual_chunk_attention_config"}), defaults={"num_key_value_heads": 32}, windows="by_layer"
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b = GraphBuilder()
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer, window in enumerate(windows(config, max_model_len)):
-        x = attention_block(b, config, x, layer, rope, window=window, qkv_bias=True)
-        x = mlp_block(b, config, x, layer)
-    return head(b, config, x)
+build = partial(decoder, qkv_bias=True, o_bias=False)

@@ -5,12 +5,11 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import moe_block
-from albireo.models.blocks.layers import attention_block, embedding, head, windows
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 
 #: Eleven experts of 36 channels, three a token, renormalized; the first layer is dense.
 TINY = {
@@ -53,14 +52,4 @@ CONFIG = ConfigRules(
     experts="qwen",
     built_in={"use_qk_norm": True},
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer, window in enumerate(windows(config, max_model_len)):
-        x = attention_block(b, config, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias, qk_norm=True)
-        x = moe_block(b, config, x, layer)
-    return head(b, config, x)
+build = partial(decoder, ffn=moe_block, qk_norm=True)

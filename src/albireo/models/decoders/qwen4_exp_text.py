@@ -136,8 +136,7 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
         h = b.cast(x, c.dtype)
         if layer not in c.cached_layers:
             return gated_delta(b, c, h, layer)
-        bias, cache = c.attention_bias, c.cached_layers.index(layer)
-        return attended(b, c, h, layer, rope, qkv_bias=bias, o_bias=bias, qk_norm=True, cache=cache, choose=choose)
+        return attended(b, c, h, layer, rope, qk_norm=True, choose=choose)
 
     def experts(layer: int, x: Value) -> Value:
         return mixture(b, c, b.cast(x, c.dtype), f"model.layers.{layer}.mlp", QWEN)

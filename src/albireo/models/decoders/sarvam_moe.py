@@ -5,12 +5,13 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
+from functools import partial
+
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, moe_block
-from albireo.models.blocks.layers import AttentionNames, Ends, attention_block, embedding, head
-from albireo.models.blocks.rope import rope_spec
+from albireo.models.blocks.layers import AttentionNames, Ends
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.expert_settings import SIGMOIDS
@@ -95,16 +96,13 @@ _ENDS = Ends("model.word_embeddings.weight")
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, c = GraphBuilder(), config
-    rope = rope_spec(c, max_model_len)
-    x = embedding(b, c, _ENDS)
-    for layer in range(c.num_layers):
-        x = attention_block(
-            *(b, c, x, layer, rope),
-            qkv_bias=c.attention_bias,
-            qk_norm=c.blocks.has_qk_norm,
-            joined="query_key_value",
-            names=_ATTENTION,
-        )
-        x = moe_block(b, c, x, layer, _EXPERTS)
-    return head(b, c, x, _ENDS)
+    return decoder(
+        config,
+        max_model_len,
+        ffn=partial(moe_block, names=_EXPERTS),
+        ends=_ENDS,
+        o_bias=False,
+        qk_norm=config.blocks.has_qk_norm,
+        joined="query_key_value",
+        names=_ATTENTION,
+    )

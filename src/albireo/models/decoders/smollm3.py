@@ -5,11 +5,8 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
-from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block, windows
-from albireo.models.blocks.rope import no_rotation, rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.blocks.decoder import decoder
+from albireo.models.config import ConfigRules
 
 #: The second layer does not rotate, and has a window.
 TINY = {
@@ -45,15 +42,4 @@ CONFIG = ConfigRules(
     has_layers_without_rope=True,
     ignorable=frozenset({"max_window_layers"}),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    ropes = {True: rope_spec(config, max_model_len), False: no_rotation(config)}
-    x = embedding(b, config)
-    for layer, window in enumerate(windows(config, max_model_len)):
-        rope = ropes[config.rotates[layer]]
-        x = attention_block(b, config, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias)
-        x = mlp_block(b, config, x, layer, bias=config.mlp_bias)
-    return head(b, config, x)
+build = decoder

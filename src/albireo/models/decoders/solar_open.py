@@ -5,13 +5,12 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import keys
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import DEEPSEEK, moe_block
-from albireo.models.blocks.layers import attention_block, embedding, head
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.expert_settings import SIGMOIDS
 
 #: Eight experts of 36 channels in four groups, of which two are open to a token.
@@ -60,14 +59,4 @@ CONFIG = ConfigRules(
     built_in=SIGMOIDS,
     ignorable=keys("auto_map"),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b = GraphBuilder()
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_block(b, config, x, layer, rope, qkv_bias=config.attention_bias)
-        x = moe_block(b, config, x, layer, DEEPSEEK)
-    return head(b, config, x)
+build = partial(decoder, ffn=partial(moe_block, names=DEEPSEEK), o_bias=False)

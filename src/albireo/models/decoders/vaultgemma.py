@@ -6,12 +6,10 @@ Found by models/__init__.py by file name. Does not know devices.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
-from albireo.models.blocks.layers import Norms, attention_block, embedding, head, mlp_block, windows
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ModelConfig
+from albireo.models.blocks.decoder import decoder
+from albireo.models.blocks.layers import Norms, mlp_block
 from albireo.models.decoders import gemma2
 
 TINY = {
@@ -39,14 +37,4 @@ TINY = {
 }
 
 CONFIG = replace(gemma2.CONFIG, class_names=("VaultGemmaForCausalLM",))
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer, window in enumerate(windows(config, max_model_len)):
-        x = attention_block(b, config, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias)
-        x = mlp_block(b, config, x, layer, norms=Norms("pre_feedforward_layernorm"))
-    return head(b, config, x)
+build = partial(decoder, ffn=partial(mlp_block, norms=Norms("pre_feedforward_layernorm")))

@@ -169,9 +169,9 @@ def _first(directory: Path, config: ModelConfig, model: ModelConfig, has_bias: b
         with b.part("join"):
             joined = b.cast(b.join_heads(x, state, 1), c.dtype)
             x = linear(b, c, joined, JOINING, c.hidden_size, "fc", has_bias, None)
-        rope, bias = rope_spec(c, max_model_len), c.attention_bias
-        x = attention_block(b, c, x, 0, rope, qkv_bias=bias, o_bias=bias, norms=Norms(None))
-        x = mlp_block(b, c, x, 0, bias=c.mlp_bias)
+        rope = rope_spec(c, max_model_len)
+        x = attention_block(b, c, x, 0, rope, norms=Norms(None))
+        x = mlp_block(b, c, x, 0)
         return ending(b, c, b.cast(x, c.dtype), tables.head(b, c), None, x)
 
     return DraftHead(directory, _NAMES, config, (FINAL,), build, model.hidden_size)
@@ -207,7 +207,7 @@ def _third(directory: Path, fields: Fields, config: ModelConfig, model: ModelCon
             o = linear(b, c, a, f"{name}.o_proj", c.hidden_size, "o", bias, "row")
             with b.part("o"):
                 x = b.add(normed if is_normed else state, o)
-        x = mlp_block(b, c, x, 0, bias=c.mlp_bias)
+        x = mlp_block(b, c, x, 0)
         y = norm(b, c, x, "model.norm.weight", "norm")
         return ending(b, c, y, tables.head(b, c), None, x)
 

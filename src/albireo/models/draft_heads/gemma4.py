@@ -105,7 +105,7 @@ def _cache(config: ModelConfig, model: ModelConfig, layer: int, directory: Path)
 
 
 def _graph(c: ModelConfig, model: ModelConfig, caches: tuple[int, ...], max_model_len: int) -> Graph:
-    b, full, bias = GraphBuilder(), c.without_windows, c.attention_bias
+    b, full = GraphBuilder(), c.without_windows
     local_rope, full_rope = rope_spec(c, max_model_len, is_local=True), rope_spec(full, max_model_len)
     x, state = embedding(b, model), b.given(model.hidden_size, 0)
     with b.part("join"):
@@ -119,8 +119,6 @@ def _graph(c: ModelConfig, model: ModelConfig, caches: tuple[int, ...], max_mode
             layer,
             local_rope if is_local else full_rope,
             window=window,
-            qkv_bias=bias,
-            o_bias=bias,
             qk_norm=True,
             linears="q",
             norms=AROUND_ATTENTION,

@@ -77,12 +77,12 @@ CONFIG = ConfigRules(
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that embeds texts of up to max_model_len tokens."""
-    b, c, bias = GraphBuilder(), config, config.attention_bias
+    b, c = GraphBuilder(), config
     rope = rope_spec(c, max_model_len)
     x = embedding(b, c)
     for layer in range(c.num_layers):
-        x = attention_block(b, c, x, layer, rope, qkv_bias=bias, o_bias=bias)
-        x = mlp_block(b, c, x, layer, bias=c.mlp_bias)
+        x = attention_block(b, c, x, layer, rope)
+        x = mlp_block(b, c, x, layer)
     with b.part("head"):
         x = unrounded_norm(b, c, x, "model.norm.weight")
         if c.pooling is not None and c.pooling.pooling_type != "all" and c.pooling.head == (_SCORES,):

@@ -366,15 +366,15 @@ def plan(config: EngineConfig, source: ModelSource, device: Device | None = None
 
 
 def plan_ranks(
-    config: EngineConfig, source: ModelSource, levels: Sequence[str] | None = None, device: Device | None = None
+    config: EngineConfig, source: ModelSource, device: Device | None = None
 ) -> tuple[tuple[Program, ...], MemoryPlan]:
     """Compile the program of each rank and share out the memory among all, without touching a weight.
 
-    Args: config: as source.adopt() gives it. levels: see load(). device: None: what config asks for.
+    Args: config: as source.adopt() gives it. device: None: what config asks for.
 
     Raises: ConfigError, OutOfMemory, UnsupportedModel; EngineFileError when a built source does not fit.
     """
-    programs, memory, *_ = _plan_all(config, source, device or open_device(config, levels))
+    programs, memory, *_ = _plan_all(config, source, device or open_device(config))
     return programs, memory
 
 

@@ -1,7 +1,5 @@
 """Arcee Trinity: norms around attention and experts, a gate on attention's output, which rotates where it has a window;
 experts chosen by sigmoids and a bias, beside a shared one.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

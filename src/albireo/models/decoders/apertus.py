@@ -1,7 +1,4 @@
-"""Apertus 8B and 70B: llama with norms of each head of q and k and an FFN of two matrices, with xIELU.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Apertus 8B and 70B: llama with norms of each head of q and k and an FFN of two matrices, with xIELU."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Apertus 1.5, text: Apertus with tokens of pictures and sounds behind those of text, which the head need not know.
 
-Found by models/__init__.py by file name. Does not know devices. Of a head that is shorter than the table the first rows
-of the table alone are read: no other token is written, nor can one be given without pictures or sounds.
+Of a head that is shorter than the table the first rows of the table alone are read: no other token is written, nor can
+one be given without pictures or sounds.
 """
 
 from __future__ import annotations

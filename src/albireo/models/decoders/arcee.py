@@ -1,7 +1,4 @@
-"""Arcee AFM 4.5B: llama with an FFN of two matrices, with relu².
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Arcee AFM 4.5B: llama with an FFN of two matrices, with relu²."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A.X K1: DeepSeek V3, whose experts' sum is normed before it is added.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""A.X K1: DeepSeek V3, whose experts' sum is normed before it is added."""
 
 from __future__ import annotations
 

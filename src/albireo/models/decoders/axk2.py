@@ -1,6 +1,5 @@
-"""A.X K2: DeepSeek V3.2 whose norms have a gate of few channels, and whose attention has one that comes with queries.
-
-Found by models/__init__.py by file name. Does not know devices.
+"""A.X K2: DeepSeek V3.2 whose norms have a gate of few channels, and whose attention has one that comes with
+queries.
 """
 
 from __future__ import annotations

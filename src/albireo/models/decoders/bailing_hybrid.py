@@ -1,7 +1,5 @@
 """Ling 3: the delta rule with a rate of each channel, which is held above a bound, in five layers of six, latent
 attention with a gate of each head in the sixth; experts of DeepSeek V3.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Ling 2.0 and Ring 2.0 (mini, flash): Sarvam 30B, with experts in groups and a part of each head rotated.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Ling 2.0 and Ring 2.0 (mini, flash): Sarvam 30B, with experts in groups and a part of each head rotated."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Bamba (9B): layers of Mamba 2 and a few with attention, half of whose heads' channels are rotated; an FFN in each.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Bamba (9B): layers of Mamba 2 and a few with attention, half of whose heads' channels are rotated; an FFN in each."""
 
 from __future__ import annotations
 

@@ -1,15 +1,13 @@
-"""BioGPT: learned positions behind two rows of padding, embeddings times the root of their width.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""BioGPT: learned positions behind two rows of padding, embeddings times the root of their width."""
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, Positions, decoder
-from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import MAX_WIDTH, ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.multipliers import Multipliers
 
@@ -57,12 +55,9 @@ CONFIG = ConfigRules(
     ),
     class_names=("BioGptForCausalLM",),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    names = Names(
-        "biogpt.layers", "self_attn", "out_proj", "", "fc1", "fc2", "self_attn_layer_norm", "final_layer_norm"
-    )
-    ends = Ends("biogpt.embed_tokens.weight", "biogpt.layer_norm", "output_projection")
-    return decoder(config, max_model_len, names, ends, positions=Positions("biogpt.embed_positions.weight", _OFFSET))
+build = partial(
+    decoder,
+    names=Names("biogpt.layers", "self_attn", "out_proj", "", "fc1", "fc2", "self_attn_layer_norm", "final_layer_norm"),
+    ends=Ends("biogpt.embed_tokens.weight", "biogpt.layer_norm", "output_projection"),
+    positions=Positions("biogpt.embed_positions.weight", _OFFSET),
+)

@@ -1,7 +1,5 @@
 """BitNet b1.58: Llama with norms of what attention and the FFN's gate give, relu² behind the gate, and weights that are
 -1, 0 or 1 times a number of each matrix, see quantization/formats/bitnet.py.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

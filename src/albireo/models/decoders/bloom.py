@@ -1,16 +1,14 @@
-"""BLOOM: scores that fall with distance; a LayerNorm of embeddings; rows of q, k and v head by head in one tensor.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""BLOOM: scores that fall with distance; a LayerNorm of embeddings; rows of q, k and v head by head in one tensor."""
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.alibi import slopes_of
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import MAX_HEADS, ConfigRules, ModelConfig
+from albireo.models.config import MAX_HEADS, ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 
 #: As many heads as are no power of two.
@@ -66,12 +64,11 @@ CONFIG = ConfigRules(
         "skip_bias_add_qkv slow_but_exact unk_token_id",
     ),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    names = Names(
+build = partial(
+    decoder,
+    names=Names(
         *("transformer.h", "self_attention", "dense", "mlp", "dense_h_to_4h", "dense_4h_to_h"), joined="query_key_value"
-    )
-    ends = Ends("transformer.word_embeddings.weight", "transformer.ln_f")
-    return decoder(config, max_model_len, names, ends, embedding_norm="transformer.word_embeddings_layernorm")
+    ),
+    ends=Ends("transformer.word_embeddings.weight", "transformer.ln_f"),
+    embedding_norm="transformer.word_embeddings_layernorm",
+)

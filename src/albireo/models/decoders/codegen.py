@@ -1,15 +1,13 @@
-"""CodeGen 1 and 2: GPT-J with rows of q, v and k in one tensor, a quarter of the heads after the other.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""CodeGen 1 and 2: GPT-J with rows of q, v and k in one tensor, a quarter of the heads after the other."""
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import MAX_HEADS, ConfigRules, ModelConfig
+from albireo.models.config import MAX_HEADS, ConfigRules
 from albireo.models.decoders.gptj import DEFAULTS, NAMES, SUMMARIES
 from albireo.models.settings.block_settings import QUARTERS, BlockSettings
 
@@ -51,10 +49,9 @@ CONFIG = ConfigRules(
     ignorable=SUMMARIES,
     class_names=("CodeGenForCausalLM",),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    names = Names("transformer.h", "attn", "out_proj", "mlp", "fc_in", "fc_out", "ln_1", joined="qkv_proj")
-    ends = Ends("transformer.wte.weight", "transformer.ln_f", "lm_head")
-    return decoder(config, max_model_len, names, ends, has_head_bias=True)
+build = partial(
+    decoder,
+    names=Names("transformer.h", "attn", "out_proj", "mlp", "fc_in", "fc_out", "ln_1", joined="qkv_proj"),
+    ends=Ends("transformer.wte.weight", "transformer.ln_f", "lm_head"),
+    has_head_bias=True,
+)

@@ -1,15 +1,16 @@
 """Command R, Aya 23: a LayerNorm without a bias that attention and FFN both read, a factor on logits.
 
-Its rotary pairs are neighbours. Found by models/__init__.py by file name. Does not know devices.
+Its rotary pairs are neighbours.
 """
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 
 TINY = {
@@ -66,9 +67,4 @@ CONFIG = ConfigRules(
         "tie_word_embeddings": True,
     },
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    names = Names("model.layers", "self_attn", "o_proj", "mlp", None, "down_proj")
-    return decoder(config, max_model_len, names, Ends())
+build = partial(decoder, names=Names("model.layers", "self_attn", "o_proj", "mlp", None, "down_proj"), ends=Ends())

@@ -1,7 +1,4 @@
-"""Command R7B, Command A: as Command R; three of four layers have a window, and only they rotate.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Command R7B, Command A: as Command R; three of four layers have a window, and only they rotate."""
 
 from __future__ import annotations
 

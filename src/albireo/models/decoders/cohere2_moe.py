@@ -1,7 +1,5 @@
 """Command with experts: as Command R7B, whose FFNs are experts behind the first layers, beside shared ones; norms may
 subtract no mean.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

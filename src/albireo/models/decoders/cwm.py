@@ -1,7 +1,4 @@
-"""Code World Model 32B: Llama 3 with a window in most layers.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Code World Model 32B: Llama 3 with a window in most layers."""
 
 from __future__ import annotations
 

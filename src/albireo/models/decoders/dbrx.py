@@ -1,6 +1,5 @@
-"""DBRX: a LayerNorm without bias, queries, keys and values within a limit, sixteen experts of which a token has four.
-
-Found by models/__init__.py by file name. Does not know devices.
+"""DBRX: a LayerNorm without bias, queries, keys and values within a limit, sixteen experts of which a token has
+four.
 """
 
 from __future__ import annotations

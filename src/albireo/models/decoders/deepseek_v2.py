@@ -1,7 +1,4 @@
-"""DeepSeek V2 and V2-Lite: V3's layers, whose experts are chosen by a softmax in groups.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""DeepSeek V2 and V2-Lite: V3's layers, whose experts are chosen by a softmax in groups."""
 
 from __future__ import annotations
 

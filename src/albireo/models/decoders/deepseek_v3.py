@@ -1,7 +1,4 @@
-"""DeepSeek V3, V3.1 and R1: latent attention, experts chosen by sigmoids and a bias in groups, beside a shared one.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""DeepSeek V3, V3.1 and R1: latent attention, experts chosen by sigmoids and a bias in groups, beside a shared one."""
 
 from __future__ import annotations
 

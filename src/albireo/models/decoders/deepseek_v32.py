@@ -1,7 +1,4 @@
-"""DeepSeek V3.2: DeepSeek V3 whose positions choose, of those before them, index_topk that they see.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""DeepSeek V3.2: DeepSeek V3 whose positions choose, of those before them, index_topk that they see."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """DeepSeek V4: residual streams that are mixed with each other; attention to a window and to entries of several
 positions each; experts in every layer, of the first layers by a table of tokens.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Nemotron Labs Dory: states that are kept at one length, and approach what blocks give at rates of each channel; some
 layers are gone through several times.
 
-Found by models/__init__.py by file name. Does not know devices.
 Source: Loshchilov et al. 2024, nGPT, section 2.6.
 
 A state is as long as the root of its width here, where it is 1 in the model: of length 1 in the mean of squares. Roots

@@ -1,7 +1,4 @@
-"""dots.llm1: Qwen 3's attention; experts chosen by sigmoids and a bias, beside a shared one.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""dots.llm1: Qwen 3's attention; experts chosen by sigmoids and a bias, beside a shared one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """dots3 note, text: latent attention of which some layers choose what they see, and others have a window, latents of
 other sizes and other heads; a gate of each head; experts of DeepSeek V3.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""ERNIE 4.5 (dense): Llama with biases everywhere or nowhere, and rotary pairs side by side.
-
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""ERNIE 4.5 (dense): Llama with biases everywhere or nowhere, and rotary pairs side by side."""
 
 from __future__ import annotations
 

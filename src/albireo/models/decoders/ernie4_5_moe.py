@@ -1,8 +1,6 @@
 """ERNIE 4.5 with experts (21B-A3B, 300B-A47B): the dense one's attention; experts chosen by a softmax and a bias,
 beside a shared one. And the text part of ERNIE 4.5 VL, whose tokens of pictures have experts of their own: all are
 computed of every row, and what is not a token's is multiplied by zero.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,15 +1,13 @@
-"""EXAONE 3, 3.5 and Deep: llama under other names.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""EXAONE 3, 3.5 and Deep: llama under other names."""
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 
 TINY = {
     "architectures": ["ExaoneForCausalLM"],
@@ -50,11 +48,10 @@ CONFIG = ConfigRules(
     ignorable=keys("embed_dropout auto_map"),
     class_names=("ExaoneForCausalLM", "LlamaForCausalLM"),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    names = Names(
+build = partial(
+    decoder,
+    names=Names(
         *("transformer.h", "attn.attention", "out_proj", "mlp", "c_fc_1", "c_proj", "ln_1", "ln_2"), gate="c_fc_0"
-    )
-    return decoder(config, max_model_len, names, Ends("transformer.wte.weight", "transformer.ln_f", "lm_head"))
+    ),
+    ends=Ends("transformer.wte.weight", "transformer.ln_f", "lm_head"),
+)

@@ -1,8 +1,4 @@
-"""EXAONE 4: norms of what is added, each head of q and k normed; where some layers have a window, only they rotate.
-
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""EXAONE 4: norms of what is added, each head of q and k normed; where some layers have a window, only they rotate."""
 
 from __future__ import annotations
 

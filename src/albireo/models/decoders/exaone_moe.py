@@ -1,7 +1,4 @@
-"""K-EXAONE: attention of EXAONE 4, but norms of what is read; experts by sigmoids and a bias, beside a shared one.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""K-EXAONE: attention of EXAONE 4, but norms of what is read; experts by sigmoids and a bias, beside a shared one."""
 
 from __future__ import annotations
 

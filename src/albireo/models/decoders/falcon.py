@@ -1,7 +1,5 @@
 """Falcon 7B, 11B, 40B, 180B: attention and FFN side by side; rows of q, k and v by group of heads in one tensor. And
 Falcon RW, whose scores fall with distance in place of a rotation.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

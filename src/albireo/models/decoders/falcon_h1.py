@@ -1,7 +1,5 @@
 """Falcon-H1 (0.5B to 34B): attention and Mamba 2 side by side in every layer, on one norm, and an FFN behind both;
 numbers on most of what linears read and give.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Falcon Mamba (7B): Mamba 1, of which b, c and how long a token counts are normed, without weights.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Falcon Mamba (7B): Mamba 1, of which b, c and how long a token counts are normed, without weights."""
 
 from __future__ import annotations
 

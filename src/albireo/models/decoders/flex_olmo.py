@@ -1,7 +1,4 @@
-"""FlexOlmo 7x7B: OLMo 2 with experts, whose sum is normed.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""FlexOlmo 7x7B: OLMo 2 with experts, whose sum is normed."""
 
 from __future__ import annotations
 

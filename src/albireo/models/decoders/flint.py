@@ -1,7 +1,5 @@
 """Flint: Qwen 3 with experts chosen by sigmoids beside a shared one, a sink of each head, and windows in some layers,
 which alone rotate.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

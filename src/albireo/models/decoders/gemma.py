@@ -1,7 +1,4 @@
-"""Gemma (1 and 1.1): embeddings times the root of the width, norms by their weight plus 1, gelu.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Gemma (1 and 1.1): embeddings times the root of the width, norms by their weight plus 1, gelu."""
 
 from __future__ import annotations
 

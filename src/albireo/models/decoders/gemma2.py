@@ -1,7 +1,4 @@
-"""Gemma 2: Gemma with norms of what is added, capped scores and logits, and a window in every other layer.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Gemma 2: Gemma with norms of what is added, capped scores and logits, and a window in every other layer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Gemma 3, text only: Gemma 2 without caps, each head of q and k normed, and rotations of their own for layers with a
 window, which are five of six. EmbeddingGemma: the same without a head, whose tokens see both ways.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

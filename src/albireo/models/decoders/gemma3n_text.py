@@ -1,8 +1,6 @@
 """Gemma 3n (E2B, E4B), text: four residual streams, of which each layer computes one and guesses the others; a linear
 of few channels beside attention; FFNs of which the largest gates alone count; an embedding of each layer, and last
 layers that read the keys and values of earlier ones.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Gemma 4, text only: Gemma 3 whose layers without a window have fewer and wider heads, whose values may be keys, a
 factor on the residual stream behind each layer; maybe experts beside its FFN, or an embedding of each layer and last
 layers that read the keys and values of earlier ones.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Gemma 4 12B, text only: Gemma 4 without experts and without embeddings of layers, whose absent keys mean others.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Gemma 4 12B, text only: Gemma 4 without experts and without embeddings of layers, whose absent keys mean others."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""GLM-4 9B as it was first: Llama with biases of q, k and v, and rotation of half of each head, pairs side by side.
-
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""GLM-4 9B as it was first: Llama with biases of q, k and v, and rotation of half of each head, pairs side by side."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""GLM-4 and GLM-Z1 of 0414: GLM with norms of what is added, too.
-
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""GLM-4 and GLM-Z1 of 0414: GLM with norms of what is added, too."""
 
 from __future__ import annotations
 

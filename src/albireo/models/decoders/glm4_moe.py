@@ -1,7 +1,4 @@
-"""GLM-4.5, 4.5-Air and 4.6: half of each head rotated; experts chosen by sigmoids and a bias, beside a shared one.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""GLM-4.5, 4.5-Air and 4.6: half of each head rotated; experts chosen by sigmoids and a bias, beside a shared one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""GLM-4.7-Flash: DeepSeek V3 with fewer experts and no groups of them.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""GLM-4.7-Flash: DeepSeek V3 with fewer experts and no groups of them."""
 
 from __future__ import annotations
 

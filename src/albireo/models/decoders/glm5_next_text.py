@@ -1,8 +1,6 @@
 """GLM-5.3, text: residual streams that are mixed with each other; the delta rule with a rate of each channel in three
 layers of four, in the fourth latent attention without rotation to positions that are chosen sixteen together; experts
 of DeepSeek V3 with gates within a limit.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

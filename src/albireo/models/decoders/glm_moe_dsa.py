@@ -1,6 +1,5 @@
-"""GLM-5, 5.1 and 5.2: DeepSeek V3.2 with other numbers, in which layers may see what the layer before them has chosen.
-
-Found by models/__init__.py by file name. Does not know devices.
+"""GLM-5, 5.1 and 5.2: DeepSeek V3.2 with other numbers, in which layers may see what the layer before them has
+chosen.
 """
 
 from __future__ import annotations

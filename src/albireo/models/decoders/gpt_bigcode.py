@@ -1,7 +1,4 @@
-"""StarCoder 1, SantaCoder: GPT-2 with one key and value for all heads, matrices that lie as they are multiplied.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""StarCoder 1, SantaCoder: GPT-2 with one key and value for all heads, matrices that lie as they are multiplied."""
 
 from __future__ import annotations
 

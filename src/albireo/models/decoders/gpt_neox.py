@@ -1,15 +1,13 @@
-"""GPT-NeoX, Pythia: attention and FFN side by side, each with a norm; rows of q, k and v head by head in one tensor.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""GPT-NeoX, Pythia: attention and FFN side by side, each with a norm; rows of q, k and v head by head in one tensor."""
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 
 #: A third of each head rotated.
@@ -64,11 +62,9 @@ CONFIG = ConfigRules(
     ignorable=keys("classifier_dropout num_steps"),
     class_names=("GPTNeoXForCausalLM",),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    names = Names(
+build = partial(
+    decoder,
+    names=Names(
         "gpt_neox.layers",
         "attention",
         "dense",
@@ -76,6 +72,6 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
         "dense_h_to_4h",
         "dense_4h_to_h",
         joined="query_key_value",
-    )
-    ends = Ends("gpt_neox.embed_in.weight", "gpt_neox.final_layer_norm", "embed_out")
-    return decoder(config, max_model_len, names, ends)
+    ),
+    ends=Ends("gpt_neox.embed_in.weight", "gpt_neox.final_layer_norm", "embed_out"),
+)

@@ -1,7 +1,7 @@
 """gpt-oss (20B, 120B): a mixture in every layer whose linears have biases, windows in every other layer, and one score
 of each head, a sink, in the softmax of its rows.
 
-Found by models/__init__.py by file name. Does not know devices, nor the format of its chats.
+Does not know the format of its chats.
 """
 
 from __future__ import annotations

@@ -1,15 +1,13 @@
-"""GPT-J: attention and FFN read one norm, a part of each head rotated in pairs side by side, a head with a bias.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""GPT-J: attention and FFN read one norm, a part of each head rotated in pairs side by side, a head with a bias."""
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 
 TINY = {
@@ -66,10 +64,9 @@ CONFIG = ConfigRules(
     ignorable=SUMMARIES,
     class_names=("GPTJForCausalLM",),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    names = Names("transformer.h", "attn", "out_proj", "mlp", "fc_in", "fc_out", "ln_1")
-    ends = Ends("transformer.wte.weight", "transformer.ln_f", "lm_head")
-    return decoder(config, max_model_len, names, ends, has_head_bias=True)
+build = partial(
+    decoder,
+    names=Names("transformer.h", "attn", "out_proj", "mlp", "fc_in", "fc_out", "ln_1"),
+    ends=Ends("transformer.wte.weight", "transformer.ln_f", "lm_head"),
+    has_head_bias=True,
+)

@@ -1,7 +1,4 @@
-"""Granite 3: Llama with four multipliers: on embeddings, on what blocks add, on scores, and below logits.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Granite 3: Llama with four multipliers: on embeddings, on what blocks add, on scores, and below logits."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Granite with windows in three of four layers (Swash): a sink of each head, and a rotation of each layer's own,
 or none.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Granite 3 with experts (1B-A400M, 3B-A800M): Granite's multipliers; experts in every layer, weights renormalized.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Granite 3 with experts (1B-A400M, 3B-A800M): Granite's multipliers; experts in every layer, weights renormalized."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Granite with experts and windows (Swash): the attention of granite_swa, and a shared expert, if any.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Granite with experts and windows (Swash): the attention of granite_swa, and a shared expert, if any."""
 
 from __future__ import annotations
 

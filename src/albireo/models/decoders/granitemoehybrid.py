@@ -1,7 +1,5 @@
 """Granite 4.0, with Mamba 2 layers (H Tiny, Small, Micro) or with attention alone (Micro): Granite's multipliers; an
 FFN in every layer, beside experts or by itself.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Granite 3 with experts and a shared one beside them in every layer.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Granite 3 with experts and a shared one beside them in every layer."""
 
 from __future__ import annotations
 

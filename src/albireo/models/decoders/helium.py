@@ -1,7 +1,4 @@
-"""Helium 1: llama whose rotary pairs are neighbours.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Helium 1: llama whose rotary pairs are neighbours."""
 
 from __future__ import annotations
 

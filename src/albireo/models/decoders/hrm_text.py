@@ -1,7 +1,6 @@
 """HRM-Text: two stacks of layers, of which one is gone through several times before each time of the other; tokens of a
 prompt see each other.
 
-Found by models/__init__.py by file name. Does not know devices.
 Source: Wang et al. 2025, Hierarchical Reasoning Model.
 
 A layer has a KV cache of each time that it is gone through. So what here is a layer is one time of a layer in the file.

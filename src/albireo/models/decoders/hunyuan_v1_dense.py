@@ -1,7 +1,4 @@
-"""Hunyuan 0.5B to 7B: llama with norms of each head of q and k behind their rotation, whose base a number stretches.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Hunyuan 0.5B to 7B: llama with norms of each head of q and k behind their rotation, whose base a number stretches."""
 
 from __future__ import annotations
 

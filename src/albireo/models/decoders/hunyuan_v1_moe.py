@@ -1,7 +1,4 @@
-"""Hunyuan A13B: the dense one with experts beside a shared one in every layer, weights renormalized.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Hunyuan A13B: the dense one with experts beside a shared one in every layer, weights renormalized."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Hunyuan 3: norms of each head of q and k; experts chosen by sigmoids and a bias, beside a shared one.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Hunyuan 3: norms of each head of q and k; experts chosen by sigmoids and a bias, beside a shared one."""
 
 from __future__ import annotations
 

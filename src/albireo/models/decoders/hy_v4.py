@@ -1,7 +1,5 @@
 """Hunyuan 4: four residual streams; latent attention to chosen positions, with a gate of each channel of values and a
 score more in each softmax; experts whose gates and ups are kept within a limit.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

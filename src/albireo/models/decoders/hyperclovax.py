@@ -1,7 +1,4 @@
-"""HyperCLOVA X SEED: Granite with norms of what is added, too; logits are multiplied where Granite's are divided.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""HyperCLOVA X SEED: Granite with norms of what is added, too; logits are multiplied where Granite's are divided."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """InternLM 2 and 2.5: llama whose rows of q, k and v lie in one tensor, by group of heads.
 
-Found by models/__init__.py by file name; first_names.py has the names of its tensors. Does not know devices.
+first_names.py has the names of its tensors.
 """
 
 from __future__ import annotations

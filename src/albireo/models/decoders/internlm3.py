@@ -1,7 +1,4 @@
-"""InternLM 3: llama with other names of what has biases.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""InternLM 3: llama with other names of what has biases."""
 
 from __future__ import annotations
 

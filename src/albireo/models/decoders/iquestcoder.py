@@ -1,7 +1,4 @@
-"""IQuest Coder: llama.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""IQuest Coder: llama."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Jais 2: LayerNorm, biases, an FFN of two matrices with relu².
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Jais 2: LayerNorm, biases, an FFN of two matrices with relu²."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Jamba (v0.1, 1.5, 1.6, 1.7, Reasoning 3B): layers of Mamba 1, of which b, c and how long a token counts are normed,
 and a few with attention that does not rotate; an FFN in each, or experts.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 every KV head. A bias behind both blocks.
 
 A token's experts are told apart by their rank: combine takes those of one rank where its weights are ones and zeros. So
-each rank is an attention of its own over the same cache, with a query to each KV head. Found by models/__init__.py by
-file name. Does not know devices.
+each rank is an attention of its own over the same cache, with a query to each KV head.
 """
 
 from __future__ import annotations

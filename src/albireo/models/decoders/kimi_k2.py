@@ -1,7 +1,4 @@
-"""Kimi K2: DeepSeek V3 under a name of its own.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Kimi K2: DeepSeek V3 under a name of its own."""
 
 from __future__ import annotations
 

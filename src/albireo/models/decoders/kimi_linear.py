@@ -1,7 +1,5 @@
 """Kimi Linear (48B-A3B): the delta rule with a rate of each channel in three layers of four, latent attention without
 rotation in the fourth; experts of DeepSeek V3.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Kolibri: norms around attention and experts, windows in four of five layers, which alone rotate; experts chosen by
 their logits and a bias, weighed by sigmoids, beside a shared one.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

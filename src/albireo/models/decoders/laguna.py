@@ -1,8 +1,6 @@
 """Laguna (poolside): a gate of each head, or of each channel, on what attention gives; layers that differ in how many
 query heads they have, and those with a window in how they rotate; experts chosen by sigmoids and a bias, beside a
 shared one.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

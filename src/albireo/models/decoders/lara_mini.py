@@ -1,7 +1,5 @@
 """Lara 4 Mini: the gated delta rule in two layers of five, attention with a window, which alone rotates, in two others,
 and to all positions in the fifth; experts and a shared one in every layer.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

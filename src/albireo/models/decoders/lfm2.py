@@ -1,15 +1,12 @@
 """LFM2 (350M, 700M, 1.2B, 2.6B) and LFM2.5: gated short convolutions of three rows, and between them layers with
 attention, each head of whose queries and keys is normed.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.blocks.short_conv import short_conv_decoder
-from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import MAX_WIDTH, ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 
 #: The second and the last layer have attention; an FFN of 2/3 of 100 channels, rounded up to 72.
@@ -94,8 +91,4 @@ CONFIG = ConfigRules(
         {"block_mlp_init_scale", "block_out_init_scale", "block_use_xavier_init", "conv_use_xavier_init"}
     ),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    return short_conv_decoder(config, max_model_len)
+build = short_conv_decoder

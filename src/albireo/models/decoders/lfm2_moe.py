@@ -1,14 +1,11 @@
 """LFM2 with experts (8B-A1B): the layers of the dense one; but in the first ones, experts that are chosen by sigmoids
 and a bias in place of the FFN.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
 from albireo.models.blocks.short_conv import short_conv_decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.decoders.lfm2 import DEFAULTS
 
 #: A dense layer before three with seven experts of 28 channels, of which a token has three.
@@ -49,8 +46,4 @@ CONFIG = ConfigRules(
     built_in={"use_pos_enc": True},
     recurrent="short_conv",
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    return short_conv_decoder(config, max_model_len)
+build = short_conv_decoder

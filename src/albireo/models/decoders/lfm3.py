@@ -1,7 +1,5 @@
 """LFM3: LFM2 with windows in some layers, which rotate by frequencies of their own, a gate on each head's output, and
 norms of what is added.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

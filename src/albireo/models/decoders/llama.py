@@ -1,7 +1,4 @@
-"""Llama 2, 3, 3.1, 3.2 and the many models in their shape.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Llama 2, 3, 3.1, 3.2 and the many models in their shape."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Llama 4 Scout and Maverick, text: one expert of each token, whose input is weighed, beside a shared one; layers that
 rotate see chunks of a text, the others grow their queries.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """LongCat-Flash: layers in pairs, each of latent attention and an FFN; experts read what the first one's FFN reads, and
 are added behind the second. Some experts give back what they read.
 
-Found by models/__init__.py by file name. Does not know devices.
 Source: Meituan 2025, LongCat-Flash Technical Report, section 2.
 """
 

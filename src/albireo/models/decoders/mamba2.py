@@ -1,7 +1,4 @@
-"""Mamba 2 (130M to 2.7B), Codestral Mamba: layers of Mamba 2 alone, so that a sequence has a state and no KV cache.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Mamba 2 (130M to 2.7B), Codestral Mamba: layers of Mamba 2 alone, so that a sequence has a state and no KV cache."""
 
 from __future__ import annotations
 

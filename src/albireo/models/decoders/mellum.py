@@ -1,7 +1,4 @@
-"""Mellum 2: Qwen 3 with experts, and a window in some layers, which rotate by frequencies of their own.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Mellum 2: Qwen 3 with experts, and a window in some layers, which rotate by frequencies of their own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""MiMo 7B: Qwen 2 with layers behind it that guess further tokens, which are left where they lie.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""MiMo 7B: Qwen 2 with layers behind it that guess further tokens, which are left where they lie."""
 
 from __future__ import annotations
 

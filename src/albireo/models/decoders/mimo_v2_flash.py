@@ -1,8 +1,7 @@
 """MiMo V2 Flash: layers with a window have more KV heads than others, a score more in each softmax, and a rotation of
 their own; values are narrower than keys; experts chosen by sigmoids and a bias.
 
-Values lie in the cache as wide as keys, zeros behind them, and attention gives their channels alone. Found by
-models/__init__.py by file name. Does not know devices.
+Values lie in the cache as wide as keys, zeros behind them, and attention gives their channels alone.
 """
 
 from __future__ import annotations

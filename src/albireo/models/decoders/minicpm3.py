@@ -1,7 +1,4 @@
-"""MiniCPM 3: latent attention without experts, embeddings, blocks and logits times numbers of their own.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""MiniCPM 3: latent attention without experts, embeddings, blocks and logits times numbers of their own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """MiniMax M2, 2.1, 2.5, 2.7: half of each head rotated, q and k normed over all heads; experts chosen by sigmoids and a
 bias.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """MiniMax M3, text: attention of which each KV head chooses blocks of positions in most layers; part of each head
 rotated, q and k normed head by head; experts chosen by sigmoids and a bias, beside a shared one.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

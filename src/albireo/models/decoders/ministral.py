@@ -1,7 +1,4 @@
-"""Ministral 8B: Mistral with a window in the layers that layer_types names.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Ministral 8B: Mistral with a window in the layers that layer_types names."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""Ministral 3: Mistral with yarn, and queries that grow beyond the context of pretraining, up to which it is computed.
-
-
-Found by models/__init__.py by file name. Does not know devices.
+"""Ministral 3: Mistral with yarn, and queries that grow beyond the context of pretraining, up to which it is
+computed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Mistral 7B: Llama with a sliding window in every layer, or none, and no biases.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Mistral 7B: Llama with a sliding window in every layer, or none, and no biases."""
 
 from __future__ import annotations
 

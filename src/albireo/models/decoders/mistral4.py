@@ -1,7 +1,5 @@
 """Mistral Small 4: latent attention, experts chosen by a softmax beside a shared one; queries that grow beyond the
 context of pretraining, up to which it is computed.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

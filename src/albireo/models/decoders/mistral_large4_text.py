@@ -1,7 +1,5 @@
 """Mistral Large 4, text: latent attention of which positions are chosen; queries that grow with the position by numbers
 of each head, frequencies that weights say; layers that do not rotate, and layers that read the latents of another.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

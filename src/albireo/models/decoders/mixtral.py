@@ -1,7 +1,4 @@
-"""Mixtral 8x7B, 8x22B: Llama's attention; of each layer's experts a token has two, their weights renormalized.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Mixtral 8x7B, 8x22B: Llama's attention; of each layer's experts a token has two, their weights renormalized."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""MPT: scores that fall with distance; a LayerNorm with neither biases nor those of linears; q, k and v in one tensor.
-
-Found by models/__init__.py by file name. Does not know devices.
+"""MPT: scores that fall with distance; a LayerNorm with neither biases nor those of linears; q, k and v in one
+tensor.
 """
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.alibi import SPAN, slopes_of_mpt
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import IGNORABLE_KEYS, MAX_HEADS, ConfigRules, ModelConfig
+from albireo.models.config import IGNORABLE_KEYS, MAX_HEADS, ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.multipliers import Multipliers
 
@@ -99,11 +99,10 @@ CONFIG = ConfigRules(
     ignorable=keys("embedding_fraction emb_pdrop init_config init_device learned_pos_emb tokenizer_name verbose"),
     class_names=("MptForCausalLM", "MPTForCausalLM"),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    names = Names(
+build = partial(
+    decoder,
+    names=Names(
         *("transformer.blocks", "attn", "out_proj", "ffn", "up_proj", "down_proj", "norm_1", "norm_2"), joined="Wqkv"
-    )
-    return decoder(config, max_model_len, names, Ends("transformer.wte.weight", "transformer.norm_f"))
+    ),
+    ends=Ends("transformer.wte.weight", "transformer.norm_f"),
+)

@@ -1,7 +1,4 @@
-"""nanochat: norms without weights, of embeddings too; of q and k behind their rotation, which turns the other way.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""nanochat: norms without weights, of embeddings too; of q and k behind their rotation, which turns the other way."""
 
 from __future__ import annotations
 

@@ -1,16 +1,15 @@
 """Nemotron 3 and 4, Minitron: a LayerNorm whose weights have 1 added, an FFN of two matrices with relu², half of each
 head rotated.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.multipliers import Multipliers
 
@@ -52,9 +51,4 @@ CONFIG = ConfigRules(
     multipliers=Multipliers(norm_plus=1.0),
     defaults={"norm_eps": 1e-5, "partial_rotary_factor": 0.5, "max_position_embeddings": 4096},
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    names = Names("model.layers", "self_attn", "o_proj", "mlp", "up_proj", "down_proj")
-    return decoder(config, max_model_len, names, Ends())
+build = partial(decoder, names=Names("model.layers", "self_attn", "o_proj", "mlp", "up_proj", "down_proj"), ends=Ends())

@@ -1,7 +1,5 @@
 """Nemotron H, Nemotron Nano 2, and Nemotron 3: each layer is one norm and one of Mamba 2, attention that does not
 rotate, an FFN without a gate, and experts without one, which may be of a latent.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,15 +1,13 @@
-"""OLMo 1: llama with a LayerNorm that has neither weight nor bias.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""OLMo 1: llama with a LayerNorm that has neither weight nor bias."""
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 
 TINY = {
@@ -41,9 +39,4 @@ def _blocks(fields: Fields) -> BlockSettings:
 CONFIG = ConfigRules(
     keys=frozenset({"clip_qkv"}), blocks=_blocks, defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 2048}
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    names = Names("model.layers", "self_attn", "o_proj", "mlp", None, "down_proj")
-    return decoder(config, max_model_len, names, Ends())
+build = partial(decoder, names=Names("model.layers", "self_attn", "o_proj", "mlp", None, "down_proj"), ends=Ends())

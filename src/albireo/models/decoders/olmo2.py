@@ -1,7 +1,4 @@
-"""OLMo 2: norms of what blocks add instead of what they read, and of all heads of q and k at once.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""OLMo 2: norms of what blocks add instead of what they read, and of all heads of q and k at once."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""OLMo 3: OLMo 2 with a window in three of four layers, whose rotation is not scaled.
-
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""OLMo 3: OLMo 2 with a window in three of four layers, whose rotation is not scaled."""
 
 from __future__ import annotations
 

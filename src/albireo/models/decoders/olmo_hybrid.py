@@ -1,7 +1,5 @@
 """OLMo Hybrid (7B): the gated delta rule in three layers of four, which may learn twice as much as in others; attention
 of OLMo 3 in the fourth, which mostly does not rotate.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""OLMoE: experts in every layer, all heads of q and k normed at once.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""OLMoE: experts in every layer, all heads of q and k normed at once."""
 
 from __future__ import annotations
 

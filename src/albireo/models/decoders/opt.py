@@ -1,7 +1,4 @@
-"""OPT, Galactica: learned positions, ReLU, biases.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""OPT, Galactica: learned positions, ReLU, biases."""
 
 from __future__ import annotations
 

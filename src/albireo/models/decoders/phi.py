@@ -1,15 +1,13 @@
-"""Phi-1, Phi-1.5, Phi-2: attention and FFN read the same norm, biases everywhere, the head's too.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Phi-1, Phi-1.5, Phi-2: attention and FFN read the same norm, biases everywhere, the head's too."""
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 
 #: A third of each head rotated.
@@ -53,10 +51,9 @@ CONFIG = ConfigRules(
         "max_position_embeddings": 2048,
     },
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    names = Names("model.layers", "self_attn", "dense", "mlp", "fc1", "fc2")
-    ends = Ends(norm="model.final_layernorm")
-    return decoder(config, max_model_len, names, ends, has_head_bias=True)
+build = partial(
+    decoder,
+    names=Names("model.layers", "self_attn", "dense", "mlp", "fc1", "fc2"),
+    ends=Ends(norm="model.final_layernorm"),
+    has_head_bias=True,
+)

@@ -1,7 +1,5 @@
 """Phi-3, Phi-3.5 mini and Phi-4 (mini): rows of q, k, v and of gate and up in one tensor each, longrope, rotation of a
 part of each head.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Phi-3.5-MoE: Llama's attention with biases behind a LayerNorm; a weight of an expert is of those near it alone.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Phi-3.5-MoE: Llama's attention with biases behind a LayerNorm; a weight of an expert is of those near it alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Qwen 2 and 2.5: biases on q, k and v, never on o; a sliding window in the upper layers when asked for.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Qwen 2 and 2.5: biases on q, k and v, never on o; a sliding window in the upper layers when asked for."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""Qwen 1.5 and 2 with experts (A2.7B, 57B-A14B): Qwen 2's attention; beside its experts every token has a shared one.
-
-Found by models/__init__.py by file name. Does not know devices.
+"""Qwen 1.5 and 2 with experts (A2.7B, 57B-A14B): Qwen 2's attention; beside its experts every token has a shared
+one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Qwen 3 (dense): each head of q and k is RMS-normalized before RoPE; no biases unless asked for.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Qwen 3 (dense): each head of q and k is RMS-normalized before RoPE; no biases unless asked for."""
 
 from __future__ import annotations
 

@@ -1,13 +1,9 @@
-"""Qwen 3.5 with experts, text: the layers of the dense one, with experts in place of its FFN, and a shared one.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Qwen 3.5 with experts, text: the layers of the dense one, with experts in place of its FFN, and a shared one."""
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
 from albireo.models.blocks.gated_delta import hybrid_decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.decoders.qwen3_5_text import GUESSING, gated_blocks
 from albireo.models.settings.multipliers import Multipliers
 
@@ -61,8 +57,4 @@ CONFIG = ConfigRules(
     # nothing has this width: every layer has experts
     ffn_factor=1,
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    return hybrid_decoder(config, max_model_len)
+build = hybrid_decoder

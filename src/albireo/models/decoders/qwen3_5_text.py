@@ -1,15 +1,12 @@
 """Qwen 3.5, text, dense: three layers in four keep a state by the gated delta rule, the fourth has attention with a
 gate on its output, whose heads are rotated in part.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.blocks.gated_delta import hybrid_decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.multipliers import Multipliers
 
@@ -64,8 +61,4 @@ CONFIG = ConfigRules(
     ignorable=GUESSING,
     class_names=("Qwen3_5ForCausalLM",),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    return hybrid_decoder(config, max_model_len)
+build = hybrid_decoder

@@ -1,7 +1,4 @@
-"""Qwen 3 with experts (30B-A3B, 235B-A22B): Qwen 3's attention; experts in the layers that config.json says.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Qwen 3 with experts (30B-A3B, 235B-A22B): Qwen 3's attention; experts in the layers that config.json says."""
 
 from __future__ import annotations
 

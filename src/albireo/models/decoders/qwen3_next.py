@@ -1,14 +1,11 @@
 """Qwen 3 Next (80B-A3B): the layers of Qwen 3.5 with experts, whose projections of one layer lie in two tensors, head
 by head.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
 from albireo.models.blocks.gated_delta import hybrid_decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.decoders.qwen3_5_text import gated_blocks
 from albireo.models.settings.multipliers import Multipliers
 
@@ -60,8 +57,4 @@ CONFIG = ConfigRules(
     recurrent="by_head",
     class_names=("Qwen3NextForCausalLM",),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    return hybrid_decoder(config, max_model_len)
+build = hybrid_decoder

@@ -1,7 +1,5 @@
 """Qwen 4 (experimental), text: residual streams that blocks read through gates of channels; the gated delta rule in
 three layers of four, in the fourth attention to positions that are chosen several together; experts of Qwen 3.5.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Sarvam 105B: DeepSeek V3 without groups, under other names of some keys.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Sarvam 105B: DeepSeek V3 without groups, under other names of some keys."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Sarvam 30B: GLM-4.5's blocks, whose queries, keys and values lie in one tensor, under other names.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Sarvam 30B: GLM-4.5's blocks, whose queries, keys and values lie in one tensor, under other names."""
 
 from __future__ import annotations
 

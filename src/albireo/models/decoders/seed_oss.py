@@ -1,8 +1,4 @@
-"""Seed-OSS: Llama whose biases of q, k and v, of what attention gives, and of the FFN are said one by one.
-
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Seed-OSS: Llama whose biases of q, k and v, of what attention gives, and of the FFN are said one by one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""SmolLM3: Llama, of which every fourth layer does not rotate queries and keys.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""SmolLM3: Llama, of which every fourth layer does not rotate queries and keys."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Solar Open 100B: llama's attention; in every layer experts chosen by sigmoids and a bias, beside a shared one.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Solar Open 100B: llama's attention; in every layer experts chosen by sigmoids and a bias, beside a shared one."""
 
 from __future__ import annotations
 

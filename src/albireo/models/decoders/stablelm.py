@@ -1,15 +1,13 @@
-"""StableLM 3B and 2: LayerNorm, a gated FFN, a part of each head rotated; with or without blocks side by side.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""StableLM 3B and 2: LayerNorm, a gated FFN, a part of each head rotated; with or without blocks side by side."""
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 
 #: A third of each head rotated.
@@ -60,11 +58,10 @@ CONFIG = ConfigRules(
     },
     class_names=("StableLmForCausalLM",),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    names = Names(
+build = partial(
+    decoder,
+    names=Names(
         *("model.layers", "self_attn", "o_proj", "mlp", None, "down_proj"), head_norm="{}_layernorm", per_head=True
-    )
-    return decoder(config, max_model_len, names, Ends())
+    ),
+    ends=Ends(),
+)

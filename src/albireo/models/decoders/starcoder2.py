@@ -1,15 +1,13 @@
-"""StarCoder2: LayerNorm, biases, an FFN without a gate, a window.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""StarCoder2: LayerNorm, biases, an FFN without a gate, a window."""
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 
 TINY = {
@@ -60,8 +58,4 @@ CONFIG = ConfigRules(
         "attention_softmax_in_fp32 scale_attention_softmax_in_fp32",
     ),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    return decoder(config, max_model_len, Names("model.layers", "self_attn", "o_proj", "mlp", "c_fc", "c_proj"), Ends())
+build = partial(decoder, names=Names("model.layers", "self_attn", "o_proj", "mlp", "c_fc", "c_proj"), ends=Ends())

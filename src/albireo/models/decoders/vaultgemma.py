@@ -1,7 +1,4 @@
-"""VaultGemma: Gemma 2 without norms of what is added.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""VaultGemma: Gemma 2 without norms of what is added."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Youtu-LLM: latent attention in an otherwise plain, dense model.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Youtu-LLM: latent attention in an otherwise plain, dense model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Zamba 2 (1.2B, 2.7B, 7B): layers of Mamba 2; in front of some of them attention and an FFN, which these layers have
 in common but for matrices of few channels, and which read the embeddings, too.
-
-Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations

@@ -1,15 +1,12 @@
 """ZAYA1: attention whose queries and keys go through two convolutions of a few positions, and half of whose values are
 those of the position before; one expert a token, or none, which a router says that remembers from layer to layer.
 
-Found by models/__init__.py by file name. Does not know devices.
 Source: Figliolia et al. 2025, Compressed convolutional attention.
 
-    q, k   = h Wq, h Wk, side by side                        heads of queries: all first ones of a key, all second ones
-    z      = conv(q, k), channel by channel, of cca_time0 positions
-    y      = conv(z), head by head, of cca_time1 positions   a matrix for each position, of z as it was so long ago
-    m      = (q + k of its group) / 2                        for each query
-    q, k   = norm(y + m), norm(y + mean of m over a group) * temp
-    v      = h Wv, and what another matrix gave of the position before
+q, k = h Wq, h Wk, side by side heads of queries: all first ones of a key, all second ones z = conv(q, k), channel by
+channel, of cca_time0 positions y = conv(z), head by head, of cca_time1 positions a matrix for each position, of z as it
+was so long ago m = (q + k of its group) / 2 for each query q, k = norm(y + m), norm(y + mean of m over a group) * temp
+v = h Wv, and what another matrix gave of the position before
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""ALBERT: BERT whose layers, or groups of them, have the same weights, and embeddings narrower than it is.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""ALBERT: BERT whose layers, or groups of them, have the same weights, and embeddings narrower than it is."""
 
 from __future__ import annotations
 

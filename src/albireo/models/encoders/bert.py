@@ -1,7 +1,4 @@
-"""BERT: learned positions and token types, norms of what is added up; bge, e5, gte, MiniLM and their rerankers.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""BERT: learned positions and token types, norms of what is added up; bge, e5, gte, MiniLM and their rerankers."""
 
 from __future__ import annotations
 

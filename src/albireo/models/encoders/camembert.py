@@ -1,7 +1,4 @@
-"""CamemBERT: RoBERTa of French.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""CamemBERT: RoBERTa of French."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """DeBERTa 2 and 3: BERT whose scores also have products of queries, and of keys, with vectors of their distance.
 
-Rerankers, NLI, prompt guards. Found by models/__init__.py by file name. Does not know devices.
+Rerankers, NLI, prompt guards.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""DistilBERT: BERT of half the layers, without token types.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""DistilBERT: BERT of half the layers, without token types."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""ELECTRA: BERT whose embeddings may be narrower than it is; of its two models the one that tells tokens apart.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""ELECTRA: BERT whose embeddings may be narrower than it is; of its two models the one that tells tokens apart."""
 
 from __future__ import annotations
 

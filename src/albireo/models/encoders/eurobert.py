@@ -1,7 +1,4 @@
-"""EuroBERT: llama whose tokens see what comes behind them, too.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""EuroBERT: llama whose tokens see what comes behind them, too."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""GTE: BERT that rotates, with a gate in its FFN; gte-multilingual, gte-en-v1.5 and arctic-embed-m-v2, and rerankers.
-
-Found by models/__init__.py by file name. Does not know devices.
+"""GTE: BERT that rotates, with a gate in its FFN; gte-multilingual, gte-en-v1.5 and arctic-embed-m-v2, and
+rerankers.
 """
 
 from __future__ import annotations

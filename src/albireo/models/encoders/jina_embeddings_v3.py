@@ -1,7 +1,4 @@
-"""Jina Embeddings 3: XLM-RoBERTa that rotates; its adapters, one a task, are merged or given with a request.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Jina Embeddings 3: XLM-RoBERTa that rotates; its adapters, one a task, are merged or given with a request."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Llama whose tokens see what comes behind them, too: llama-nemotron-embed; its code, in its directory, is not run.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Llama whose tokens see what comes behind them, too: llama-nemotron-embed; its code, in its directory, is not run."""
 
 from __future__ import annotations
 

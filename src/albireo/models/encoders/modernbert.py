@@ -1,6 +1,5 @@
-"""ModernBERT: norms of what is read, rotations, a gate in the FFN, and in two of three layers a window of both sides.
-
-Found by models/__init__.py by file name. Does not know devices.
+"""ModernBERT: norms of what is read, rotations, a gate in the FFN, and in two of three layers a window of both
+sides.
 """
 
 from __future__ import annotations

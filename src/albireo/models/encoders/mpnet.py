@@ -1,7 +1,4 @@
-"""MPNet: BERT whose scores also depend on how far two tokens are from each other; all-mpnet, multi-qa-mpnet.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""MPNet: BERT whose scores also depend on how far two tokens are from each other; all-mpnet, multi-qa-mpnet."""
 
 from __future__ import annotations
 

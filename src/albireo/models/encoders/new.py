@@ -1,7 +1,4 @@
-"""GTE as it was published, with code of its own, which is not run: gte-multilingual-base, gte-*-en-v1.5.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""GTE as it was published, with code of its own, which is not run: gte-multilingual-base, gte-*-en-v1.5."""
 
 from __future__ import annotations
 

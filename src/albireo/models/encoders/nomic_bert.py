@@ -1,7 +1,4 @@
-"""Nomic BERT: BERT that rotates, with a gate in its FFN and no biases; nomic-embed-text.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""Nomic BERT: BERT that rotates, with a gate in its FFN and no biases; nomic-embed-text."""
 
 from __future__ import annotations
 

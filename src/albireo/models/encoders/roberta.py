@@ -1,7 +1,4 @@
-"""RoBERTa: BERT without types of tokens to speak of, whose positions are counted behind the padding's.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""RoBERTa: BERT without types of tokens to speak of, whose positions are counted behind the padding's."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""T5's encoder: norms of what is read, scores that depend on distances, no positions else; sentence-t5, gtr-t5.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""T5's encoder: norms of what is read, scores that depend on distances, no positions else; sentence-t5, gtr-t5."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""XLM-RoBERTa: RoBERTa with a vocabulary of a hundred languages; multilingual e5, bge-m3 and their rerankers.
-
-Found by models/__init__.py by file name. Does not know devices.
-"""
+"""XLM-RoBERTa: RoBERTa with a vocabulary of a hundred languages; multilingual e5, bge-m3 and their rerankers."""
 
 from __future__ import annotations
 

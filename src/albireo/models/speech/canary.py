@@ -1,9 +1,8 @@
 """Canary: a FastConformer, and a decoder as Cohere Transcribe has, which writes down what is said, or what it means in
 another language.
 
-Found by models/__init__.py by file name. The encoder is a tower (models/hearing/canary.py). Tensors have transformers'
-names in files, and NeMo's here; positions are sines, which no file has. Source: Sekoyan et al. 2025, Canary-1B-v2 &
-Parakeet-TDT-0.6B-v3.
+The encoder is a tower (models/hearing/canary.py). Tensors have transformers' names in files, and NeMo's here; positions
+are sines, which no file has. Source: Sekoyan et al. 2025, Canary-1B-v2 & Parakeet-TDT-0.6B-v3.
 """
 
 from __future__ import annotations

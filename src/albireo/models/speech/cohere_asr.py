@@ -1,8 +1,7 @@
 """Cohere Transcribe: a decoder whose layers see the text so far, and all of a sound, which is as long as it is.
 
-Found by models/__init__.py by file name. The encoder is a tower (models/hearing/cohere_asr.py). As of Moonshine, the
-first positions of a sequence are a sound's, as many as of the longest. Tensors have NeMo's names. Source: Cohere 2026,
-Cohere Transcribe.
+The encoder is a tower (models/hearing/cohere_asr.py). As of Moonshine, the first positions of a sequence are a sound's,
+as many as of the longest. Tensors have NeMo's names. Source: Cohere 2026, Cohere Transcribe.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """LASR with a head of CTC (Google's MedASR): each 40 ms of a sound say a token, or none.
 
-Found by models/__init__.py by file name. The encoder is a tower (models/hearing/lasr.py).
+The encoder is a tower (models/hearing/lasr.py).
 """
 
 from __future__ import annotations

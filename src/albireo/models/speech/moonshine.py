@@ -1,8 +1,8 @@
 """Moonshine: a decoder whose layers rotate, and see the text so far and all of a sound, which is as long as it is.
 
-Found by models/__init__.py by file name. The encoder is a tower (models/hearing/moonshine.py). As of Whisper (see
-there) the first positions of a sequence are a sound's: as many as of the longest, of which a step says how many there
-are. Source: Jeffries et al. 2024, Moonshine: Speech Recognition for Live Transcription and Voice Commands.
+The encoder is a tower (models/hearing/moonshine.py). As of Whisper (see there) the first positions of a sequence are a
+sound's: as many as of the longest, of which a step says how many there are. Source: Jeffries et al. 2024, Moonshine:
+Speech Recognition for Live Transcription and Voice Commands.
 """
 
 from __future__ import annotations

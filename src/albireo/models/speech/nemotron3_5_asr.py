@@ -1,7 +1,6 @@
 """Nemotron 3.5 ASR: a Nemotron Speech Streaming of many languages, which is told which one is spoken, or finds out.
 
-Found by models/__init__.py by file name. What it is told is a number, read with the encoder's rows
-(models/hearing/fast_conformer.py).
+What it is told is a number, read with the encoder's rows (models/hearing/fast_conformer.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Nemotron Speech Streaming: a Parakeet RNN-T whose encoder can hear a sound as it comes.
 
-Found by models/__init__.py by file name. The encoder is a tower (models/hearing/parakeet.py), and hears all of a sound
-at once. Source: Noroozi et al. 2023, Stateful Conformer with Cache-based Inference for Streaming ASR.
+The encoder is a tower (models/hearing/parakeet.py), and hears all of a sound at once. Source: Noroozi et al. 2023,
+Stateful Conformer with Cache-based Inference for Streaming ASR.
 """
 
 from __future__ import annotations

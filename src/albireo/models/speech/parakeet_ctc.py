@@ -1,7 +1,7 @@
 """Parakeet CTC: each frame of a sound says a token, or none; what is said is their likeliest, repeats taken together.
 
-Found by models/__init__.py by file name. The encoder is a tower (models/hearing/parakeet.py). Sources: Graves et al.
-2006, Connectionist Temporal Classification; Rekesh et al. 2023, Fast Conformer.
+The encoder is a tower (models/hearing/parakeet.py). Sources: Graves et al. 2006, Connectionist Temporal Classification;
+Rekesh et al. 2023, Fast Conformer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Parakeet RNN-T: of each frame, and of what was said before it, what is said there, until a frame has no more to say.
 
-Found by models/__init__.py by file name. The encoder is a tower (models/hearing/parakeet.py), what was said before is
-heard by an LSTM (models/hearing/transducer.py); the head reads what both give, added. Source: Graves 2012, Sequence
-Transduction with Recurrent Neural Networks.
+The encoder is a tower (models/hearing/parakeet.py), what was said before is heard by an LSTM
+(models/hearing/transducer.py); the head reads what both give, added. Source: Graves 2012, Sequence Transduction with
+Recurrent Neural Networks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Parakeet TDT: a Parakeet RNN-T that says with each token how many frames pass, too.
 
-Found by models/__init__.py by file name. Source: Xu et al. 2023, Efficient Sequence Transduction by Jointly Predicting
-Tokens and Durations.
+Source: Xu et al. 2023, Efficient Sequence Transduction by Jointly Predicting Tokens and Durations.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """UniSpeech-SAT with a head of CTC: each 20 ms of a sound say a character, or none.
 
-Found by models/__init__.py by file name. The encoder is a tower (models/hearing/wav2vec2.py).
+The encoder is a tower (models/hearing/wav2vec2.py).
 """
 
 from __future__ import annotations

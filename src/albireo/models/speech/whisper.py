@@ -1,9 +1,9 @@
 """Whisper, Distil-Whisper: a decoder whose layers see the text so far, and the whole of a sound.
 
-Found by models/__init__.py by file name. The encoder is a tower (models/hearing/whisper.py). Positions 0 .. S-1 of a
-sequence are the sound's: what stands there in a KV layer are keys and values of cross attention, which the graph of
-listening() writes; behind them stand those of self attention. So a sound takes no cache of another kind, and a layer
-no second one. Source: Radford et al. 2022, Robust Speech Recognition via Large-Scale Weak Supervision.
+The encoder is a tower (models/hearing/whisper.py). Positions 0 .. S-1 of a sequence are the sound's: what stands there
+in a KV layer are keys and values of cross attention, which the graph of listening() writes; behind them stand those of
+self attention. So a sound takes no cache of another kind, and a layer no second one. Source: Radford et al. 2022,
+Robust Speech Recognition via Large-Scale Weak Supervision.
 """
 
 from __future__ import annotations

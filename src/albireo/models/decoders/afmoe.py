@@ -15,23 +15,17 @@ from albireo.models.blocks.layers import (
     Norms,
 )
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The second layer without a window and without rotation; the first is dense.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["AfmoeForCausalLM"],
     "model_type": "afmoe",
     "vocab_size": 123,
-    "hidden_size": 48,
     "intermediate_size": 72,
-    "num_hidden_layers": 2,
     "num_dense_layers": 1,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
     "rope_theta": 10000.0,
     "sliding_window": 17,
     "global_attn_every_n_layers": 2,
@@ -42,8 +36,6 @@ TINY = {
     "route_scale": 2.5,
     "mup_enabled": True,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

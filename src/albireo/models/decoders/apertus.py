@@ -11,24 +11,19 @@ from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.layers import Norms, linear, norm
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["ApertusForCausalLM"],
     "model_type": "apertus",
     "vocab_size": 127,
-    "hidden_size": 48,
     "intermediate_size": 90,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
     "hidden_act": "xielu",
     "attention_bias": False,
     "mlp_bias": False,
     "qk_norm": True,
     "post_norm": False,
-    "tie_word_embeddings": False,
     "rope_theta": 12000000.0,
     "rope_scaling": {
         "rope_type": "llama3",
@@ -39,9 +34,7 @@ TINY = {
         "original_max_position_embeddings": 32,
     },
     "bos_token_id": 1,
-    "eos_token_id": 2,
     "pad_token_id": 3,
-    "torch_dtype": "float32",
 }
 
 

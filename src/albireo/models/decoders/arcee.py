@@ -7,28 +7,21 @@ from functools import partial
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.layers import FFNNames, mlp_block
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["ArceeForCausalLM"],
     "model_type": "arcee",
     "vocab_size": 127,
-    "hidden_size": 48,
     "intermediate_size": 90,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
     "hidden_act": "relu2",
     "attention_bias": False,
     "mlp_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 10000.0,
     "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 1.0},
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

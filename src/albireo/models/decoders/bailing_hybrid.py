@@ -14,16 +14,16 @@ from albireo.models.blocks.layers import Ends, embedding, head
 from albireo.models.blocks.rope import latent_rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.decoders.kimi_linear import CONFIG as KIMI
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Heads of 12 keep a state in the first layer and the third; experts in groups behind a dense layer.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["BailingHybridForCausalLM"],
     "model_type": "bailing_hybrid",
     "vocab_size": 131,
     "hidden_size": 40,
     "intermediate_size": 60,
     "num_hidden_layers": 4,
-    "num_attention_heads": 4,
     "num_key_value_heads": 4,
     "head_dim": 12,
     "q_lora_rank": None,
@@ -35,10 +35,7 @@ TINY = {
     "short_conv_kernel_size": 4,
     "kda_safe_gate": True,
     "kda_lower_bound": -4.0,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
     "rope_theta": 10000.0,
     "num_experts": 12,
     "num_experts_per_tok": 3,
@@ -51,8 +48,6 @@ TINY = {
     "first_k_dense_replace": 1,
     "output_router_logits": False,
     "pad_token_id": 0,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

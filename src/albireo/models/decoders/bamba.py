@@ -12,26 +12,22 @@ from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.mamba_settings import MAMBA_DEFAULTS, MAMBA_KEYS, MambaSettings, parse_mamba
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Four heads of 20, which share one of 12; of heads of 12 channels 6 are rotated.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["BambaForCausalLM"],
     "model_type": "bamba",
     "vocab_size": 113,
     "hidden_size": 40,
     "intermediate_size": 52,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 12,
     "attn_layer_indices": [2],
     "attn_rotary_emb": 6,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
     "mlp_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 10000.0,
     "mamba_n_heads": 4,
     "mamba_d_head": "auto",
@@ -42,8 +38,6 @@ TINY = {
     "mamba_conv_bias": True,
     "mamba_proj_bias": False,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 #: Whatever a file says, as its class has it.

@@ -11,25 +11,19 @@ from albireo.graph.node import Value
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.layers import AttentionNames, linear, norm
 from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["BitNetForCausalLM"],
     "model_type": "bitnet",
     "vocab_size": 109,
-    "hidden_size": 48,
     "intermediate_size": 76,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
     "hidden_act": "relu2",
     "attention_bias": False,
     "tie_word_embeddings": True,
     "rope_theta": 500000.0,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

@@ -12,18 +12,13 @@ from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["CohereForCausalLM"],
     "model_type": "cohere",
     "vocab_size": 151,
-    "hidden_size": 48,
     "intermediate_size": 76,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "hidden_act": "silu",
     "layer_norm_eps": 1e-5,
     "logit_scale": 0.3,
     "rope_theta": 10000.0,
@@ -31,9 +26,7 @@ TINY = {
     "use_qk_norm": False,
     "tie_word_embeddings": True,
     "bos_token_id": 5,
-    "eos_token_id": 2,
     "pad_token_id": 0,
-    "torch_dtype": "float32",
 }
 
 

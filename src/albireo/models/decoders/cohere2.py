@@ -6,19 +6,14 @@ from albireo.json_file import Fields, keys
 from albireo.models.config import ConfigRules
 from albireo.models.decoders import cohere
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The second layer without a window and without rotation.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Cohere2ForCausalLM"],
     "model_type": "cohere2",
     "vocab_size": 149,
-    "hidden_size": 48,
     "intermediate_size": 76,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "hidden_act": "silu",
     "layer_norm_eps": 1e-5,
     "logit_scale": 0.4,
     "rope_theta": 50000.0,
@@ -27,9 +22,7 @@ TINY = {
     "attention_bias": False,
     "tie_word_embeddings": True,
     "bos_token_id": 5,
-    "eos_token_id": 2,
     "pad_token_id": 0,
-    "torch_dtype": "float32",
 }
 
 

@@ -22,21 +22,17 @@ from albireo.models.blocks.rope import no_rotation, rope_spec
 from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The first layer is dense and rotates, though it sees all; the second has a window, the third sees all and does not.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Cohere2MoeForCausalLM"],
     "model_type": "cohere2_moe",
     "vocab_size": 137,
-    "hidden_size": 48,
     "intermediate_size": 36,
     "prefix_dense_intermediate_size": 76,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
-    "hidden_act": "silu",
     "layer_norm_eps": 1e-5,
     "logit_scale": 0.4,
     "rope_theta": 50000.0,
@@ -54,9 +50,7 @@ TINY = {
     "tie_word_embeddings": True,
     "output_router_logits": False,
     "bos_token_id": 5,
-    "eos_token_id": 2,
     "pad_token_id": 0,
-    "torch_dtype": "float32",
 }
 
 

@@ -7,21 +7,14 @@ from albireo.models.config import ConfigRules
 from albireo.models.decoders import mistral
 from albireo.models.settings.block_settings import BlockSettings
 
-TINY = {
+TINY = mistral.TINY | {
     "architectures": ["CwmForCausalLM"],
     "model_type": "cwm",
     "vocab_size": 127,
     "hidden_size": 48,
-    "intermediate_size": 72,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
-    "rope_theta": 1000000.0,
     "rope_scaling": {
         "rope_type": "llama3",
         "factor": 16.0,
@@ -31,9 +24,7 @@ TINY = {
     },
     "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
     "sliding_window": 19,
-    "bos_token_id": 1,
     "eos_token_id": [2, 3],
-    "torch_dtype": "float32",
 }
 
 

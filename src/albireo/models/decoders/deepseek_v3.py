@@ -10,27 +10,24 @@ from albireo.models.blocks.layers import embedding, head
 from albireo.models.blocks.rope import latent_rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.expert_settings import SIGMOIDS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Twelve experts of 36 channels in four groups, of which two are open to a token; the first layer is dense.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["DeepseekV3ForCausalLM"],
     "model_type": "deepseek_v3",
     "vocab_size": 131,
     "hidden_size": 40,
     "intermediate_size": 60,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
     "num_key_value_heads": 4,
     "q_lora_rank": 20,
     "kv_lora_rank": 32,
     "qk_nope_head_dim": 12,
     "qk_rope_head_dim": 8,
     "v_head_dim": 10,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 10000.0,
     "rope_scaling": {
         "type": "yarn",
@@ -53,7 +50,6 @@ TINY = {
     "num_nextn_predict_layers": 1,
     "bos_token_id": 1,
     "eos_token_id": [2, 3],
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

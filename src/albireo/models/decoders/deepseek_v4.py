@@ -18,16 +18,16 @@ from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings, Hyper
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.rope_settings import MAX_POSITIONS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Three streams; a layer of each kind, of which the first has experts by a table.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["DeepseekV4ForCausalLM"],
     "model_type": "deepseek_v4",
     "vocab_size": 109,
     "hidden_size": 40,
     "moe_intermediate_size": 28,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
     "num_key_value_heads": 1,
     "head_dim": 20,
     "qk_rope_head_dim": 8,
@@ -41,11 +41,8 @@ TINY = {
     "index_topk": 5,
     "index_n_heads": 6,
     "index_head_dim": 12,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 10000.0,
     "n_routed_experts": 12,
     "num_experts_per_tok": 3,
@@ -60,7 +57,6 @@ TINY = {
     "hc_eps": 1e-6,
     "bos_token_id": 0,
     "eos_token_id": 1,
-    "torch_dtype": "float32",
 }
 #: What experts a token has, where it is not chosen.
 TABLE = "gate.tid2eid"

@@ -20,25 +20,21 @@ from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings, Sphere
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.rope_settings import MAX_POSITIONS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 _FULL, _SLIDING, _FFN = "full_attention", "sliding_attention", "mlp"
 #: Under the root by which lengths are made 1.
 _EPS = 1e-6
 #: Of four layers the two in the middle are gone through twice; one of each two has a window.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["DoryForCausalLM"],
     "model_type": "dory",
     "vocab_size": 131,
     "hidden_size": 40,
     "intermediate_size": 60,
     "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 12,
-    "hidden_act": "silu",
-    "max_position_embeddings": 128,
     "initializer_range": 0.05,
-    "tie_word_embeddings": False,
     "attention_bias": False,
     "mlp_bias": False,
     "sliding_window": 9,
@@ -54,8 +50,6 @@ TINY = {
     "n_recurrent_loops": 2,
     "recurrent_kv_cache_mode": "per_loop",
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

@@ -10,23 +10,19 @@ from albireo.models.blocks.experts import DEEPSEEK, moe_block
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.expert_settings import SIGMOIDS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Ten experts of 28 channels in five groups, of which three are open to a token; the first layer is dense.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Dots1ForCausalLM"],
     "model_type": "dots1",
     "vocab_size": 133,
     "hidden_size": 36,
     "intermediate_size": 56,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 12,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 10000.0,
     "rope_scaling": None,
     "use_sliding_window": False,
@@ -41,8 +37,6 @@ TINY = {
     "norm_topk_prob": True,
     "routed_scaling_factor": 2.5,
     "first_k_dense_replace": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

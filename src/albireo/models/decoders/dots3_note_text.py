@@ -20,17 +20,17 @@ from albireo.models.settings.block_settings import BlockSettings, Latent
 from albireo.models.settings.expert_settings import SIGMOIDS
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.rope_settings import MAX_POSITIONS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 _CHOOSING, _SLIDING, _FULL = "indexed_attention", "sliding_attention", "full_attention"
 #: Two layers that choose, one with a window, which has two heads in place of four; the first has no experts.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Dots3NoteForCausalLM"],
     "model_type": "dots3_note_text",
     "vocab_size": 131,
     "hidden_size": 40,
     "intermediate_size": 60,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
     "num_key_value_heads": 4,
     "q_lora_rank": 20,
     "kv_lora_rank": 32,
@@ -50,11 +50,8 @@ TINY = {
     "index_topk": 12,
     "index_n_heads": 24,
     "index_head_dim": 12,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_parameters": {
         _CHOOSING: {"rope_type": "default", "rope_theta": 80000000.0, "partial_rotary_factor": 0.4},
         _SLIDING: {"rope_type": "default", "rope_theta": 50000.0, "partial_rotary_factor": 0.4},
@@ -71,8 +68,6 @@ TINY = {
     "topk_group": 1,
     "pad_token_id": 0,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 #: Layers from one that sees all to the next behind the first two, where nothing is said.
 _PERIOD = 4

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from albireo.models.config import ConfigRules
 from albireo.models.decoders import llama
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Heads wider together than the model.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Ernie4_5ForCausalLM"],
     "model_type": "ernie4_5",
     "vocab_size": 121,
     "hidden_size": 40,
     "intermediate_size": 68,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 12,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "use_bias": False,
     "tie_word_embeddings": True,
     "rope_theta": 500000.0,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

@@ -14,20 +14,17 @@ from albireo.models.blocks.layers import attention_block, embedding, gated_mlp, 
 from albireo.models.blocks.rope import rope_spec
 from albireo.models.checkpoint.experts_of_pictures import OF_PICTURES, OF_TEXT
 from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Eight experts of 28 channels, three a token; of four layers the middle ones have them.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Ernie4_5_MoeForCausalLM"],
     "model_type": "ernie4_5_moe",
     "vocab_size": 125,
     "hidden_size": 40,
     "intermediate_size": 68,
     "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "use_bias": False,
     "tie_word_embeddings": True,
     "rope_theta": 500000.0,
@@ -40,8 +37,6 @@ TINY = {
     "moe_layer_interval": 1,
     "moe_norm_min": 1e-12,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

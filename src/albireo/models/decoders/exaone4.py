@@ -11,29 +11,22 @@ from albireo.models.blocks.layers import (
     mlp_block,
 )
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The second layer without a window and without rotation.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Exaone4ForCausalLM"],
     "model_type": "exaone4",
     "vocab_size": 117,
-    "hidden_size": 48,
     "intermediate_size": 72,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
     "rope_theta": 1000000.0,
     "sliding_window": 17,
     "sliding_window_pattern": 2,
     "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

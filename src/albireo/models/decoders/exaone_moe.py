@@ -9,22 +9,16 @@ from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import DEEPSEEK, moe_block
 from albireo.models.config import ConfigRules
 from albireo.models.settings.expert_settings import SIGMOIDS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The second layer without a window and without rotation; the first is dense.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["ExaoneMoeForCausalLM"],
     "model_type": "exaone_moe",
     "vocab_size": 117,
-    "hidden_size": 48,
     "intermediate_size": 72,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
     "rope_theta": 1000000.0,
     "sliding_window": 17,
     "sliding_window_pattern": "LG",
@@ -40,8 +34,6 @@ TINY = {
     "norm_topk_prob": True,
     "routed_scaling_factor": 2.5,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

@@ -18,26 +18,21 @@ from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.mamba_settings import MAMBA_DEFAULTS, MAMBA_KEYS, MambaSettings, parse_mamba
 from albireo.models.settings.multipliers import Multipliers, parse_multipliers
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Four heads of 12 share two of 8, fewer channels than the residual stream has twice; no multiplier is what it would be
 #: by default.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["FalconH1ForCausalLM"],
     "model_type": "falcon_h1",
     "vocab_size": 127,
     "hidden_size": 40,
     "intermediate_size": 52,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 12,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
     "mlp_bias": False,
     "projectors_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 100000000000.0,
     "rope_scaling": None,
     "mamba_d_ssm": 48,
@@ -61,8 +56,6 @@ TINY = {
     "ssm_out_multiplier": 0.24,
     "mlp_multipliers": [0.88, 0.59],
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 #: Of any multiplier.
 _LEAST, _MOST = 1e-6, 1e6

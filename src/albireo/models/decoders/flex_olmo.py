@@ -8,22 +8,17 @@ from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import QWEN, normed_moe_block
 from albireo.models.blocks.layers import BEHIND_ATTENTION, BEHIND_FFN
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Seven experts, five a token, as published; not renormalized.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["FlexOlmoForCausalLM"],
     "model_type": "flex_olmo",
     "vocab_size": 107,
-    "hidden_size": 48,
     "intermediate_size": 36,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
     "num_key_value_heads": 4,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 500000.0,
     "num_experts": 7,
     "num_experts_per_tok": 5,
@@ -32,8 +27,6 @@ TINY = {
     "router_aux_loss_coef": 0.01,
     "bos_token_id": None,
     "pad_token_id": 2,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

@@ -11,23 +11,18 @@ from albireo.models.blocks.experts import moe_block
 from albireo.models.blocks.layers import AttentionNames, attention_block, embedding, head, windows
 from albireo.models.blocks.rope import no_rotation, rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The first layer is dense; the second has a window, and rotates.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["FlintForCausalLM"],
     "model_type": "flint",
     "vocab_size": 127,
-    "hidden_size": 48,
     "intermediate_size": 68,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 10000.0,
     "sliding_window": 9,
     "layer_types": ["full_attention", "sliding_attention", "full_attention"],
@@ -41,8 +36,6 @@ TINY = {
     "output_router_logits": False,
     "router_aux_loss_coef": 0.0005,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

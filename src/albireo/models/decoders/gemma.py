@@ -5,26 +5,23 @@ from __future__ import annotations
 from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.multipliers import GEMMA
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: One KV head, heads wider together than the model; the activation under its old name.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["GemmaForCausalLM"],
     "model_type": "gemma",
     "vocab_size": 127,
     "hidden_size": 40,
     "intermediate_size": 72,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
     "num_key_value_heads": 1,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
     "hidden_act": "gelu",
     "tie_word_embeddings": True,
     "rope_theta": 10000.0,
     "bos_token_id": 2,
     "eos_token_id": 1,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

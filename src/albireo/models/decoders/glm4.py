@@ -7,28 +7,21 @@ from functools import partial
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.layers import Norms, mlp_block
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Half of each head rotated.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Glm4ForCausalLM"],
     "model_type": "glm4",
     "vocab_size": 115,
-    "hidden_size": 48,
     "intermediate_size": 84,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1.5625e-07,
-    "hidden_act": "silu",
     "attention_bias": True,
-    "tie_word_embeddings": False,
     "partial_rotary_factor": 0.5,
     "rope_theta": 10000.0,
     "eos_token_id": [2, 3],
     "pad_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

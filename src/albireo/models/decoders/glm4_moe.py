@@ -11,23 +11,19 @@ from albireo.models.blocks.experts import DEEPSEEK, moe_block
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.expert_settings import SIGMOIDS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Twelve experts of 36 channels in four groups, of which two are open to a token; the first layer is dense.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Glm4MoeForCausalLM"],
     "model_type": "glm4_moe",
     "vocab_size": 131,
     "hidden_size": 40,
     "intermediate_size": 60,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": True,
-    "tie_word_embeddings": False,
     "partial_rotary_factor": 0.5,
     "rope_theta": 1000000.0,
     "use_qk_norm": False,
@@ -43,7 +39,6 @@ TINY = {
     "num_nextn_predict_layers": 1,
     "eos_token_id": [2, 3],
     "pad_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

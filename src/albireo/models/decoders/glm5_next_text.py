@@ -23,10 +23,11 @@ from albireo.models.settings.block_settings import BlockSettings, Hyper
 from albireo.models.settings.expert_settings import SIGMOIDS
 from albireo.models.settings.recurrent_settings import parse_recurrent
 from albireo.models.settings.rope_settings import MAX_POSITIONS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 _STATE = "linear_attention"
 #: Three streams; of four layers two see what one of them has chosen; four positions have one key.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Glm5NextForCausalLM"],
     "model_type": "glm5_next_text",
     "vocab_size": 117,
@@ -34,7 +35,6 @@ TINY = {
     "intermediate_size": 60,
     "moe_intermediate_size": 28,
     "num_hidden_layers": 4,
-    "num_attention_heads": 4,
     "num_key_value_heads": 4,
     "q_lora_rank": 24,
     "kv_lora_rank": 32,
@@ -52,11 +52,8 @@ TINY = {
     "linear_num_heads": 3,
     "linear_conv_kernel_dim": 4,
     "linear_lower_bound": -4.0,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "n_routed_experts": 12,
     "num_experts_per_tok": 3,
     "n_shared_experts": 1,
@@ -71,8 +68,6 @@ TINY = {
     "hc_eps": 1e-6,
     "pad_token_id": 0,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

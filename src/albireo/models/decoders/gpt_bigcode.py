@@ -7,22 +7,14 @@ from albireo.models.config import ConfigRules
 from albireo.models.decoders import gpt2
 from albireo.models.settings.block_settings import BlockSettings
 
-TINY = {
+TINY = gpt2.TINY | {
     "architectures": ["GPTBigCodeForCausalLM"],
     "model_type": "gpt_bigcode",
-    "vocab_size": 113,
-    "n_embd": 48,
     "n_inner": 80,
-    "n_layer": 2,
-    "n_head": 4,
-    "n_positions": 128,
-    "layer_norm_epsilon": 1e-5,
     "activation_function": "gelu_pytorch_tanh",
     "multi_query": True,
-    "tie_word_embeddings": True,
     "bos_token_id": 0,
     "eos_token_id": 0,
-    "torch_dtype": "float32",
 }
 
 

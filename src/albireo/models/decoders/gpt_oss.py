@@ -12,25 +12,21 @@ from albireo.graph.op_numbers import SWIGLU_ALPHA, SWIGLU_LIMIT
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, moe_block
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Seven experts of 36 channels, three a token; windows of 5.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["GptOssForCausalLM"],
     "model_type": "gpt_oss",
     "vocab_size": 131,
     "hidden_size": 32,
     "intermediate_size": 36,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "initial_context_length": 32,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "swiglu_limit": SWIGLU_LIMIT,
     "attention_bias": True,
-    "tie_word_embeddings": False,
     "rope_theta": 150000.0,
     "rope_scaling": {
         "rope_type": "yarn",
@@ -47,9 +43,7 @@ TINY = {
     "experts_per_token": 3,
     "output_router_logits": False,
     "router_aux_loss_coef": 0.9,
-    "eos_token_id": 2,
     "pad_token_id": 1,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from albireo.models.config import ConfigRules
 from albireo.models.decoders import llama
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: No multiplier is a power of two, and none is what it would be by default.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["GraniteForCausalLM"],
     "model_type": "granite",
     "vocab_size": 103,
-    "hidden_size": 48,
     "intermediate_size": 76,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": True,
     "mlp_bias": False,
     "tie_word_embeddings": True,
@@ -27,8 +22,6 @@ TINY = {
     "attention_multiplier": 0.4,
     "logits_scaling": 3.0,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 MULTIPLIERS = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")

@@ -12,20 +12,16 @@ from albireo.models.config import ConfigRules
 from albireo.models.decoders.granite import MULTIPLIERS
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.rope_settings import MAX_THETA, MIN_THETA
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The first and the fifth layer see all; the first does not rotate, the third by a base of its own.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["GraniteSWAForCausalLM"],
     "model_type": "granite_swa",
     "vocab_size": 107,
-    "hidden_size": 48,
     "intermediate_size": 76,
     "num_hidden_layers": 5,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
     "mlp_bias": False,
     "tie_word_embeddings": True,
@@ -38,8 +34,6 @@ TINY = {
     "attention_multiplier": 0.4,
     "logits_scaling": 3.0,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 DEFAULT_WINDOW = 128

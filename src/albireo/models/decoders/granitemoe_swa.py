@@ -11,22 +11,16 @@ from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.decoders.granite import MULTIPLIERS
 from albireo.models.decoders.granite_swa import DEFAULT_WINDOW, rotations_of_layers
 from albireo.models.decoders.granitemoehybrid import ffn_block
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The second layer has a window, and rotates; the first sees all.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["GraniteMoeSWAForCausalLM"],
     "model_type": "granitemoe_swa",
     "vocab_size": 113,
-    "hidden_size": 48,
     "intermediate_size": 40,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": True,
-    "tie_word_embeddings": False,
     "rope_theta": 10000.0,
     "layer_rope_theta": [0, 10000.0],
     "sliding_window": 9,
@@ -41,9 +35,7 @@ TINY = {
     "output_router_logits": False,
     "router_aux_loss_coef": 0.0,
     "bos_token_id": 0,
-    "eos_token_id": 2,
     "pad_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

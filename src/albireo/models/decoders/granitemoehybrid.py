@@ -17,9 +17,10 @@ from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
 from albireo.models.decoders.granite import MULTIPLIERS
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.mamba_settings import MAMBA_DEFAULTS, MAMBA_KEYS, MambaSettings, parse_mamba
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Four heads of 20, which share one of 12; no multiplier is what it would be by default.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["GraniteMoeHybridForCausalLM"],
     "model_type": "granitemoehybrid",
     "vocab_size": 113,
@@ -27,11 +28,7 @@ TINY = {
     "intermediate_size": 28,
     "shared_intermediate_size": 36,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
     "tie_word_embeddings": True,
     "position_embedding_type": "nope",
@@ -52,8 +49,6 @@ TINY = {
     "mamba_conv_bias": True,
     "mamba_proj_bias": False,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 #: What layer_types calls a layer -> whether it keeps a state.

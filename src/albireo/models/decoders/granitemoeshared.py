@@ -9,19 +9,14 @@ from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.decoders.granite import MULTIPLIERS
 from albireo.models.decoders.granitemoehybrid import ffn_block
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["GraniteMoeSharedForCausalLM"],
     "model_type": "granitemoeshared",
     "vocab_size": 127,
-    "hidden_size": 48,
     "intermediate_size": 40,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": False,
     "tie_word_embeddings": True,
     "rope_theta": 10000.0,
@@ -35,9 +30,7 @@ TINY = {
     "output_router_logits": False,
     "router_aux_loss_coef": 0.0,
     "bos_token_id": 0,
-    "eos_token_id": 2,
     "pad_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

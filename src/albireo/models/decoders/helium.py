@@ -6,28 +6,20 @@ from functools import partial
 
 from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["HeliumForCausalLM"],
     "model_type": "helium",
     "vocab_size": 127,
-    "hidden_size": 48,
     "intermediate_size": 72,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 12,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-8,
-    "hidden_act": "silu",
     "attention_bias": False,
     "mlp_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 100000.0,
     "bos_token_id": 1,
-    "eos_token_id": 2,
     "pad_token_id": 3,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

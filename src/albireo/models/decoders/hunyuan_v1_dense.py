@@ -8,28 +8,21 @@ from albireo.json_file import keys
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.layers import AttentionNames
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["HunYuanDenseV1ForCausalLM"],
     "model_type": "hunyuan_v1_dense",
     "vocab_size": 127,
-    "hidden_size": 48,
     "intermediate_size": 72,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
     "tie_word_embeddings": True,
     "rope_theta": 10000.0,
     "rope_scaling": {"type": "dynamic", "alpha": 50.0, "factor": 1.0, "beta_fast": 32, "beta_slow": 1},
     "bos_token_id": 1,
-    "eos_token_id": 2,
     "pad_token_id": 0,
-    "torch_dtype": "float32",
 }
 
 #: Keys that repeat others, or are of what a model does not do or have. Also of the one with experts.

@@ -9,30 +9,23 @@ from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, moe_block
 from albireo.models.config import ConfigRules
 from albireo.models.decoders.hunyuan_v1_dense import ATTENTION, BUILT_IN, IGNORABLE
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Five experts of 40 channels, two a token.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["HunYuanMoEV1ForCausalLM"],
     "model_type": "hunyuan_v1_moe",
     "vocab_size": 127,
-    "hidden_size": 48,
     "intermediate_size": 40,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
     "tie_word_embeddings": True,
     "rope_theta": 10000.0,
     "num_experts": 5,
     "moe_topk": 2,
     "bos_token_id": 1,
-    "eos_token_id": 2,
     "pad_token_id": 0,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

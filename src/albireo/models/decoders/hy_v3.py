@@ -8,24 +8,18 @@ from albireo.json_file import keys
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, moe_block
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The first layer is dense.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["HYV3ForCausalLM"],
     "model_type": "hy_v3",
     "vocab_size": 121,
-    "hidden_size": 48,
     "intermediate_size": 72,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
     "mlp_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 11158840.0,
     "num_experts": 6,
     "num_experts_per_tok": 2,
@@ -34,8 +28,6 @@ TINY = {
     "router_scaling_factor": 2.5,
     "mlp_layer_types": ["dense", "sparse"],
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

@@ -20,27 +20,24 @@ from albireo.models.blocks.rope import latent_rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings, Hyper
 from albireo.models.settings.expert_settings import SIGMOIDS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Three streams; the first and the third of three layers choose for themselves, the first has no experts.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["HYV4ForCausalLM"],
     "model_type": "hy_v4",
     "vocab_size": 127,
     "hidden_size": 40,
     "intermediate_size": 60,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
     "num_key_value_heads": 4,
     "q_lora_rank": 20,
     "kv_lora_rank": 32,
     "qk_nope_head_dim": 12,
     "qk_rope_head_dim": 8,
     "v_head_dim": 10,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 10000.0,
     "n_routed_experts": 12,
     "num_experts_per_tok": 3,
@@ -59,8 +56,6 @@ TINY = {
     "hc_eps": 1e-6,
     "pad_token_id": 0,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 _MAX_STREAMS = 16
 

@@ -10,23 +10,17 @@ from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.layers import Norms, mlp_block
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["HyperCLOVAXForCausalLM"],
     "model_type": "hyperclovax",
     "vocab_size": 127,
-    "hidden_size": 48,
     "intermediate_size": 72,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
     "mlp_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 100000.0,
     "embedding_multiplier": 5.0,
     "residual_multiplier": 0.5,
@@ -34,8 +28,6 @@ TINY = {
     "logits_scaling": 0.3,
     "use_post_norm": True,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

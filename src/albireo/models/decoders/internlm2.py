@@ -11,27 +11,19 @@ from albireo.json_file import Fields
 from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["InternLM2ForCausalLM"],
     "model_type": "internlm2",
     "vocab_size": 127,
-    "hidden_size": 48,
     "intermediate_size": 72,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 1000000.0,
     "rope_scaling": {"type": "dynamic", "factor": 2.0},
     "bos_token_id": 1,
-    "eos_token_id": 2,
     "pad_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

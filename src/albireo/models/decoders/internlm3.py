@@ -5,29 +5,21 @@ from __future__ import annotations
 from albireo.graph.node import Graph
 from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["InternLM3ForCausalLM"],
     "model_type": "internlm3",
     "vocab_size": 127,
-    "hidden_size": 48,
     "intermediate_size": 72,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "qkv_bias": True,
     "bias": True,
-    "tie_word_embeddings": False,
     "rope_theta": 50000000.0,
     "rope_scaling": {"rope_type": "dynamic", "factor": 6.0},
     "bos_token_id": 1,
-    "eos_token_id": 2,
     "pad_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

@@ -6,26 +6,19 @@ from albireo.json_file import Fields
 from albireo.models.config import ConfigRules
 from albireo.models.decoders import nemotron
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Jais2ForCausalLM"],
     "model_type": "jais2",
     "vocab_size": 131,
-    "hidden_size": 48,
     "intermediate_size": 92,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "hidden_act": "relu2",
     "layer_norm_eps": 1e-5,
     "rope_theta": 500000.0,
     "attention_bias": True,
     "mlp_bias": True,
-    "tie_word_embeddings": False,
     "bos_token_id": 0,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

@@ -15,36 +15,30 @@ from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.mamba1_settings import Mamba1Keys, Mamba1Settings, parse_mamba1
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: 80 channels of 12 numbers each; the second layer of three has attention, and the others have experts.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["JambaForCausalLM"],
     "model_type": "jamba",
     "vocab_size": 113,
     "hidden_size": 40,
     "intermediate_size": 28,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "attn_layer_period": 3,
     "attn_layer_offset": 1,
     "num_experts": 6,
     "num_experts_per_tok": 2,
     "expert_layer_period": 2,
     "expert_layer_offset": 0,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-3,
-    "hidden_act": "silu",
     "mamba_d_state": 12,
     "mamba_d_conv": 4,
     "mamba_expand": 2,
     "mamba_dt_rank": 5,
     "mamba_conv_bias": True,
     "mamba_proj_bias": False,
-    "tie_word_embeddings": False,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 _KEYS = Mamba1Keys(

@@ -12,21 +12,15 @@ from albireo.models.blocks.layers import Norms, attention_block, embedding, head
 from albireo.models.blocks.rope import no_rotation, rope_spec
 from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The second layer without a window and without rotation.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Kolibri1ForCausalLM"],
     "model_type": "kolibri1",
     "vocab_size": 119,
-    "hidden_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
     "rope_theta": 10000.0,
     "sliding_window": 9,
     "layer_types": ["sliding_attention", "full_attention"],
@@ -37,8 +31,6 @@ TINY = {
     "norm_topk_prob": True,
     "output_router_logits": False,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

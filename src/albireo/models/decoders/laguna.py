@@ -15,25 +15,20 @@ from albireo.models.blocks.layers import AttentionNames, attention_block, embedd
 from albireo.models.blocks.rope import rope_spec
 from albireo.models.config import MAX_HEADS, ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The first layer is dense; those with a window have six heads, which rotate whole, the other four, of which half is.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["LagunaForCausalLM"],
     "model_type": "laguna",
     "vocab_size": 131,
-    "hidden_size": 48,
     "intermediate_size": 72,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
     "num_attention_heads_per_layer": [6, 4, 6],
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": False,
     "gating": True,
-    "tie_word_embeddings": False,
     "rope_parameters": {
         "full_attention": {
             "rope_type": "yarn",
@@ -57,8 +52,6 @@ TINY = {
     "output_router_logits": False,
     "router_aux_loss_coef": 0.001,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

@@ -15,17 +15,16 @@ from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS, layer_kinds
 from albireo.models.settings.rope_settings import MAX_POSITIONS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 _STATE, _SLIDING, _FULL = "linear_attention", "sliding_attention", "full_attention"
 #: Values of four heads of 20 share keys of two of 12; six experts of 28 channels, two a token, and a shared one of 36.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["LaraMiniForCausalLM"],
     "model_type": "lara_mini",
     "vocab_size": 135,
     "hidden_size": 40,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
     "layer_types": [_STATE, _SLIDING, _FULL],
     "sliding_window": 9,
@@ -34,9 +33,7 @@ TINY = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
     "linear_value_head_dim": 20,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": False,
     "tie_word_embeddings": True,
     "rope_theta": 10000.0,
@@ -46,8 +43,6 @@ TINY = {
     "shared_expert_intermediate_size": 36,
     "norm_topk_prob": True,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 _PATTERN = (_STATE, _SLIDING, _STATE, _FULL, _SLIDING)
 

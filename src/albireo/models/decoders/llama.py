@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Grouped heads wider than hidden / heads, both biases, an FFN of no round size, llama3 rope.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "vocab_size": 131,
-    "hidden_size": 48,
     "intermediate_size": 86,
     "num_hidden_layers": 3,
     "num_attention_heads": 6,
-    "num_key_value_heads": 2,
     "head_dim": 12,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": True,
     "mlp_bias": True,
-    "tie_word_embeddings": False,
     "rope_theta": 10000.0,
     "rope_scaling": {
         "rope_type": "llama3",
@@ -32,7 +28,6 @@ TINY = {
     },
     "bos_token_id": 1,
     "eos_token_id": [2, 3],
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

@@ -24,24 +24,19 @@ from albireo.models.blocks.rope import no_rotation, rope_spec
 from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.rope_settings import MAX_POSITIONS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Five experts of 40 channels in the second layer, which does not rotate. Both chunks and growing begin early.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Llama4ForCausalLM"],
     "model_type": "llama4_text",
     "vocab_size": 127,
-    "hidden_size": 48,
     "intermediate_size": 40,
     "intermediate_size_mlp": 72,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
     "max_position_embeddings": 512,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 500000.0,
     "use_qk_norm": True,
     "no_rope_layers": [1, 0],
@@ -54,7 +49,6 @@ TINY = {
     "interleave_moe_layer_step": 2,
     "bos_token_id": 1,
     "eos_token_id": [2, 3],
-    "torch_dtype": "float32",
 }
 
 

@@ -9,23 +9,19 @@ from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import moe_block
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The second of three layers is dense.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["MellumForCausalLM"],
     "model_type": "mellum",
     "vocab_size": 143,
     "hidden_size": 32,
     "intermediate_size": 52,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_parameters": {
         "full_attention": {
             "rope_type": "yarn",
@@ -45,8 +41,6 @@ TINY = {
     "output_router_logits": False,
     "router_aux_loss_coef": 0.001,
     "bos_token_id": 0,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

@@ -6,23 +6,18 @@ from functools import partial
 
 from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Heads wider together than the model.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["MiMoForCausalLM"],
     "model_type": "mimo",
     "vocab_size": 99,
     "hidden_size": 40,
     "intermediate_size": 68,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 12,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": True,
-    "tie_word_embeddings": False,
     "rope_theta": 640000,
     "use_mrope": False,
     "use_sliding_window": False,
@@ -30,8 +25,6 @@ TINY = {
     "max_window_layers": 1,
     "num_nextn_predict_layers": 1,
     "bos_token_id": 0,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

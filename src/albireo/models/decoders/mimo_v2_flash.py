@@ -15,26 +15,22 @@ from albireo.models.blocks.rope import rope_spec
 from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.expert_settings import SIGMOIDS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Keys of 24 channels, of which 8 are rotated, and values of 16; one KV head, two in layers with a window. Of the three
 #: layers the first has neither a window nor experts.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["MiMoV2FlashForCausalLM"],
     "model_type": "mimo_v2_flash",
     "vocab_size": 131,
-    "hidden_size": 48,
     "intermediate_size": 72,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
     "num_key_value_heads": 1,
     "head_dim": 24,
     "v_head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
     "attention_value_scale": 0.707,
-    "tie_word_embeddings": False,
     "rope_parameters": {
         "full_attention": {"rope_type": "default", "rope_theta": 5000000.0, "partial_rotary_factor": 0.334},
         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.334},
@@ -50,8 +46,6 @@ TINY = {
     "n_group": 1,
     "topk_group": 1,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

@@ -5,19 +5,14 @@ from __future__ import annotations
 from albireo.json_file import keys
 from albireo.models.config import ConfigRules
 from albireo.models.decoders import llama
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["MiniCPMForCausalLM"],
     "model_type": "minicpm",
     "vocab_size": 127,
-    "hidden_size": 48,
     "intermediate_size": 72,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
     "tie_word_embeddings": True,
     "rope_theta": 10000.0,
@@ -25,8 +20,6 @@ TINY = {
     "scale_depth": 0.7,
     "dim_model_base": 16,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

@@ -7,24 +7,21 @@ from albireo.models.blocks.latent_attention import UNREAD, latent_blocks
 from albireo.models.config import MAX_HEADS, MAX_WIDTH, ConfigRules
 from albireo.models.decoders import youtu
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Heads of values as wide as the residual stream has room for, which nothing says.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["MiniCPM3ForCausalLM"],
     "model_type": "minicpm3",
     "vocab_size": 121,
     "hidden_size": 40,
     "intermediate_size": 68,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
     "num_key_value_heads": 4,
     "q_lora_rank": 24,
     "kv_lora_rank": 16,
     "qk_nope_head_dim": 14,
     "qk_rope_head_dim": 8,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
     "tie_word_embeddings": True,
     "rope_theta": 10000.0,
@@ -38,8 +35,6 @@ TINY = {
     "scale_depth": 0.7,
     "dim_model_base": 16,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

@@ -11,23 +11,18 @@ from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, moe_block
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Nine experts of 28 channels, three a token; a quarter of each head rotated.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["MiniMaxM2ForCausalLM"],
     "model_type": "minimax_m2",
     "vocab_size": 137,
     "hidden_size": 40,
     "intermediate_size": 28,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
     "rotary_dim": 4,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
     "rope_theta": 5000000,
     "use_qk_norm": True,
     "qk_norm_type": "per_layer",
@@ -41,8 +36,6 @@ TINY = {
     "mtp_transformer_layers": 1,
     "shared_intermediate_size": 0,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

@@ -16,9 +16,10 @@ from albireo.models.config import MAX_HEADS, MAX_WIDTH, ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.multipliers import Multipliers
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Blocks of eight positions, of which a row sees three; the first of three layers sees all, and has no experts.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["MiniMaxM3VLForCausalLM"],
     "model_type": "minimax_m3_vl_text",
     "vocab_size": 137,
@@ -27,14 +28,9 @@ TINY = {
     "dense_intermediate_size": 60,
     "shared_intermediate_size": 36,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
     "rotary_dim": 8,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
     "rope_parameters": {"rope_type": "default", "rope_theta": 5000000.0, "partial_rotary_factor": 0.5},
     "num_local_experts": 9,
     "num_experts_per_tok": 3,
@@ -49,8 +45,6 @@ TINY = {
     "index_topk_blocks": 3,
     "index_local_blocks": 1,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

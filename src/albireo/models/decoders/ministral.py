@@ -6,26 +6,15 @@ from albireo.models.config import ConfigRules
 from albireo.models.decoders import mistral
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 
-TINY = {
+TINY = mistral.TINY | {
     "architectures": ["MinistralForCausalLM"],
     "model_type": "ministral",
     "vocab_size": 127,
     "hidden_size": 48,
-    "intermediate_size": 72,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
-    "rope_theta": 1000000.0,
     "sliding_window": 21,
     "layer_types": ["full_attention", "sliding_attention"],
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 #: Where nothing is said, every layer has a window: no model has so many layers that one is the last of a period.

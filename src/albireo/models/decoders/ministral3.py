@@ -6,22 +6,18 @@ from __future__ import annotations
 
 from albireo.models.config import ConfigRules
 from albireo.models.decoders import mistral
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Heads narrower than hidden / heads; a context no longer than that of pretraining.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Ministral3ForCausalLM"],
     "model_type": "ministral3",
     "vocab_size": 123,
     "hidden_size": 40,
     "intermediate_size": 68,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
     "num_key_value_heads": 1,
     "head_dim": 8,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
     "rope_parameters": {
         "rope_type": "yarn",
         "rope_theta": 1000000.0,
@@ -36,9 +32,7 @@ TINY = {
     },
     "sliding_window": None,
     "bos_token_id": 1,
-    "eos_token_id": 2,
     "pad_token_id": 11,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

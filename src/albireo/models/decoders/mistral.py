@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: One KV head, a window shorter than any test prompt, heads narrower than hidden / heads.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["MistralForCausalLM"],
     "model_type": "mistral",
     "vocab_size": 97,
     "hidden_size": 40,
     "intermediate_size": 72,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
     "num_key_value_heads": 1,
     "head_dim": 8,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
     "rope_theta": 1000000.0,
     "sliding_window": 7,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(defaults={"num_key_value_heads": 8}, windows="every_layer")

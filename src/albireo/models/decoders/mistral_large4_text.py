@@ -17,16 +17,16 @@ from albireo.models.blocks.rope import latent_rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS, parse_rotates
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Of five layers two do not rotate; the last two read what others wrote, one chooses for itself all the same.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["MistralLarge4ForCausalLM"],
     "model_type": "mistral_large4_text",
     "vocab_size": 131,
     "hidden_size": 40,
     "intermediate_size": 60,
     "num_hidden_layers": 5,
-    "num_attention_heads": 4,
     "num_key_value_heads": 4,
     "kv_lora_rank": 32,
     "qk_nope_head_dim": 12,
@@ -39,11 +39,8 @@ TINY = {
     "index_topk": 12,
     "index_n_heads": 24,
     "index_head_dim": 12,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_parameters": {
         "rope_type": "yarn",
         "rope_theta": 10000.0,
@@ -63,8 +60,6 @@ TINY = {
     "mlp_layer_types": ["dense", "sparse", "sparse", "sparse", "sparse"],
     "final_logit_softcapping": 5.0,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

@@ -7,21 +7,15 @@ from functools import partial
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, moe_block
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Five experts of 43 channels, two a token, a window.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["MixtralForCausalLM"],
     "model_type": "mixtral",
     "vocab_size": 137,
-    "hidden_size": 48,
     "intermediate_size": 43,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
     "rope_theta": 1000000.0,
     "sliding_window": 24,
     "num_local_experts": 5,
@@ -30,8 +24,6 @@ TINY = {
     "router_aux_loss_coef": 0.02,
     "router_jitter_noise": 0.0,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

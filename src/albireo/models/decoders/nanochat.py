@@ -12,26 +12,20 @@ from albireo.models.blocks.layers import added, attention, embedding, ending, he
 from albireo.models.blocks.layers import queries_keys_values as queries
 from albireo.models.blocks.rope import rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["NanoChatForCausalLM"],
     "model_type": "nanochat",
     "vocab_size": 119,
-    "hidden_size": 48,
     "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
     "hidden_act": "relu2",
     "attention_bias": False,
     "final_logit_softcapping": 15.0,
-    "tie_word_embeddings": False,
     "rope_theta": 10000.0,
     "bos_token_id": 0,
     "eos_token_id": 1,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

@@ -12,28 +12,24 @@ from albireo.models.blocks.plain_layers import Names, decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.multipliers import Multipliers
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["NemotronForCausalLM"],
     "model_type": "nemotron",
     "vocab_size": 139,
-    "hidden_size": 48,
     "intermediate_size": 88,
-    "num_hidden_layers": 2,
     "num_attention_heads": 3,
     "num_key_value_heads": 1,
     "head_dim": 20,
-    "max_position_embeddings": 128,
     "hidden_act": "relu2",
     "norm_eps": 1e-5,
     "partial_rotary_factor": 0.4,
     "rope_theta": 10000.0,
     "attention_bias": False,
     "mlp_bias": False,
-    "tie_word_embeddings": False,
     "bos_token_id": 2,
     "eos_token_id": 3,
-    "torch_dtype": "float32",
 }
 
 

@@ -9,25 +9,17 @@ from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["OlmoForCausalLM"],
     "model_type": "olmo",
     "vocab_size": 127,
-    "hidden_size": 48,
     "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "hidden_act": "silu",
     "rope_theta": 10000.0,
     "attention_bias": False,
     "clip_qkv": None,
-    "tie_word_embeddings": False,
-    "eos_token_id": 2,
     "pad_token_id": 1,
-    "torch_dtype": "float32",
 }
 
 

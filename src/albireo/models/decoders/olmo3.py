@@ -11,29 +11,23 @@ from albireo.models.blocks.layers import (
     mlp_block,
 )
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The second layer without a window and with scaled rotation.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Olmo3ForCausalLM"],
     "model_type": "olmo3",
     "vocab_size": 111,
-    "hidden_size": 48,
     "intermediate_size": 76,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
     "num_key_value_heads": 4,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 500000.0,
     "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
     "sliding_window": 18,
     "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     "bos_token_id": None,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

@@ -12,17 +12,15 @@ from albireo.models.blocks.layers import BEHIND_ATTENTION, BEHIND_FFN, attention
 from albireo.models.blocks.rope import no_rotation, rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Four heads of 8 for keys and of 12 for values.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["OlmoHybridForCausalLM"],
     "model_type": "olmo_hybrid",
     "vocab_size": 109,
-    "hidden_size": 48,
     "intermediate_size": 76,
     "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "layer_types": ["linear_attention", "full_attention", "linear_attention", "full_attention"],
     "linear_num_key_heads": 4,
     "linear_num_value_heads": 4,
@@ -30,16 +28,11 @@ TINY = {
     "linear_value_head_dim": 12,
     "linear_conv_kernel_dim": 4,
     "linear_allow_neg_eigval": True,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_parameters": {"rope_theta": None, "rope_type": "default"},
     "pad_token_id": 0,
     "bos_token_id": None,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

@@ -9,27 +9,20 @@ from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: A third of each head rotated.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["PhiForCausalLM"],
     "model_type": "phi",
     "vocab_size": 137,
-    "hidden_size": 48,
     "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "hidden_act": "gelu_new",
     "layer_norm_eps": 1e-5,
     "partial_rotary_factor": 0.34,
     "rope_theta": 10000.0,
     "qk_layernorm": False,
-    "tie_word_embeddings": False,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

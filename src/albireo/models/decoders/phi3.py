@@ -9,22 +9,16 @@ from functools import partial
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.layers import mlp_block
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Two thirds of each head rotated, frequencies beyond the context of pretraining, a window.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Phi3ForCausalLM"],
     "model_type": "phi3",
     "vocab_size": 109,
-    "hidden_size": 48,
     "intermediate_size": 88,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "original_max_position_embeddings": 4,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
     "partial_rotary_factor": 0.67,
     "rope_theta": 10000.0,
     "rope_scaling": {
@@ -35,10 +29,8 @@ TINY = {
     },
     "sliding_window": 33,
     "bos_token_id": 1,
-    "eos_token_id": 2,
     # transformers' own is behind this vocabulary
     "pad_token_id": 0,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

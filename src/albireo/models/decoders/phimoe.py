@@ -10,24 +10,18 @@ from albireo.models.blocks.experts import moe_block
 from albireo.models.config import ConfigRules
 from albireo.models.decoders.mixtral import NAMES
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Six experts, which are near one another more often than in a published model.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["PhimoeForCausalLM"],
     "model_type": "phimoe",
     "vocab_size": 127,
-    "hidden_size": 48,
     "intermediate_size": 40,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "original_max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": True,
     "lm_head_bias": True,
-    "tie_word_embeddings": False,
     "rope_theta": 10000.0,
     "rope_scaling": {
         "type": "longrope",
@@ -45,8 +39,6 @@ TINY = {
     "output_router_logits": False,
     "router_aux_loss_coef": 0.0,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

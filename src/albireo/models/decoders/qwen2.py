@@ -6,9 +6,10 @@ from functools import partial
 
 from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Tied, a window in the second of three layers and above, yarn, no head_dim key.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
     "vocab_size": 113,
@@ -17,9 +18,7 @@ TINY = {
     "num_hidden_layers": 3,
     "num_attention_heads": 6,
     "num_key_value_heads": 3,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "tie_word_embeddings": True,
     "rope_theta": 1000000.0,
     "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
@@ -27,8 +26,6 @@ TINY = {
     "sliding_window": 9,
     "max_window_layers": 1,
     "bos_token_id": 0,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

@@ -9,21 +9,18 @@ from functools import partial
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import moe_block
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Seven experts of 44 channels, three a token, not renormalized; a shared one of 70; every second layer is dense.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Qwen2MoeForCausalLM"],
     "model_type": "qwen2_moe",
     "vocab_size": 141,
     "hidden_size": 40,
     "intermediate_size": 58,
     "num_hidden_layers": 4,
-    "num_attention_heads": 4,
     "num_key_value_heads": 4,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
     "rope_theta": 1000000.0,
     "use_sliding_window": False,
     "sliding_window": 32,
@@ -38,8 +35,6 @@ TINY = {
     "output_router_logits": False,
     "router_aux_loss_coef": 0.001,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 #: Which layers a window is in has changed from one writer to the next: only a list of them is read.

@@ -6,21 +6,17 @@ from functools import partial
 
 from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Tied, heads twice as wide together as the model, head_dim 16.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Qwen3ForCausalLM"],
     "model_type": "qwen3",
     "vocab_size": 151,
     "hidden_size": 32,
     "intermediate_size": 52,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": False,
     "tie_word_embeddings": True,
     "rope_theta": 1000000,
@@ -29,8 +25,6 @@ TINY = {
     "sliding_window": None,
     "max_window_layers": 2,
     "bos_token_id": 0,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 #: transformers' head_dim when the file names none; it is not hidden / heads.

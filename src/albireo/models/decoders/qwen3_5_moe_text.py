@@ -6,9 +6,10 @@ from albireo.models.blocks.gated_delta import hybrid_decoder
 from albireo.models.config import ConfigRules
 from albireo.models.decoders.qwen3_5_text import GUESSING, gated_blocks
 from albireo.models.settings.multipliers import Multipliers
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: As many heads of keys as of values; six experts of 28 channels, two a token, and a shared one of 36.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Qwen3_5MoeForCausalLM"],
     "model_type": "qwen3_5_moe_text",
     "vocab_size": 137,
@@ -24,11 +25,8 @@ TINY = {
     "linear_num_key_heads": 3,
     "linear_num_value_heads": 3,
     "linear_value_head_dim": 24,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000000.0, "partial_rotary_factor": 0.25},
     "num_experts": 6,
     "num_experts_per_tok": 2,
@@ -39,8 +37,6 @@ TINY = {
     "mtp_num_hidden_layers": 1,
     "mamba_ssm_dtype": "float32",
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

@@ -9,17 +9,16 @@ from albireo.models.blocks.gated_delta import hybrid_decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.multipliers import Multipliers
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Values of four heads of 20 share keys of two of 12; the second layer has attention, a quarter of whose heads turns.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Qwen3_5ForCausalLM"],
     "model_type": "qwen3_5_text",
     "vocab_size": 149,
     "hidden_size": 40,
     "intermediate_size": 68,
     "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
     "attn_output_gate": True,
     "layer_types": ["linear_attention", "full_attention", "linear_attention", "full_attention"],
@@ -29,17 +28,12 @@ TINY = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
     "linear_value_head_dim": 20,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000000.0, "partial_rotary_factor": 0.25},
     "mtp_num_hidden_layers": 1,
     "mamba_ssm_dtype": "float32",
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

@@ -7,23 +7,19 @@ from functools import partial
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import moe_block
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Eleven experts of 36 channels, three a token, renormalized; the first layer is dense.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Qwen3MoeForCausalLM"],
     "model_type": "qwen3_moe",
     "vocab_size": 149,
     "hidden_size": 32,
     "intermediate_size": 52,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 1000000,
     "rope_scaling": None,
     "use_sliding_window": False,
@@ -38,8 +34,6 @@ TINY = {
     "output_router_logits": False,
     "router_aux_loss_coef": 0.001,
     "bos_token_id": 0,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

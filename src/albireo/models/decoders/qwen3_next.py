@@ -8,17 +8,16 @@ from albireo.models.blocks.gated_delta import hybrid_decoder
 from albireo.models.config import ConfigRules
 from albireo.models.decoders.qwen3_5_text import gated_blocks
 from albireo.models.settings.multipliers import Multipliers
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Values of four heads share keys of two; the second layer has attention, the third one FFN and no experts.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Qwen3NextForCausalLM"],
     "model_type": "qwen3_next",
     "vocab_size": 131,
     "hidden_size": 40,
     "intermediate_size": 52,
     "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
     "partial_rotary_factor": 0.25,
     "full_attention_interval": 2,
@@ -28,10 +27,7 @@ TINY = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
     "linear_value_head_dim": 12,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
     "rope_theta": 10000000.0,
     "rope_scaling": None,
     "num_experts": 5,
@@ -43,8 +39,6 @@ TINY = {
     "norm_topk_prob": True,
     "router_aux_loss_coef": 0.001,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

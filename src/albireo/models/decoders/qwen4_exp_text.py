@@ -22,17 +22,16 @@ from albireo.models.settings.block_settings import BlockSettings, Hyper
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.multipliers import Multipliers
 from albireo.models.settings.recurrent_settings import parse_recurrent
+from albireo.models.settings.tiny import TINY_LLAMA
 
 _STATE, _CHOOSING = "linear_attention", "indexed_attention"
 #: Three streams; heads of 16 of which a quarter turns; four positions have one key.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Qwen4ExpForCausalLM"],
     "model_type": "qwen4_exp_text",
     "vocab_size": 133,
     "hidden_size": 36,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
     "layer_types": [_STATE, _CHOOSING, _STATE],
     "linear_conv_kernel_dim": 3,
@@ -49,11 +48,8 @@ TINY = {
     "hc_count": 3,
     "hc_lowrank": 10,
     "ple_layer_ids": [],
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25},
     "num_experts": 6,
     "num_experts_per_tok": 2,
@@ -61,8 +57,6 @@ TINY = {
     "shared_expert_intermediate_size": 36,
     "norm_topk_prob": True,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

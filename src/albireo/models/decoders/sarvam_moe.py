@@ -12,24 +12,19 @@ from albireo.models.blocks.layers import AttentionNames, Ends
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.expert_settings import SIGMOIDS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The first layer is dense.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["SarvamMoEForCausalLM"],
     "model_type": "sarvam_moe",
     "vocab_size": 131,
     "hidden_size": 40,
     "intermediate_size": 60,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "use_qkv_bias": False,
     "use_qk_norm": True,
-    "tie_word_embeddings": False,
     "rope_theta": 8000000.0,
     "num_experts": 12,
     "num_experts_per_tok": 3,
@@ -42,7 +37,6 @@ TINY = {
     "first_k_dense_replace": 1,
     "pad_token_id": 0,
     "eos_token_id": 1,
-    "torch_dtype": "float32",
 }
 
 

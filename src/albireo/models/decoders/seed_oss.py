@@ -5,31 +5,24 @@ from __future__ import annotations
 from albireo.graph.node import Graph
 from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Heads wider together than the model.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["SeedOssForCausalLM"],
     "model_type": "seed_oss",
     "vocab_size": 119,
     "hidden_size": 40,
     "intermediate_size": 72,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": True,
     "attention_out_bias": False,
     "mlp_bias": False,
     "residual_dropout": 0.1,
-    "tie_word_embeddings": False,
     "rope_theta": 10000000.0,
     "rope_scaling": {"rope_type": "default"},
     "bos_token_id": 0,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

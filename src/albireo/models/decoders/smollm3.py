@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The second layer does not rotate, and has a window.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["SmolLM3ForCausalLM"],
     "model_type": "smollm3",
     "vocab_size": 101,
-    "hidden_size": 48,
     "intermediate_size": 84,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": False,
     "mlp_bias": False,
     "tie_word_embeddings": True,
@@ -26,10 +22,8 @@ TINY = {
     "use_sliding_window": True,
     "sliding_window": 23,
     "bos_token_id": 1,
-    "eos_token_id": 2,
     # transformers' own is behind this vocabulary
     "pad_token_id": 0,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

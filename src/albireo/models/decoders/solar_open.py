@@ -9,22 +9,17 @@ from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import DEEPSEEK, moe_block
 from albireo.models.config import ConfigRules
 from albireo.models.settings.expert_settings import SIGMOIDS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Eight experts of 36 channels in four groups, of which two are open to a token.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["SolarOpenForCausalLM"],
     "model_type": "solar_open",
     "vocab_size": 131,
     "hidden_size": 40,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 1000000.0,
     "n_routed_experts": 8,
     "num_experts_per_tok": 3,
@@ -35,9 +30,7 @@ TINY = {
     "norm_topk_prob": True,
     "routed_scaling_factor": 1.5,
     "bos_token_id": 1,
-    "eos_token_id": 2,
     "pad_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

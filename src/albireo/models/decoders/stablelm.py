@@ -9,29 +9,23 @@ from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: A third of each head rotated.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["StableLmForCausalLM"],
     "model_type": "stablelm",
     "vocab_size": 149,
-    "hidden_size": 48,
     "intermediate_size": 76,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
     "num_key_value_heads": 4,
-    "max_position_embeddings": 128,
-    "hidden_act": "silu",
     "layer_norm_eps": 1e-5,
     "partial_rotary_factor": 0.34,
     "rope_theta": 10000.0,
     "use_qkv_bias": True,
     "qk_layernorm": False,
     "use_parallel_residual": False,
-    "tie_word_embeddings": False,
     "bos_token_id": 0,
     "eos_token_id": 0,
-    "torch_dtype": "float32",
 }
 
 

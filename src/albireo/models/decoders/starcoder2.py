@@ -9,17 +9,13 @@ from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Starcoder2ForCausalLM"],
     "model_type": "starcoder2",
     "vocab_size": 139,
-    "hidden_size": 48,
     "intermediate_size": 88,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
     "hidden_act": "gelu_pytorch_tanh",
     "norm_epsilon": 1e-5,
     "sliding_window": 33,
@@ -28,7 +24,6 @@ TINY = {
     "tie_word_embeddings": True,
     "bos_token_id": 0,
     "eos_token_id": 0,
-    "torch_dtype": "float32",
 }
 
 

@@ -9,30 +9,25 @@ from albireo.models.blocks.latent_attention import UNREAD, latent_attention_bloc
 from albireo.models.blocks.layers import embedding, head, mlp_block
 from albireo.models.blocks.rope import latent_rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.tiny import TINY_LLAMA
 
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["YoutuForCausalLM"],
     "model_type": "youtu",
     "vocab_size": 121,
     "hidden_size": 40,
     "intermediate_size": 68,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
     "num_key_value_heads": 4,
     "q_lora_rank": 24,
     "kv_lora_rank": 16,
     "qk_nope_head_dim": 14,
     "qk_rope_head_dim": 8,
     "v_head_dim": 18,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
     "attention_bias": True,
     "tie_word_embeddings": True,
     "rope_theta": 1600000.0,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

@@ -26,10 +26,11 @@ from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH, ConfigRule
 from albireo.models.settings.block_settings import BlockSettings, SharedBlocks
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.mamba_settings import MambaKeys, MambaSettings, parse_mamba
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Three layers have one of two blocks in turn. transformers holds back how little a token may count in prompts alone
 #: (time_step_min, which is of training).
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Zamba2ForCausalLM"],
     "model_type": "zamba2",
     "vocab_size": 127,
@@ -42,13 +43,11 @@ TINY = {
     "adapter_rank": 8,
     "use_shared_attention_adapter": True,
     "use_mem_rope": True,
-    "num_attention_heads": 4,
     "num_key_value_heads": 4,
     "attention_head_dim": 20,
     "attention_hidden_size": 80,
     "kv_channels": 10,
     "num_query_groups": 4,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
     "hidden_act": "gelu",
     "add_bias_linear": False,
@@ -64,8 +63,6 @@ TINY = {
     "use_long_context": False,
     "time_step_min": 1e-9,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 _KEYS = MambaKeys(

@@ -28,22 +28,18 @@ from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.recurrent_settings import ConvolvedSettings
 from albireo.models.settings.rope_settings import MAX_POSITIONS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 _SEEING_ALL, _SLIDING = "hybrid", "hybrid_sliding"
 #: Three layers, one with a window; of seven classes of the router the last is no expert.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["ZayaForCausalLM"],
     "model_type": "zaya",
     "vocab_size": 131,
     "hidden_size": 40,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 12,
-    "hidden_act": "silu",
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": False,
     "attention_bias": False,
     "lm_head_bias": False,
     "layer_types": [_SEEING_ALL, _SLIDING, _SEEING_ALL],
@@ -59,8 +55,6 @@ TINY = {
     "cca_time0": 2,
     "cca_time1": 2,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

@@ -16,17 +16,10 @@ from albireo.models.settings.block_settings import BlockSettings, ByDistance
 from albireo.models.settings.pooling_rule import HeadActivation, HeadStep, PoolingRule, classifier
 from albireo.models.settings.rope_settings import MAX_POSITIONS
 
-TINY = {
+TINY = bert.TINY | {
     "architectures": ["DebertaV2Model"],
     "model_type": "deberta-v2",
-    "vocab_size": 131,
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "max_position_embeddings": 96,
     "type_vocab_size": 0,
-    "hidden_act": "gelu",
     "layer_norm_eps": 1e-7,
     "relative_attention": True,
     "max_relative_positions": -1,
@@ -36,8 +29,6 @@ TINY = {
     "pos_att_type": ["p2c", "c2p"],
     "position_biased_input": False,
     "pooler_hidden_act": "gelu",
-    "pad_token_id": 0,
-    "torch_dtype": "float32",
 }
 NAMES = bert.NAMES._replace(q="attention.self.query_proj", k="attention.self.key_proj", v="attention.self.value_proj")
 IGNORABLE_WEIGHTS = (

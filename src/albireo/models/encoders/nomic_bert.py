@@ -11,21 +11,11 @@ from albireo.models.encoders import bert
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.pooling_rule import PoolingRule
 
-TINY = {
+TINY = bert.TINY | {
     "architectures": ["NomicBertModel"],
     "model_type": "nomic_bert",
-    "vocab_size": 131,
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "max_position_embeddings": 96,
-    "type_vocab_size": 2,
     "hidden_act": "silu",
-    "layer_norm_eps": 1e-12,
     "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
-    "pad_token_id": 0,
-    "torch_dtype": "float32",
 }
 NAMES = Names(
     "layers",

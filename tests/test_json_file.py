@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from albireo.errors import ModelError
+from albireo.errors import ModelError, UnsupportedModel
 from albireo.json_file import Fields, parse_json, read_json
 from albireo.models.checkpoint.safetensors_file import SafetensorsFile
 from albireo.text.tokenizer import Tokenizer
@@ -104,3 +104,16 @@ def test_two_names_of_a_key_may_say_the_same_alone() -> None:
     with pytest.raises(ModelError, match="f: old=4 contradicts other=8; keep one"):
         fields.one_name("nothing", "old", "new", "other")
     assert not fields.unread((), {})
+
+
+def test_values_that_are_not_known_are_named_beside_those_that_are() -> None:
+    fields = Fields({"kind": "b", "other": "c", "step": 2}, "f", {"kind_here": "kind"})
+    assert fields.one_of("kind_here", ("a", "b")) == "b" and fields.one_of("absent", {"a": 1}, "a") == "a"
+    with pytest.raises(UnsupportedModel, match=r"^f: other='c' is not supported; supported: a, b$"):
+        fields.one_of("other", ("a", "b"), "a")
+    with pytest.raises(ModelError, match="step=2 must be a string"):
+        fields.one_of("step", ("a",))
+    fields.only("step", 2)
+    fields.only("absent", 3)
+    with pytest.raises(UnsupportedModel, match=r"^f: step=2 is not supported; supported: 3$"):
+        fields.only("step", 3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -178,6 +178,18 @@ class Fields:
         if not isinstance(value, str):
             self.fail(key, value, "must be a string")
         return value
+
+    def one_of(self, key: str, known: Collection[str], default: str | None = None) -> str:
+        """One of the strings that are known. Raises: ModelError, as text(); UnsupportedModel for another."""
+        value = self.text(key, default)
+        if value not in known:
+            self.unsupported(key, value, f"supported: {', '.join(known)}")
+        return value
+
+    def only(self, key: str, known: Any) -> None:
+        """Raises: UnsupportedModel for any value but the one that is known."""
+        if self.raw(key) not in (None, known):
+            self.unsupported(key, self.raw(key), f"supported: {known}")
 
     def ids(self, key: str, limit: int) -> tuple[int, ...]:
         """Token ids below limit: a number, a list of numbers, or nothing."""

@@ -96,11 +96,9 @@ class AyaVision(InternVL):
 
 def _side(settings: Settings, default: int) -> int:
     """Of a tile. Raises: UnsupportedModel for one that is no square; ModelError where it is not the tower's."""
-    height, width = settings.size("height", "width", default=default)
-    if height != width:
-        settings.image.unsupported("size", settings.image.raw("size"), "tiles are squares")
-    settings.require_agreement(settings.image, "size", height, settings.tower, "image_size")
-    return height
+    side = settings.square(default)
+    settings.require_agreement(settings.image, "size", side, settings.tower, "image_size")
+    return side
 
 
 def _merged(settings: Settings, side: int) -> int:

@@ -39,9 +39,7 @@ class GotOcr2(HasSquares):
     def read(cls, settings: Settings) -> Self:
         """Raises: ModelError, UnsupportedModel."""
         image, tower = settings.image, settings.tower
-        side, width = settings.size("height", "width", default=cls.default_side)
-        if side != width:
-            image.unsupported("size", image.raw("size"), "tiles are squares")
+        side = settings.square(cls.default_side)
         settings.require_agreement(image, "size", side, tower, "image_size")
         patch = tower.integer("patch_size", 1, MAX_STEP, 16)
         pixels = settings.pixels(cls.classes, BICUBIC, CLIP_MEAN, CLIP_STD)

@@ -99,8 +99,7 @@ class InternVLChat(InternVL):
         model = settings.model
         side = one_of(settings.tower, "image_size", 448)
         for key, only in (("force_image_size", side), ("dynamic_image_size", True), ("use_thumbnail", True)):
-            if model.raw(key) not in (None, only):
-                model.unsupported(key, model.raw(key), f"supported: {only}")
+            model.only(key, only)
         if model.flag("pad2square", False) or model.text("ps_version", "v2") != "v2":
             told = f"with pad2square={model.raw('pad2square')}: supported are v2, and pictures that are not padded"
             model.unsupported("ps_version", model.raw("ps_version"), told)

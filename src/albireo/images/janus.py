@@ -50,9 +50,7 @@ class Janus(HasSquares):
     def read(cls, settings: Settings) -> Self:
         """Raises: ModelError, UnsupportedModel."""
         image, tower, processor = settings.image, settings.tower, settings.processor
-        side, width = settings.size("height", "width", default=384)
-        if side != width:
-            image.unsupported("size", image.raw("size"), "tiles are squares")
+        side = settings.square(384)
         settings.require_agreement(image, "size", side, tower, "image_size")
         num_rows = (side // tower.integer("patch_size", 1, MAX_STEP, cls.default_patch)) ** 2
         said = processor.integer("num_image_tokens", 1, MAX_ROWS, 576)

@@ -59,25 +59,23 @@ class Llama4(HasSquares):
     def read(cls, settings: Settings) -> Llama4:
         """Raises: ModelError, UnsupportedModel."""
         image, processor, tower = settings.image, settings.processor, settings.tower
-        height, width = settings.size("height", "width", default=336)
-        if height != width:
-            image.unsupported("size", image.raw("size"), "tiles are squares")
-        settings.require_agreement(image, "size", height, tower, "image_size")
+        side = settings.square(336)
+        settings.require_agreement(image, "size", side, tower, "image_size")
         patch, ratio = tower.integer("patch_size", 1, MAX_STEP, 14), tower.number("pixel_shuffle_ratio", 1 / 16, 1, 0.5)
-        num_rows = int(height // patch * ratio) ** 2
+        num_rows = int(side // patch * ratio) ** 2
         steps = (
             processor.integer("patch_size", 1, MAX_STEP, 14),
             processor.number("pixel_shuffle_ratio", 1 / 16, 1, 0.5),
         )
-        said = (height // steps[0]) ** 2 // round(1 / steps[1] ** 2)
+        said = (side // steps[0]) ** 2 // round(1 / steps[1] ** 2)
         if said != num_rows:
             raise ModelError(
-                f"{processor.where}: patch_size and pixel_shuffle_ratio mean {said} rows of a tile of {height} x "
-                f"{width} pixels, but the tower of config.json gives {num_rows}; both must be of one checkpoint"
+                f"{processor.where}: patch_size and pixel_shuffle_ratio mean {said} rows of a tile of {side} x "
+                f"{side} pixels, but the tower of config.json gives {num_rows}; both must be of one checkpoint"
             )
         most = image.integer("max_patches", 1, MAX_TILES, 16)
         pixels = settings.pixels(_CLASSES, BILINEAR, HALF, HALF, scaled_in_bfloat16)
-        found = cls(pixels, height, num_rows, _grids(most), image.flag("resize_to_max_canvas", False))
+        found = cls(pixels, side, num_rows, _grids(most), image.flag("resize_to_max_canvas", False))
         settings.refuse_unread((), _TOKENS)
         return found
 

@@ -156,9 +156,7 @@ class MiniCpmOcr(MiniCpmV46):
     @classmethod
     def grows(cls, settings: Settings) -> bool:
         """Raises: UnsupportedModel for what asks how large letters of a picture are."""
-        said = settings.image.text("small_image_upsize", "always")
-        if said not in ("always", "never"):
-            settings.image.unsupported("small_image_upsize", said, "supported: always, never")
+        said = settings.image.one_of("small_image_upsize", ("always", "never"), "always")
         return said == "always"
 
 

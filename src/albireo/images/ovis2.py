@@ -50,9 +50,7 @@ class Ovis2(HasSquares):
     def read(cls, settings: Settings) -> Ovis2:
         """Raises: ModelError, UnsupportedModel."""
         image, processor, tower = settings.image, settings.processor, settings.tower
-        height, width = settings.size("height", "width", default=384)
-        if height != width:
-            image.unsupported("size", image.raw("size"), "tiles are squares")
+        width = settings.square(384)
         of_tower = tower.integer("image_size", 1, 2**16, 224)
         if width != of_tower:
             image.fail("size", image.raw("size"), f"must be the {of_tower} x {of_tower} pixels of config.json's tower")

@@ -31,9 +31,7 @@ class PaliGemma(HasSquares):
     def read(cls, settings: Settings) -> PaliGemma:
         """Raises: ModelError, UnsupportedModel."""
         image, tower = settings.image, settings.tower
-        side, width = settings.size("height", "width", default=224)
-        if side != width:
-            image.unsupported("size", image.raw("size"), "tiles are squares")
+        side = settings.square(224)
         settings.require_agreement(image, "size", side, tower, "image_size")
         num_rows = (side // tower.integer("patch_size", 1, MAX_STEP, 16)) ** 2
         said = image.integer("image_seq_length", 1, MAX_ROWS, num_rows)

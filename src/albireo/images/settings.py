@@ -91,6 +91,13 @@ class Settings:
         size.refuse_unread((), {})
         return found
 
+    def square(self, default: int) -> int:
+        """A tile's side. Raises: as size(); UnsupportedModel for a tile that is no square."""
+        high, wide = self.size("height", "width", default=default)
+        if high != wide:
+            self.image.unsupported("size", self.image.raw("size"), "tiles are squares")
+        return high
+
     def require_agreement(self, fields: Fields, key: str, value: int, of_model: Fields, model_key: str) -> None:
         """Raises: ModelError when config.json says another number than value, which fields says or means."""
         stated = of_model.optional_integer(model_key, 1, 2**31)

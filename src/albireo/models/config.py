@@ -594,7 +594,5 @@ def _activation(fields: Fields, rules: ConfigRules) -> str:
     found = next(iter(known.values()))
     for key in ("hidden_act", "hidden_activation"):
         if fields.raw(key) is not None:
-            if fields.text(key) not in known:
-                fields.unsupported(key, fields.raw(key), f"supported: {', '.join(known)}")
-            found = known[fields.text(key)]
+            found = known[fields.one_of(key, known)]
     return found

@@ -65,8 +65,7 @@ def open_bert_mel(directory: Path, width: int, seconds: int) -> BertMel:
     something else.
     """
     fields = log_mel_fields(directory)
-    if fields.text("feature_extractor_type", _TYPE) != _TYPE:
-        fields.unsupported("feature_extractor_type", fields.raw("feature_extractor_type"), f"supported: {_TYPE}")
+    fields.one_of("feature_extractor_type", (_TYPE,), _TYPE)
     bands = fields.integer("num_mel_bins", 1, MAX_BANDS, 80)
     # what it is called by others; its class asks num_mel_bins
     neutral = {"sampling_rate": (_RATE,), "stride": (_BESIDE,), "feature_size": (bands,)}

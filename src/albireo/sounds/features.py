@@ -97,9 +97,7 @@ def open_log_mel(directory: Path, names: Sequence[str] = WHISPER, ignorable: fro
     Raises: ModelError for missing or damaged files; UnsupportedModel for a key that asks for something else.
     """
     fields = log_mel_fields(directory)
-    named = fields.text("feature_extractor_type", names[0])
-    if named not in names:
-        fields.unsupported("feature_extractor_type", named, f"supported: {', '.join(names)}")
+    fields.one_of("feature_extractor_type", names, names[0])
     fft, hop = fields.integer("n_fft", 2, MAX_FFT, 400), fields.integer("hop_length", 1, MAX_FFT, 160)
     rate, bands = fields.integer("sampling_rate", 1, MAX_RATE, 16000), fields.integer("feature_size", 1, MAX_BANDS, 80)
     check_frames(fields, "hop_length", rate, hop, fft, bands)

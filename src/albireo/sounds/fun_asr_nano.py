@@ -50,10 +50,8 @@ class FunAsrNano:
     def read(cls, settings: SoundSettings) -> FunAsrNano:
         """Raises: ModelError, UnsupportedModel."""
         sounds = settings.sounds
-        if sounds.text("feature_extractor_type", _TYPE) != _TYPE:
-            sounds.unsupported("feature_extractor_type", sounds.raw("feature_extractor_type"), f"supported: {_TYPE}")
-        if sounds.text("window", "hamming") != "hamming":
-            sounds.unsupported("window", sounds.raw("window"), "supported: hamming")
+        sounds.one_of("feature_extractor_type", (_TYPE,), _TYPE)
+        sounds.one_of("window", ("hamming",), "hamming")
         rate = sounds.integer("sampling_rate", 100, MAX_RATE, 16000)
         sizes = ("frame_length", 25), ("frame_shift", 10)
         width, hop = (rate * sounds.integer(key, 1, 1000, usual) // 1000 for key, usual in sizes)

@@ -51,8 +51,7 @@ class GraniteSpeech:
     def read(cls, settings: SoundSettings) -> GraniteSpeech:
         """Raises: ModelError, UnsupportedModel."""
         sounds = settings.sounds
-        if sounds.text("feature_extractor_type", _TYPE) != _TYPE:
-            sounds.unsupported("feature_extractor_type", sounds.raw("feature_extractor_type"), f"supported: {_TYPE}")
+        sounds.one_of("feature_extractor_type", (_TYPE,), _TYPE)
         mel = Fields(sounds.table("melspec_kwargs") or {}, f"{sounds.where}: melspec_kwargs")
         rate = sounds.integer("sampling_rate", 1, MAX_RATE, 16000)
         fft = mel.integer("n_fft", 2, MAX_FFT, 512)

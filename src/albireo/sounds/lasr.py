@@ -64,8 +64,7 @@ def open_lasr_mel(directory: Path, bands: int, seconds: int, fewest: int) -> Las
     something else.
     """
     fields = log_mel_fields(directory)
-    if fields.text("feature_extractor_type", _TYPE) != _TYPE:
-        fields.unsupported("feature_extractor_type", fields.raw("feature_extractor_type"), f"supported: {_TYPE}")
+    fields.one_of("feature_extractor_type", (_TYPE,), _TYPE)
     fft = fields.integer("n_fft", 2, MAX_FFT, 512)
     found = LasrMel(
         fields.integer("sampling_rate", 1, MAX_RATE, 16000),

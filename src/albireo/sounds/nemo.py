@@ -87,8 +87,7 @@ def open_nemo_mel(directory: Path, bands: int, seconds: float, extractor: str = 
     something else.
     """
     fields = log_mel_fields(directory)
-    if fields.text("feature_extractor_type", extractor) != extractor:
-        fields.unsupported("feature_extractor_type", fields.raw("feature_extractor_type"), f"supported: {extractor}")
+    fields.one_of("feature_extractor_type", (extractor,), extractor)
     fft = fields.integer("n_fft", 2, MAX_FFT, 512)
     found = NemoMel(
         fields.integer("sampling_rate", 1, MAX_RATE, 16000),

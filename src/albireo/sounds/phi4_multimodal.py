@@ -52,8 +52,7 @@ class Phi4Multimodal:
     def read(cls, settings: SoundSettings) -> Phi4Multimodal:
         """Raises: ModelError, UnsupportedModel."""
         sounds = settings.sounds
-        if sounds.text("feature_extractor_type", _TYPE) != _TYPE:
-            sounds.unsupported("feature_extractor_type", sounds.raw("feature_extractor_type"), f"supported: {_TYPE}")
+        sounds.one_of("feature_extractor_type", (_TYPE,), _TYPE)
         rate, fft = sounds.integer("sampling_rate", 1, MAX_RATE, 16000), sounds.integer("n_fft", 2, MAX_FFT, 512)
         lowest = sounds.number("mel_min_frequency", 0.0, rate / 2, 0.0)
         highest = sounds.number("mel_max_frequency", 1.0, rate / 2, 7690.0)

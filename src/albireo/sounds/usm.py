@@ -56,8 +56,7 @@ class UsmMel:
 
         Raises: ModelError for a bad value; UnsupportedModel for a key that asks for something else.
         """
-        if sounds.text("feature_extractor_type", kind) != kind:
-            sounds.unsupported("feature_extractor_type", sounds.raw("feature_extractor_type"), f"supported: {kind}")
+        sounds.one_of("feature_extractor_type", (kind,), kind)
         rate, bands = (
             sounds.integer("sampling_rate", 1, MAX_RATE, 16000),
             sounds.integer("feature_size", 1, MAX_BANDS, 128),

@@ -44,8 +44,7 @@ class VoxtralRealtime(HasSpectra):
     def read(cls, settings: SoundSettings) -> VoxtralRealtime:
         """Raises: ModelError, UnsupportedModel."""
         sounds = settings.sounds
-        if sounds.text("feature_extractor_type", _TYPE) != _TYPE:
-            sounds.unsupported("feature_extractor_type", sounds.raw("feature_extractor_type"), f"supported: {_TYPE}")
+        sounds.one_of("feature_extractor_type", (_TYPE,), _TYPE)
         fft, hop = sounds.integer("n_fft", 2, MAX_FFT, 400), sounds.integer("hop_length", 1, MAX_FFT, 160)
         rate, bands = (
             sounds.integer("sampling_rate", 1, MAX_RATE, 16000),

@@ -58,8 +58,7 @@ def open_waves(
     something else.
     """
     fields = log_mel_fields(directory)
-    if fields.text("feature_extractor_type", extractor) != extractor:
-        fields.unsupported("feature_extractor_type", fields.raw("feature_extractor_type"), f"supported: {extractor}")
+    fields.one_of("feature_extractor_type", (extractor,), extractor)
     said = fields.integer("sampling_rate", 1, MAX_RATE, rate)
     if said != rate:
         fields.fail("sampling_rate", said, f"must be {rate}, which the encoder hears")

@@ -42,9 +42,7 @@ TINY = TINY_LLAMA | {
 
 def _blocks(fields: Fields) -> BlockSettings:
     """Raises: UnsupportedModel for scores that are no sigmoids; published files call them as the choice among them."""
-    scores = fields.text("scoring_func", "sigmoid")
-    if scores not in ("sigmoid", "noaux_tc"):
-        fields.unsupported("scoring_func", scores, "supported: sigmoid, noaux_tc")
+    fields.one_of("scoring_func", ("sigmoid", "noaux_tc"), "sigmoid")
     return BlockSettings()
 
 

@@ -56,9 +56,7 @@ _KINDS = {"mamba": True, "linear_attention": True, "attention": False, "full_att
 
 
 def _blocks(fields: Fields) -> BlockSettings:
-    positions = fields.text("position_embedding_type", "nope")
-    if positions not in ("rope", "nope"):
-        fields.unsupported("position_embedding_type", positions, "supported: rope, nope")
+    positions = fields.one_of("position_embedding_type", ("rope", "nope"), "nope")
     width = fields.integer("shared_intermediate_size", 1, MAX_WIDTH, default=1024)
     fields.raw("intermediate_size")  # of experts, where there are any
     return BlockSettings(ffn_width=width, has_rotation=positions == "rope")

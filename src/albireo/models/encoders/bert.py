@@ -50,9 +50,7 @@ IGNORED = keys(
 
 def blocks(fields: Fields) -> BlockSettings:
     """Raises: UnsupportedModel for positions that are not a table's rows, and for a decoder."""
-    kind = fields.text("position_embedding_type", "absolute")
-    if kind != "absolute":
-        fields.unsupported("position_embedding_type", kind, "supported: absolute")
+    fields.one_of("position_embedding_type", ("absolute",), "absolute")
     return BlockSettings(
         is_layer_norm=True,
         qkv_bias=True,

@@ -46,9 +46,7 @@ def _blocks(fields: Fields) -> BlockSettings:
     """Raises: UnsupportedModel for what other models of the code that it is of have."""
     if not fields.flag("relative_attention", False):
         fields.unsupported("relative_attention", False, "supported: true")
-    norm = fields.text("norm_rel_ebd", "none")
-    if norm not in ("none", "layer_norm"):
-        fields.unsupported("norm_rel_ebd", norm, "supported: none, layer_norm")
+    fields.one_of("norm_rel_ebd", ("none", "layer_norm"), "none")
     fields.flag("share_att_key", False)  # what makes the vectors, see distance_vectors.py
     positions = fields.integer("max_position_embeddings", 1, MAX_POSITIONS)
     reach = fields.integer("max_relative_positions", -1, MAX_POSITIONS, default=-1)

@@ -20,9 +20,7 @@ def _blocks(fields: Fields) -> BlockSettings:
 
 
 def _pooled(fields: Fields, name: str) -> PoolingRule:
-    kind = fields.text("pooling", "avg")
-    if kind not in _POOLING:
-        fields.unsupported("pooling", kind, f"supported: {', '.join(_POOLING)}")
+    kind = fields.one_of("pooling", _POOLING, "avg")
     return PoolingRule(pooling_type=_POOLING[kind])
 
 

@@ -42,9 +42,7 @@ _PUBLISHED = keys(
 
 
 def _blocks(fields: Fields) -> BlockSettings:
-    act = fields.text("activation_function", "swiglu")
-    if act != "swiglu":
-        fields.unsupported("activation_function", act, "supported: swiglu")
+    fields.one_of("activation_function", ("swiglu",), "swiglu")
     return BlockSettings(
         is_layer_norm=True,
         sees_both_ways=True,

@@ -33,8 +33,7 @@ def open_cohere_asr(data: Mapping[str, Any], dtype: str, where: str) -> FastConf
     if table is None:
         raise ModelError(f"{where}: encoder_config is missing")
     fields = Fields({**_SAYS, **table}, f"{where}: encoder_config")
-    if fields.text("model_type", "parakeet_encoder") != "parakeet_encoder":
-        fields.unsupported("model_type", fields.raw("model_type"), "supported: parakeet_encoder")
+    fields.one_of("model_type", ("parakeet_encoder",), "parakeet_encoder")
     width = whole.integer("hidden_size", 1, MAX_WIDTH, 1024)
     # what the program reads that listens
     tower = open_fast_conformer(fields, dtype, FRAMES, "encoder_decoder_proj", width, ("transf_decoder.*",))

@@ -92,8 +92,7 @@ def open_glmasr(data: Mapping[str, Any], dtype: str, where: str) -> GlmAsrTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     fields, whole = audio_fields(data, where, ("glmasr_encoder",)), Fields(data, where)
     rope = Fields(fields.table("rope_parameters") or {}, f"{fields.where}: rope_parameters")
-    if rope.text("rope_type", "default") != "default":
-        rope.unsupported("rope_type", rope.raw("rope_type"), "supported: default")
+    rope.one_of("rope_type", ("default",), "default")
     share = rope.number("partial_rotary_factor", 0.0, 1.0, fields.number("partial_rotary_factor", 0.0, 1.0, 0.5))
     encoder = encoder_settings(fields, dtype, DEFAULTS, eps=EPS, has_k_bias=False, turned_share=share)
     check_heads(fields, encoder)

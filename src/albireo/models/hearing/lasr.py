@@ -200,8 +200,7 @@ def open_lasr(data: Mapping[str, Any], dtype: str, where: str) -> LasrTower:
     if table is None:
         raise ModelError(f"{where}: encoder_config is missing")
     fields = Fields(table, f"{where}: encoder_config")
-    if fields.text("model_type", "lasr_encoder") != "lasr_encoder":
-        fields.unsupported("model_type", fields.raw("model_type"), "supported: lasr_encoder")
+    fields.one_of("model_type", ("lasr_encoder",), "lasr_encoder")
     eps = fields.number("layer_norm_eps", 1e-30, 1.0, 1e-6)
     encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=eps, is_bare=True)
     check_heads(fields, encoder)
@@ -212,8 +211,7 @@ def open_lasr(data: Mapping[str, Any], dtype: str, where: str) -> LasrTower:
         if fields.integer(key, 1, MAX_WIDTH, only) != only:
             fields.unsupported(key, fields.raw(key), f"supported: {only}")
     rope = Fields(fields.table("rope_parameters") or {}, f"{where}: rope_parameters")
-    if rope.text("rope_type", "default") != "default":
-        rope.unsupported("rope_type", rope.raw("rope_type"), "supported: default")
+    rope.one_of("rope_type", ("default",), "default")
     tower = LasrTower(
         encoder,
         fields.integer("num_mel_bins", 1, MAX_WIDTH, 128),

@@ -115,8 +115,7 @@ def open_musicflamingo(data: Mapping[str, Any], dtype: str, where: str) -> Music
         data = {**data, "audio_config": {**audio, "model_type": "audioflamingo3_encoder"}}
     tower, whole = open_audioflamingo3(data, dtype, where), Fields(data, where)
     rope = Fields(whole.table("rope_parameters") or {}, f"{where}: rope_parameters")
-    if rope.text("rope_type", "default") != "default":
-        rope.unsupported("rope_type", rope.raw("rope_type"), "supported: default")
+    rope.one_of("rope_type", ("default",), "default")
     theta, share = rope.number("rope_theta", 2.0, 1e6, 1200.0), rope.number("partial_rotary_factor", 0.0, 0.5, 0.2)
     rope.refuse_unread((), {})
     turned = int(share * tower.encoder.hidden_size)

@@ -29,8 +29,7 @@ def encoder_fields(
     if table is None:
         raise ModelError(f"{where}: encoder_config is missing")
     fields = Fields({**(says or {}), **table}, f"{where}: encoder_config")
-    if fields.text("model_type", kind) != kind:
-        fields.unsupported("model_type", fields.raw("model_type"), f"supported: {kind}")
+    fields.one_of("model_type", (kind,), kind)
     return fields
 
 

@@ -143,8 +143,7 @@ def open_voxtral_realtime(data: Mapping[str, Any], dtype: str, where: str) -> Vo
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     fields, whole = audio_fields(data, where, ("voxtral_realtime_encoder",), _KEYS), Fields(data, where)
     rope = Fields(fields.table("rope_parameters") or {}, f"{fields.where}: rope_parameters")
-    if rope.text("rope_type", "default") != "default":
-        rope.unsupported("rope_type", rope.raw("rope_type"), "supported: default")
+    rope.one_of("rope_type", ("default",), "default")
     theta = rope.number("rope_theta", 1.0, 1e12, fields.number("rope_theta", 1.0, 1e12, 10000.0))
     rope.refuse_unread((), {"partial_rotary_factor": (1.0,)})
     encoder = encoder_settings(fields, dtype, _DEFAULTS, is_rms=True)

@@ -294,9 +294,7 @@ def open_wav2vec2(data: Mapping[str, Any], dtype: str, where: str) -> Wav2Vec2To
     """Of wav2vec 2.0, HuBERT and UniSpeech. Raises: ModelError for a bad value; UnsupportedModel for what is not
     computed."""
     fields = Fields(data, where)
-    kind = fields.text("feat_extract_norm", "group")
-    if kind not in ("group", "layer"):
-        fields.unsupported("feat_extract_norm", kind, "supported: group, layer")
+    kind = fields.one_of("feat_extract_norm", ("group", "layer"), "group")
     for key, only in (
         ("add_adapter", False),
         ("conv_pos_batch_norm", False),

@@ -179,10 +179,7 @@ def open_wav2vec2_bert(data: Mapping[str, Any], dtype: str, where: str) -> Wav2V
     for key in ("add_adapter", "use_intermediate_ffn_before_adapter"):
         if fields.flag(key, False):
             fields.unsupported(key, True, "supported: false")
-    if fields.text("position_embeddings_type", "relative_key") != "relative_key":
-        fields.unsupported(
-            "position_embeddings_type", fields.raw("position_embeddings_type"), "supported: relative_key"
-        )
+    fields.one_of("position_embeddings_type", ("relative_key",), "relative_key")
     tower = Wav2Vec2BertTower(
         encoder,
         fields.integer("feature_projection_input_dim", 1, MAX_WIDTH, 160),

@@ -121,12 +121,8 @@ def _phimoe(fields: Fields, count: int, top_k: int, width: int, layers: int) -> 
 def _cohere2(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSettings:
     width = fields.integer("intermediate_size", 1, _MAX_WIDTH)  # of a dense layer another is said
     shared = fields.integer("num_shared_experts", 0, _MAX_WIDTH // width, default=0)
-    method = fields.text("expert_selection_fn", "softmax")
-    if method not in SCORES:
-        fields.unsupported("expert_selection_fn", method, f"supported: {', '.join(SCORES)}")
-    made = fields.text("shared_expert_combination_strategy", "average")
-    if made not in ("average", "sum"):
-        fields.unsupported("shared_expert_combination_strategy", made, "supported: average, sum")
+    method = fields.one_of("expert_selection_fn", SCORES, "softmax")
+    made = fields.one_of("shared_expert_combination_strategy", ("average", "sum"), "average")
     factor = 0.5 if shared and made == "average" else 1.0
     return ExpertSettings(
         count,
@@ -216,9 +212,7 @@ def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
 def _deepseek_v4(fields: Fields, layers: int) -> ExpertSettings:
     count = fields.integer("n_routed_experts", 1, MAX_EXPERTS)
     width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
-    scores = fields.text("scoring_func", "sqrtsoftplus")
-    if scores not in _SCORES_OF_V4:
-        fields.unsupported("scoring_func", scores, f"supported: {', '.join(_SCORES_OF_V4)}")
+    scores = fields.one_of("scoring_func", _SCORES_OF_V4, "sqrtsoftplus")
     limit = fields.number("swiglu_limit", 1e-6, 1e6)
     return ExpertSettings(
         count,

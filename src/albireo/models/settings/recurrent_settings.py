@@ -166,9 +166,7 @@ def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: in
 
 
 def _gate(fields: Fields) -> str:
-    kind = fields.text("output_gate_type", "silu")
-    if kind not in ("silu", "sigmoid"):
-        fields.unsupported("output_gate_type", kind, "supported: silu, sigmoid")
+    kind = fields.one_of("output_gate_type", ("silu", "sigmoid"), "silu")
     return kind
 
 

@@ -134,9 +134,7 @@ def _dense(directory: Path, folder: str) -> HeadStep:
     fields = _inner(directory, folder)
     for key in ("in_features", "out_features", "bias"):
         fields.raw(key)
-    given = fields.text("activation_function", "torch.nn.modules.activation.Tanh")
-    if given not in _ACTIVATIONS:
-        fields.unsupported("activation_function", given, f"supported: {', '.join(_ACTIVATIONS)}")
+    given = fields.one_of("activation_function", _ACTIVATIONS, "torch.nn.modules.activation.Tanh")
     of_a_text = ("sentence_embedding",)
     fields.refuse_unread((), {"module_input_name": of_a_text, "module_output_name": of_a_text})
     return HeadStep(folder, _ACTIVATIONS[given], is_folder=True)

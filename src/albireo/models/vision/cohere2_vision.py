@@ -93,8 +93,7 @@ def _opened(
     fields.refuse_unread(IGNORABLE | keys("vision_use_head"), {})
     # once there were others of both
     for key, only in (("alignment_activation_fn", "swiglu"), ("enable_adapter_layer_norm", norm_eps is not None)):
-        if whole.raw(key) not in (None, only):
-            whole.unsupported(key, whole.raw(key), f"supported: {only}")
+        whole.only(key, only)
     merge = whole.integer("downsample_factor", 1, 64, 2)
     side = size // encoder.patch_size
     if side % merge or side == 0:

@@ -140,8 +140,7 @@ def open_qianfan_ocr(data: Mapping[str, Any], dtype: str, where: str) -> InternV
     names = {key: first for first, key in FIRST_NAMES.items() if first in table}
     whole = Fields(data, where)
     for key, only in _OF_QIANFAN.items():
-        if whole.raw(key) not in (None, only):
-            whole.unsupported(key, whole.raw(key), f"supported: {only}")
+        whole.only(key, only)
     return _opened(data, dtype, where, ("qianfan_ocr_vision", "intern_vit_6b"), True, names)
 
 
@@ -154,9 +153,7 @@ def _opened(
     names: Mapping[str, str] | None = None,
 ) -> InternVLTower:
     fields, whole = vision_fields(_with_squares(data, where), where, model_types, names), Fields(data, where)
-    kind = fields.text("norm_type", "layer_norm")
-    if kind not in ("layer_norm", "rms_norm"):
-        fields.unsupported("norm_type", kind, "supported: layer_norm, rms_norm")
+    kind = fields.one_of("norm_type", ("layer_norm", "rms_norm"), "layer_norm")
     encoder = encoder_settings(fields, dtype, _DEFAULTS, is_rms=kind == "rms_norm")
     encoder = replace(encoder, has_qkv_bias=fields.flag("attention_bias", has_bias))
     size, has_norm = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 448), not fields.flag("use_mean_pooling", True)

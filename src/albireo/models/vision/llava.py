@@ -127,9 +127,7 @@ def open_llava(data: Mapping[str, Any], dtype: str, where: str) -> LlavaTower | 
     if is_pixtral(data):
         return open_pixtral(data, dtype, where)
     whole = Fields(data, where)
-    strategy = whole.text("vision_feature_select_strategy", "default")
-    if strategy not in ("default", "full"):
-        whole.unsupported("vision_feature_select_strategy", strategy, "supported: default, full")
+    strategy = whole.one_of("vision_feature_select_strategy", ("default", "full"), "default")
     encoder, side = _clip(data, dtype, where)
     return LlavaTower(
         encoder,

@@ -220,8 +220,7 @@ def _opened(data: Mapping[str, Any], dtype: str, where: str, default: str) -> Mi
         ("merger_times", 1),
         ("drop_vision_last_layer", False),
     ):
-        if whole.raw(key) not in (None, only):
-            whole.unsupported(key, whole.raw(key), f"supported: {only}")
+        whole.only(key, only)
     mode, side = whole.text("downsample_mode", default), size // encoder.patch_size
     if mode == "4x":
         return FineTower(encoder, side, text_width(data, where))

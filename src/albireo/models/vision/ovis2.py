@@ -228,9 +228,7 @@ def open_ovis2(data: Mapping[str, Any], dtype: str, where: str) -> Ovis2Tower:
     )
     if size % (encoder.patch_size * stride):
         fields.fail("image_size", size, f"must be blocks of {encoder.patch_size * stride} pixels")
-    how = fields.text("tokenize_function", "softmax")
-    if how not in ("softmax", "st_argmax"):
-        fields.unsupported("tokenize_function", how, "supported: softmax, st_argmax")
+    how = fields.one_of("tokenize_function", ("softmax", "st_argmax"), "softmax")
     words = fields.integer("vocab_size", NUM_MARKS + 1, _MAX_WORDS, 16384)
     whole = Fields(data, where)
     ids = whole.raw("visual_indicator_token_ids")

@@ -161,8 +161,7 @@ def open_nemotron_h_omni(data: Mapping[str, Any], dtype: str, where: str) -> Rad
     if not (1 / share).is_integer():
         whole.unsupported("downsample_ratio", share, "supported: 1 divided by a whole number")
     for key, only in (("ps_version", "v2"), ("use_pixel_shuffle", True)):
-        if whole.raw(key) not in (None, only):
-            whole.unsupported(key, whole.raw(key), f"supported: {only}")
+        whole.only(key, only)
     inner = whole.integer("projector_hidden_size", 1, 16 * MAX_WIDTH, 4096)
     of_text = Fields(text_keys(data, where), f"{where}: text_config")
     guesses = of_text.integer("num_nextn_predict_layers", 0, 1024, 0)

@@ -112,9 +112,7 @@ def encoder_settings(
 
 def activation(fields: Fields, key: str, default: str | None) -> str:
     """What an activation is, for encoder.activated(). Raises: UnsupportedModel for another."""
-    name = fields.text(key, default)
-    if name not in ACTIVATIONS:
-        fields.unsupported(key, name, f"supported: {', '.join(ACTIVATIONS)}")
+    name = fields.one_of(key, ACTIVATIONS, default)
     return ACTIVATIONS[name]
 
 

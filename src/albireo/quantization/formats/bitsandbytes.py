@@ -64,9 +64,7 @@ class BitsAndBytes:
 
 def parse(fields: Fields) -> BitsAndBytes:
     """Raises: ModelError, UnsupportedModel."""
-    kind = fields.text("bnb_4bit_quant_type", "fp4")
-    if kind not in ("nf4", "fp4"):
-        fields.unsupported("bnb_4bit_quant_type", kind, "supported: nf4, fp4")
+    fields.one_of("bnb_4bit_quant_type", ("nf4", "fp4"), "fp4")
     is_int8, left_out = fields.flag("load_in_8bit", False), parse_left_out(fields, "llm_int8_skip_modules")
     fields.refuse_unread(_IGNORABLE, {})
     return BitsAndBytes(is_int8, left_out)

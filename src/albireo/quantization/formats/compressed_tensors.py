@@ -285,9 +285,7 @@ def parse(fields: Fields) -> CompressedTensors:
 
 
 def _check_format(fields: Fields, key: str) -> None:
-    fmt = fields.text(key, "dense")
-    if fmt not in _FORMATS:
-        fields.unsupported(key, fmt, f"supported: {', '.join(_FORMATS)}")
+    fields.one_of(key, _FORMATS, "dense")
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,9 +116,7 @@ def parse(fields: Fields) -> Gptq:
     fmt = fields.text(fields.one_name("checkpoint_format", "format"), "gptq")
     if fmt not in ("gptq", "gptq_v2"):
         fields.unsupported("checkpoint_format", fmt, "supported: gptq, gptq_v2 (GPTQModel converts the others)")
-    pack = fields.text("pack_dtype", "int32")
-    if pack != "int32":
-        fields.unsupported("pack_dtype", pack, "supported: int32")
+    fields.one_of("pack_dtype", ("int32",), "int32")
     group = fields.integer("group_size", -1, 2**20, default=-1)
     if group == 0:
         fields.fail("group_size", group, "must be -1 for the whole row, or a positive number of inputs")

@@ -113,13 +113,11 @@ class Gemma3nEar(GivesRowsOnce):
     width: int
     held: dict[str, F32] = field(default_factory=dict)
 
+    host_tensors = (*_NORMS, _TABLE, _GAIN)
+
     @property
     def dtype(self) -> str:
         return self.layers.encoder.dtype
-
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return *_NORMS, _TABLE, _GAIN
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         width = self.layers.encoder.hidden_size

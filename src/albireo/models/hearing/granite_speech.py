@@ -198,13 +198,11 @@ class GraniteSpeechTower(GivesRowsOnce):
     width: int
     held: dict[str, F32] = field(default_factory=dict)
 
+    host_tensors = (_QUERY, _GAIN, _SHIFT)
+
     @property
     def dtype(self) -> str:
         return self.former.dtype
-
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return _QUERY, _GAIN, _SHIFT
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         for name, count in ((_QUERY, self.queries), (_GAIN, 1), (_SHIFT, 1)):

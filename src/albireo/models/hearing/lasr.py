@@ -95,6 +95,8 @@ class LasrTower(RowAPatch, HoldsNothing):
     of_conv: tuple[float, float]
     theta: float
 
+    unread_tensors = (f"{_PREFIX}.layers.*.conv.norm.*", f"{_PREFIX}.layers.*.conv.depthwise_conv.*")
+
     @property
     def num_positions(self) -> int:
         """Of the longest sound."""
@@ -103,10 +105,6 @@ class LasrTower(RowAPatch, HoldsNothing):
     @property
     def largest(self) -> tuple[int, int]:
         return FRAMES, self.num_bands
-
-    @property
-    def unread_tensors(self) -> tuple[str, ...]:
-        return f"{_PREFIX}.layers.*.conv.norm.*", f"{_PREFIX}.layers.*.conv.depthwise_conv.*"
 
     @property
     def stem(self) -> Stem:

@@ -99,14 +99,15 @@ class MoonshineTower(RowAPatch, GivesRowsOnce):
     gain: F32 | None = None
     shift: F32 | None = None
 
+    host_tensors = (_GAIN, _SHIFT)
+    #: What the program reads that listens.
+    unread_tensors = ("model.decoder.*",)
+    largest = (RATE * SECONDS, 1)
+
     @property
     def num_positions(self) -> int:
         """Of the longest sound."""
         return num_rows(RATE * SECONDS)
-
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return _GAIN, _SHIFT
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         for name in self.host_tensors:
@@ -115,17 +116,8 @@ class MoonshineTower(RowAPatch, GivesRowsOnce):
         self.gain, self.shift = tensors[_GAIN], tensors[_SHIFT]
 
     @property
-    def unread_tensors(self) -> tuple[str, ...]:
-        """What the program reads that listens."""
-        return ("model.decoder.*",)
-
-    @property
     def stem(self) -> Stem:
         return _Stem(self.encoder, self.gain, self.shift)
-
-    @property
-    def largest(self) -> tuple[int, int]:
-        return RATE * SECONDS, 1
 
     def patches(self, height: int, width: int) -> int:
         if width != 1 or not num_rows(height) >= 1 or height > RATE * SECONDS:

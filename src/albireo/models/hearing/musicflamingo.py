@@ -55,9 +55,7 @@ class MusicFlamingoTower(AudioFlamingo3Tower):
     step: float
     held: dict[str, F32] = field(default_factory=dict)
 
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return _WEIGHT, _BIAS
+    host_tensors = (_WEIGHT, _BIAS)
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         for name in self.host_tensors:

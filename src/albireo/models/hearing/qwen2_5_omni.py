@@ -70,10 +70,8 @@ class Qwen25OmniTower(HoldsNothing):
     chunk: int
     width: int
 
-    @property
-    def unread_tensors(self) -> tuple[str, ...]:
-        """Rows for the beginning and the end of a sound, which templates write as tokens."""
-        return (f"{_PREFIX}.audio_bos_eos_token.weight",)
+    #: Rows for the beginning and the end of a sound, which templates write as tokens.
+    unread_tensors = (f"{_PREFIX}.audio_bos_eos_token.weight",)
 
     @property
     def stem(self) -> Stem:

@@ -41,9 +41,7 @@ class Said:
     dtype: str
     held: dict[str, F32] = field(default_factory=dict)
 
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return (_TABLE,)
+    host_tensors = (_TABLE,)
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         """Keep host_tensors. Raises: WeightMismatch for one of another shape than config.json implies."""

@@ -69,9 +69,7 @@ class VoxtralRealtimeTower(MergesInTime, HoldsNothing):
     width: int
     act: str
 
-    @property
-    def adds_rows(self) -> bool:
-        return True
+    adds_rows = True
 
     @property
     def stem(self) -> Stem:

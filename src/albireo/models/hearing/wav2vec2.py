@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,6 +171,13 @@ class Wav2Vec2Tower(RowAPatch, GivesRowsOnce):
     held: dict[str, NDArray[Any]] = field(default_factory=dict)
     arounds: list[Around] = field(default_factory=list)
 
+    unread_tensors: ClassVar[tuple[str, ...]] = (
+        "masked_spec_embed",
+        "encoder.pos_conv_embed.*",
+        f"{_CONV}.0.layer_norm.*",
+    )
+    largest = (SAMPLES, 1)
+
     @property
     def num_positions(self) -> int:
         """Of the longest sound."""
@@ -222,16 +229,8 @@ class Wav2Vec2Tower(RowAPatch, GivesRowsOnce):
         return gain.astype(np.float32), shift.astype(np.float32)
 
     @property
-    def unread_tensors(self) -> tuple[str, ...]:
-        return ("masked_spec_embed", "encoder.pos_conv_embed.*", f"{_CONV}.0.layer_norm.*")
-
-    @property
     def stem(self) -> Stem:
         return _Stem(self)
-
-    @property
-    def largest(self) -> tuple[int, int]:
-        return SAMPLES, 1
 
     def patches(self, height: int, width: int) -> int:
         if width != 1 or num_frames(height) < 1 or height > SAMPLES:

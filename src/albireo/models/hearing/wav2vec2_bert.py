@@ -59,10 +59,8 @@ class Wav2Vec2BertTower(RowAPatch, HoldsNothing):
     before: int
     behind: int
 
-    @property
-    def num_positions(self) -> int:
-        """Of the longest sound."""
-        return ROWS
+    #: Of the longest sound.
+    num_positions = ROWS
 
     @property
     def largest(self) -> tuple[int, int]:

@@ -39,6 +39,8 @@ class WavLMTower(Wav2Vec2Tower):
     buckets: int = 320
     farthest: int = 800
 
+    unread_tensors = (*Wav2Vec2Tower.unread_tensors, _TABLE, f"{_LAYERS}.*.attention.gru_rel_pos*")
+
     @property
     def told(self) -> int:
         """Rows, of which farther ones are as the last, either way."""
@@ -50,11 +52,6 @@ class WavLMTower(Wav2Vec2Tower):
         far = np.log(np.maximum(distances, 1).astype(np.float32) / np.float32(near))
         far = far / np.float32(np.log(self.farthest / near)) * np.float32(way - near)
         return np.where(distances < near, distances, np.minimum((near + far).astype(np.int64), way - 1))
-
-    @property
-    def unread_tensors(self) -> tuple[str, ...]:
-        before = super(WavLMTower, self).unread_tensors
-        return *before, _TABLE, f"{_LAYERS}.*.attention.gru_rel_pos*"
 
     # -- what is computed ---------------------------------------------------------------------------------------------
 

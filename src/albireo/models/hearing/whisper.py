@@ -34,13 +34,11 @@ class WhisperTower(HoldsNothing):
     num_bands: int
     num_positions: int
 
+    #: What the program reads that listens.
+    unread_tensors = ("model.decoder.*",)
+
     def most_rows(self, patches: int) -> int:
         return patches // STRIDE
-
-    @property
-    def unread_tensors(self) -> tuple[str, ...]:
-        """What the program reads that listens."""
-        return ("model.decoder.*",)
 
     @property
     def largest(self) -> tuple[int, int]:

@@ -43,9 +43,7 @@ class Gemma4UnifiedTower(GivesRowsOnce):
     tables: F32 | None = field(default=None, kw_only=True)
     merge: int = field(default=1, init=False)
 
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return (_TABLES,)
+    host_tensors = (_TABLES,)
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         width = self.encoder.hidden_size

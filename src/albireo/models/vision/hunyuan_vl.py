@@ -72,14 +72,9 @@ class HunyuanVlTower(InBlocks, GivesRowsOnce):
     table: F32 | None = field(default=None, kw_only=True)
     marks: F32 | None = field(default=None, kw_only=True)
 
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return _TABLE, _LINE, _BEGIN, _END, _LAST, _BIAS, _NORM
-
-    @property
-    def unread_tensors(self) -> tuple[str, ...]:
-        """What would stand between pictures, and does not."""
-        return (f"{_MERGER}.image_sep",)
+    host_tensors = (_TABLE, _LINE, _BEGIN, _END, _LAST, _BIAS, _NORM)
+    #: What would stand between pictures, and does not.
+    unread_tensors = (f"{_MERGER}.image_sep",)
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         wide = 4 * self.encoder.hidden_size

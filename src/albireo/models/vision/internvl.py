@@ -82,9 +82,7 @@ class InternVLTower(ClassTower):
     has_qk_norm: bool
     act: str
 
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return _CLASS, _TABLE, f"{_PATCHES}.bias"
+    host_tensors = (_CLASS, _TABLE, f"{_PATCHES}.bias")
 
     @property
     def unread_tensors(self) -> tuple[str, ...]:

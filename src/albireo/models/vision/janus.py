@@ -49,13 +49,11 @@ class JanusTower(SquareTower):
     linears: tuple[str, ...]
     act: str
 
+    #: Of a head that pools patches.
+    unread_tensors = ("vision_model.head.*",)
+
     def graph(self) -> Graph:
         return siglip(self.encoder, "vision_model", self.side**2, names=self.names)
-
-    @property
-    def unread_tensors(self) -> tuple[str, ...]:
-        """Of a head that pools patches."""
-        return ("vision_model.head.*",)
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
         return hidden

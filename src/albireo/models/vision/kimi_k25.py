@@ -87,13 +87,8 @@ class KimiK25Tower(GivesRowsOnce):
     most: int
     table: F32 | None = field(default=None, kw_only=True)
 
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return (_TABLE,)
-
-    @property
-    def unread_tensors(self) -> tuple[str, ...]:
-        return _BIAS, f"{_FIRST}.bias"
+    host_tensors = (_TABLE,)
+    unread_tensors = (_BIAS, f"{_FIRST}.bias")
 
     @property
     def made_tensors(self) -> Mapping[str, Made]:

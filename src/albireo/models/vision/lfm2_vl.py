@@ -47,9 +47,7 @@ class Lfm2VLTower(InBlocks, GivesRowsOnce):
     has_norm: bool
     table: F32 | None = None
 
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return (_TABLE,)
+    host_tensors = (_TABLE,)
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)

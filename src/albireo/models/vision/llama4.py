@@ -74,9 +74,7 @@ class Llama4Tower(ClassTower):
     inner: int
     theta: float
 
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return _CLASS, _TABLE
+    host_tensors = (_CLASS, _TABLE)
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         table = checked_table(tensors, _TABLE, self.side**2 + 1, self.encoder.hidden_size)

@@ -65,9 +65,7 @@ class LlavaTower(ClassTower):
     eps: float | None = None
     merge: int = 1
 
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return _CLASS, _TABLE
+    host_tensors = (_CLASS, _TABLE)
 
     @property
     def unread_tensors(self) -> tuple[str, ...]:

@@ -117,13 +117,11 @@ class MiniCpmV46Tower(GivesRowsOnce):
     width: int
     merge: int = field(default=_MERGE, init=False)
 
+    host_tensors = (_TABLE,)
+
     @property
     def stem(self) -> Stem:
         return self.before
-
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return (_TABLE,)
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         self.before.table = checked_table(tensors, _TABLE, self.before.side**2, self.encoder.hidden_size)
@@ -164,13 +162,8 @@ class FineTower(InBlocks, GivesRowsOnce):
     table: F32 | None = field(default=None, kw_only=True)
     merge: int = field(default=_MERGE, init=False)
 
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return (_TABLE,)
-
-    @property
-    def unread_tensors(self) -> tuple[str, ...]:
-        return (f"{_WITHIN}.*",)
+    host_tensors = (_TABLE,)
+    unread_tensors = (f"{_WITHIN}.*",)
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)

@@ -144,6 +144,8 @@ class Ovis2Tower(GivesRowsOnce):
     gain: F32 | None = field(default=None, kw_only=True)
     offset: F32 | None = field(default=None, kw_only=True)
 
+    host_tensors = (f"{_HEAD_NORM}.weight", f"{_HEAD_NORM}.bias", _TABLE)
+
     @property
     def dtype(self) -> str:
         return self.aim.encoder.dtype
@@ -151,10 +153,6 @@ class Ovis2Tower(GivesRowsOnce):
     @property
     def stem(self) -> Stem:
         return self.aim
-
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return f"{_HEAD_NORM}.weight", f"{_HEAD_NORM}.bias", _TABLE
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         words = self.num_words - NUM_MARKS

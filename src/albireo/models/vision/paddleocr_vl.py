@@ -58,14 +58,9 @@ class PaddleOcrVlTower(InBlocks, GivesRowsOnce):
     width: int
     table: F32 | None = field(default=None, kw_only=True)
 
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return (_TABLE,)
-
-    @property
-    def unread_tensors(self) -> tuple[str, ...]:
-        """Of positions of patches in a row, and of a head that pools them."""
-        return f"{_VISION}.embeddings.packing_position_embedding.*", f"{_VISION}.head.*"
+    host_tensors = (_TABLE,)
+    #: Of positions of patches in a row, and of a head that pools them.
+    unread_tensors = (f"{_VISION}.embeddings.packing_position_embedding.*", f"{_VISION}.head.*")
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)

@@ -62,6 +62,8 @@ class Phi4MultimodalTower(GivesRowsOnce):
     width: int
     held: dict[str, F32] = field(default_factory=dict)
 
+    host_tensors = (_TABLE, _BETWEEN, _BEHIND)
+
     @property
     def dtype(self) -> str:
         return self.encoder.dtype
@@ -70,10 +72,6 @@ class Phi4MultimodalTower(GivesRowsOnce):
     def block(self) -> int:
         """Pixels on its side."""
         return SIDE * self.encoder.patch_size
-
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return _TABLE, _BETWEEN, _BEHIND
 
     @property
     def unread_tensors(self) -> tuple[str, ...]:

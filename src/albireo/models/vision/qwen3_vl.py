@@ -88,13 +88,11 @@ class Qwen3VLTower(InBlocks):
     names: _MergerNames = _MERGER
     table: F32 | None = None
 
+    host_tensors = (_TABLE,)
+
     @property
     def deep_layers(self) -> tuple[int, ...]:
         return tuple(range(len(self.deep)))
-
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return (_TABLE,)
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)

@@ -83,20 +83,15 @@ class RadioTower(GivesRowsOnce):
     table: F32 | None = field(default=None, kw_only=True)
     first: F32 | None = field(default=None, kw_only=True)
 
-    @property
-    def host_tensors(self) -> tuple[str, ...]:
-        return _TABLE, _FIRST
-
-    @property
-    def unread_tensors(self) -> tuple[str, ...]:
-        """Of videos and of summaries; of colours, whose numbers the processor's file has, too; and ones that
-        transformers saves of layers, which the encoder has not."""
-        return (
-            f"{_EMBEDDINGS}.video_embedder.*",
-            f"{_RADIO}.summary_idxs",
-            f"{_RADIO}.input_conditioner.*",
-            f"{_RADIO}.model.blocks.*.layer_scale?.lambda1",
-        )
+    host_tensors = (_TABLE, _FIRST)
+    #: Of videos and of summaries; of colours, whose numbers the processor's file has, too; and ones that transformers
+    #: saves of layers, which the encoder has not.
+    unread_tensors = (
+        f"{_EMBEDDINGS}.video_embedder.*",
+        f"{_RADIO}.summary_idxs",
+        f"{_RADIO}.input_conditioner.*",
+        f"{_RADIO}.model.blocks.*.layer_scale?.lambda1",
+    )
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         width = self.encoder.hidden_size

@@ -88,6 +88,14 @@ class Names(NamedTuple):
     down_gain: str | None = None
 
 
+def embedded(b: GraphBuilder, c: EncoderSettings, name: str, has_bias: bool = True, width: int | None = None) -> Value:
+    """What a linear makes of given patches, and given positions, [T, E] float32. Args: width: of patches; None: c's."""
+    with b.part("embed"):
+        x = linear(b, c, b.given(width or c.patch_width, 0), name, c.hidden_size, "patches", has_bias)
+        with b.part("positions"):
+            return b.add(x, b.given(c.hidden_size, 1))
+
+
 def layer(
     b: GraphBuilder, c: EncoderSettings, x: Value, number: int, prefix: str, names: Names, kv_layer: int = 0
 ) -> Value:

@@ -22,7 +22,7 @@ from albireo.json_file import keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
 from albireo.models.config import MAX_HEAD_DIM
-from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, activated, embedded, linear, norm
 from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows
 from albireo.models.vision.positions import axial_theta, checked_table, places, rotations
 from albireo.models.vision.settings import IGNORABLE, MAX_HEADS, encoder_settings, text_width, vision_fields
@@ -121,10 +121,7 @@ class Gemma4Tower(GivesRowsOnce):
 
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
-        with b.part("embed"):
-            x = linear(b, c, b.given(c.patch_width, 0), f"{_EMBEDDER}.input_proj", c.hidden_size, "patches", False)
-            with b.part("positions"):
-                x = b.add(x, b.given(c.hidden_size, 1))
+        x = embedded(b, c, f"{_EMBEDDER}.input_proj", False)
         for number in range(c.num_layers):
             x = self._layer(b, x, number)
         return pooled_states(b, x)

@@ -18,7 +18,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import keys
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.vision.encoder import EncoderSettings, Names, activated, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, Names, activated, embedded, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid, blocks, grid_of, patch_rows
 from albireo.models.vision.positions import center_weights, checked_table, resampled
 from albireo.models.vision.settings import (
@@ -107,11 +107,7 @@ class HunyuanVlTower(InBlocks, GivesRowsOnce):
 
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
-        with b.part("embed"):
-            patches = b.given(c.patch_width, 0)
-            x = linear(b, c, patches, f"{_EMBEDDINGS}.patch_embedding", c.hidden_size, "patches")
-            with b.part("positions"):
-                x = b.add(x, b.given(c.hidden_size, 1))
+        x = embedded(b, c, f"{_EMBEDDINGS}.patch_embedding")
         for number in range(c.num_layers):
             x = layer(b, c, x, number, "vit.layers", _NAMES)
         with b.part("head"):

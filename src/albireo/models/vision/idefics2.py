@@ -18,7 +18,7 @@ from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.text_part import text_keys
-from albireo.models.vision.encoder import EncoderSettings, layer, linear, norm, rounded_norm
+from albireo.models.vision.encoder import EncoderSettings, embedded, layer, norm, rounded_norm
 from albireo.models.vision.patches import F32, Grid, patch_rows
 from albireo.models.vision.perceiver import Perceiver, PerceiverStem, gated, halves
 from albireo.models.vision.positions import checked_table, stretched
@@ -103,10 +103,7 @@ class Idefics2Tower(GivesRowsOnce):
 
     def _context(self, b: GraphBuilder) -> Value:
         c = self.encoder
-        with b.part("embed"):
-            x = linear(b, c, b.given(c.patch_width, 0), _EMBEDDING, c.hidden_size, "patches")
-            with b.part("positions"):
-                x = b.add(x, b.given(c.hidden_size, 1))
+        x = embedded(b, c, _EMBEDDING)
         for number in range(c.num_layers):
             x = layer(b, c, x, number, f"{_TOWER}.encoder.layers", NAMES)
         with b.part("head"):

@@ -18,7 +18,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.settings.internvl_chat import FIRST_NAMES
-from albireo.models.vision.encoder import Names, layer, linear, mlp, norm
+from albireo.models.vision.encoder import Names, embedded, layer, mlp, norm
 from albireo.models.vision.patches import F32, Grid, side_by_side
 from albireo.models.vision.positions import checked_table
 from albireo.models.vision.settings import (
@@ -106,10 +106,7 @@ class InternVLTower(ClassTower):
 
     def graph(self) -> Graph:
         b, c, names = GraphBuilder(), self.encoder, _NORMED if self.has_qk_norm else _NAMES
-        with b.part("embed"):
-            x = linear(b, c, b.given(c.patch_width, 0), _PATCHES, c.hidden_size, "patches", False)
-            with b.part("positions"):
-                x = b.add(x, b.given(c.hidden_size, 1))
+        x = embedded(b, c, _PATCHES, False)
         for number in range(self.num_layers):
             x = layer(b, c, x, number, "vision_tower.encoder.layer", names)
         if self.has_norm:

@@ -23,7 +23,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, Names, embedded, layer, linear, norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows, side_by_side
 from albireo.models.vision.positions import axial_theta, checked_table, cubic_weights, places, resampled, taking_turns
@@ -138,11 +138,7 @@ class KimiK25Tower(GivesRowsOnce):
 
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
-        with b.part("embed"):
-            name = f"{_VISION}.patch_embed.proj"
-            x = linear(b, c, b.given(c.patch_width, 0), name, c.hidden_size, "patches")
-            with b.part("positions"):
-                x = b.add(x, b.given(c.hidden_size, 1))
+        x = embedded(b, c, f"{_VISION}.patch_embed.proj")
         for number in range(c.num_layers):
             x = layer(b, c, x, number, f"{_VISION}.encoder.blocks", _NAMES)
         with b.part("head"):

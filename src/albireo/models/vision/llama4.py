@@ -18,7 +18,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import Names, layer, linear, norm
+from albireo.models.vision.encoder import Names, embedded, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid, side_by_side
 from albireo.models.vision.positions import axial_theta, checked_table, places, rotations
 from albireo.models.vision.settings import (
@@ -93,11 +93,8 @@ class Llama4Tower(ClassTower):
 
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
+        x = embedded(b, c, f"{_VISION}.patch_embedding.linear", False)
         with b.part("embed"):
-            patches = b.given(c.patch_width, 0)
-            x = linear(b, c, patches, f"{_VISION}.patch_embedding.linear", c.hidden_size, "patches", False)
-            with b.part("positions"):
-                x = b.add(x, b.given(c.hidden_size, 1))
             x = norm(b, c, x, f"{_VISION}.layernorm_pre")
         for number in range(c.num_layers):
             x = layer(b, c, x, number, f"{_VISION}.model.layers", _NAMES)

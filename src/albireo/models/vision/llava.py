@@ -17,7 +17,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.vision.encoder import EncoderSettings, layer, linear, mlp, norm
+from albireo.models.vision.encoder import EncoderSettings, embedded, layer, mlp, norm
 from albireo.models.vision.mistral3 import Mistral3Tower, open_pixtral
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.positions import checked_table
@@ -82,11 +82,8 @@ class LlavaTower(ClassTower):
 
     def graph(self) -> Graph:
         b, c, prefix = GraphBuilder(), self.encoder, "vision_tower"
+        x = embedded(b, c, f"{prefix}.embeddings.patch_embedding", False)
         with b.part("embed"):
-            patches = b.given(c.patch_width, 0)
-            x = linear(b, c, patches, f"{prefix}.embeddings.patch_embedding", c.hidden_size, "patches", False)
-            with b.part("positions"):
-                x = b.add(x, b.given(c.hidden_size, 1))
             x = norm(b, c, x, f"{prefix}.pre_layrnorm")
         states = {}
         for number in range(max(self.layers)):

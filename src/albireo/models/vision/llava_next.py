@@ -19,7 +19,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.vision.encoder import EncoderSettings, layer, linear, mlp, norm
+from albireo.models.vision.encoder import EncoderSettings, embedded, layer, mlp, norm
 from albireo.models.vision.llava import CLIP, CLIP_KEYS, side_by_side
 from albireo.models.vision.mosaic import Mosaic
 from albireo.models.vision.patches import F32, Grid, Sequences, patch_rows
@@ -127,12 +127,9 @@ class LlavaNextTower(GivesRowsOnce):
     def states(self, b: GraphBuilder) -> dict[int, Value]:
         """Behind each layer, by how many there are."""
         c = self.encoder
-        with b.part("embed"):
-            patches, name = b.given(c.patch_width, 0), f"{_TOWER}.embeddings.patch_embedding"
-            x = linear(b, c, patches, name, c.hidden_size, "patches", not self.has_class)
-            with b.part("positions"):
-                x = b.add(x, b.given(c.hidden_size, 1))
-            if self.has_class:
+        x = embedded(b, c, f"{_TOWER}.embeddings.patch_embedding", not self.has_class)
+        if self.has_class:
+            with b.part("embed"):
                 x = norm(b, c, x, f"{_TOWER}.pre_layrnorm")
         states = {}
         for number in range(max(self.layers)):

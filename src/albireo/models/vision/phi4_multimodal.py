@@ -22,7 +22,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
 from albireo.json_file import keys
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.vision.encoder import EncoderSettings, activated, linear, rounded_norm
+from albireo.models.vision.encoder import EncoderSettings, activated, embedded, linear, rounded_norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid, Sequences, blocks, patch_rows
 from albireo.models.vision.positions import checked_table, cubic_weights, resampled, stretched
@@ -185,14 +185,10 @@ class Phi4MultimodalTower(GivesRowsOnce):
 
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
-        with b.part("embed"):
-            name = f"{_TOWER}.embeddings.patch_embedding"
-            x = linear(b, c, b.given(c.patch_width, 0), name, c.hidden_size, "patches")
-            with b.part("positions"):
-                x = b.add(x, b.given(c.hidden_size, 1))
-            with b.part("unseen"):
-                weight = b.weight(f"{_TOWER}.made_unseen", (c.num_heads * self.head_dim, _STEP), c.dtype)
-                unseen = b.linear(b.cast(b.given(_STEP, 2), c.dtype), weight)
+        x = embedded(b, c, f"{_TOWER}.embeddings.patch_embedding")
+        with b.part("embed"), b.part("unseen"):
+            weight = b.weight(f"{_TOWER}.made_unseen", (c.num_heads * self.head_dim, _STEP), c.dtype)
+            unseen = b.linear(b.cast(b.given(_STEP, 2), c.dtype), weight)
         for number in range(self.num_layers):
             x = self._layer(b, x, unseen, number)
         return pooled_states(b, x)

@@ -19,7 +19,7 @@ from albireo.graph.op_numbers import MAX_GIVEN
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
+from albireo.models.vision.encoder import EncoderSettings, Names, embedded, layer, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, patches_in_time
 from albireo.models.vision.positions import (
     axial_theta,
@@ -112,12 +112,7 @@ class Qwen3VLTower(InBlocks):
 
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
-        with b.part("embed"):
-            x = linear(
-                b, c, b.given(c.patch_width * self.frames, 0), "visual.patch_embed.proj", c.hidden_size, "patches"
-            )
-            with b.part("positions"):
-                x = b.add(x, b.given(c.hidden_size, 1))
+        x = embedded(b, c, "visual.patch_embed.proj", width=c.patch_width * self.frames)
         states = {}
         for number in range(c.num_layers):
             x = states[number] = layer(b, c, x, number, "visual.blocks", _NAMES)

@@ -20,7 +20,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.settings.text_part import text_keys
-from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
+from albireo.models.vision.encoder import EncoderSettings, Names, embedded, layer, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows, side_by_side
 from albireo.models.vision.positions import center_weights, checked_table, resampled
 from albireo.models.vision.settings import (
@@ -118,10 +118,7 @@ class RadioTower(GivesRowsOnce):
 
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
-        with b.part("embed"):
-            x = linear(b, c, b.given(c.patch_width, 0), f"{_EMBEDDINGS}.embedder", c.hidden_size, "patches", False)
-            with b.part("positions"):
-                x = b.add(x, b.given(c.hidden_size, 1))
+        x = embedded(b, c, f"{_EMBEDDINGS}.embedder", False)
         for number in range(c.num_layers):
             x = layer(b, c, x, number, f"{_RADIO}.model.blocks", _NAMES)
         if self.has_norm:

@@ -30,16 +30,7 @@ from albireo.models.vision.tower_inputs import HoldsNothing, RowAPatch, TowerInp
 #: Rows of the longest sound.
 MOST_ROWS = 2000
 PREFIX, PROJECTOR = "audio_tower", "multi_modal_projector"
-NAMES = Names(
-    "input_layernorm",
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "post_attention_layernorm",
-    "mlp.fc1",
-    "mlp.fc2",
-)
+NAMES = Names()
 _DEFAULTS = {
     "hidden_size": 512,
     "intermediate_size": 2048,

@@ -31,16 +31,7 @@ from albireo.models.vision.tower_inputs import TowerInputs
 BEHIND = 3
 _MERGE = 4
 _THETAS = (1.0, 1e12)
-_NAMES = Names(
-    "input_layernorm",
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "post_attention_layernorm",
-    "mlp.fc1",
-    "mlp.fc2",
-)
+_NAMES = Names()
 
 
 @dataclass(frozen=True, slots=True)

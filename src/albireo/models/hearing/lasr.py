@@ -40,7 +40,7 @@ _DEFAULTS = {
     "patch_size": 1,
 }
 #: Of attention alone.
-_NAMES = Names("", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "", "", "")
+_NAMES = Names("", ffn_norm="", up="", down="")
 _OF_TRAINING = keys("dropout_positions max_position_embeddings batch_norm_momentum")
 
 

@@ -41,16 +41,7 @@ _DEFAULTS = {
     "hidden_act": "gelu",
     "patch_size": 1,
 }
-_NAMES = Names(
-    "input_layernorm",
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "post_attention_layernorm",
-    "mlp.fc1",
-    "mlp.fc2",
-)
+_NAMES = Names()
 
 
 @dataclass(frozen=True, slots=True)

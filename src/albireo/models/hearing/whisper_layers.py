@@ -21,16 +21,7 @@ STRIDE = 2
 EPS = 1e-5
 #: Far more than any encoder gives of a sound.
 MAX_POSITIONS = 2**16
-NAMES = Names(
-    "self_attn_layer_norm",
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.out_proj",
-    "final_layer_norm",
-    "fc1",
-    "fc2",
-)
+NAMES = Names("self_attn_layer_norm", out="self_attn.out_proj", ffn_norm="final_layer_norm", up="fc1", down="fc2")
 
 
 def convolved(b: GraphBuilder, c: EncoderSettings, width: int, name: str) -> Value:

@@ -72,20 +72,24 @@ class Names(NamedTuple):
     attention and FFN give is multiplied by, number by number (LayerScale).
     """
 
-    attention_norm: str
-    q: str
-    k: str
-    v: str
-    out: str
-    ffn_norm: str
-    up: str
-    down: str
+    attention_norm: str = "input_layernorm"
+    q: str = "self_attn.q_proj"
+    k: str = "self_attn.k_proj"
+    v: str = "self_attn.v_proj"
+    out: str = "self_attn.o_proj"
+    ffn_norm: str = "post_attention_layernorm"
+    up: str = "mlp.fc1"
+    down: str = "mlp.fc2"
     gate: str | None = None
     joined: str | None = None
     q_norm: str | None = None
     k_norm: str | None = None
     out_gain: str | None = None
     down_gain: str | None = None
+
+
+#: Of Qwen 2 VL and its kin.
+IN_ONE = Names("norm1", "attn.q", "attn.k", "attn.v", "attn.proj", "norm2", joined="attn.qkv")
 
 
 def embedded(b: GraphBuilder, c: EncoderSettings, name: str, has_bias: bool = True, width: int | None = None) -> Value:

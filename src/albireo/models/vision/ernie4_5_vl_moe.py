@@ -17,13 +17,12 @@ from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
 from albireo.models.settings.text_part import text_keys
-from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
+from albireo.models.vision.encoder import IN_ONE, EncoderSettings, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, patch_rows
 from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import IGNORABLE, encoder_settings, text_width, vision_fields
 from albireo.models.vision.tower_inputs import HoldsNothing, InBlocks, TowerInputs
 
-_NAMES = Names("norm1", "attn.q", "attn.k", "attn.v", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2", joined="attn.qkv")
 _KEYS = {
     "num_channels": "in_channels",
     "num_hidden_layers": "depth",
@@ -66,7 +65,7 @@ class Ernie45VlTower(InBlocks, HoldsNothing):
             patches = b.given(c.patch_width, 0)
             x = linear(b, c, patches, f"{_VISION}.patch_embed.proj", c.hidden_size, "patches", False)
         for number in range(c.num_layers):
-            x = layer(b, c, x, number, f"{_VISION}.blocks", _NAMES)
+            x = layer(b, c, x, number, f"{_VISION}.blocks", IN_ONE)
         with b.part("head"):
             return pooled_states(b, norm(b, c, x, f"{_VISION}.ln"))
 

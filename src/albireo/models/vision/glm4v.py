@@ -21,7 +21,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
+from albireo.models.vision.encoder import IN_ONE, EncoderSettings, Names, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, patches_in_time
 from albireo.models.vision.positions import (
     axial_theta,
@@ -41,18 +41,7 @@ from albireo.models.vision.settings import (
 )
 from albireo.models.vision.tower_inputs import GivesRowsOnce, InBlocks, TowerInputs
 
-_NAMES = Names(
-    "norm1",
-    "attn.q",
-    "attn.k",
-    "attn.v",
-    "attn.proj",
-    "norm2",
-    "mlp.up_proj",
-    "mlp.down_proj",
-    gate="mlp.gate_proj",
-    joined="attn.qkv",
-)
+_NAMES = IN_ONE._replace(up="mlp.up_proj", down="mlp.down_proj", gate="mlp.gate_proj")
 _WITH_HEAD_NORMS = _NAMES._replace(q_norm="attn.q_norm", k_norm="attn.k_norm")
 _KEYS = {
     "num_channels": "in_channels",

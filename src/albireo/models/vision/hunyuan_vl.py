@@ -31,16 +31,7 @@ from albireo.models.vision.settings import (
 )
 from albireo.models.vision.tower_inputs import GivesRowsOnce, InBlocks, TowerInputs
 
-_NAMES = Names(
-    "input_layernorm",
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "post_attention_layernorm",
-    "mlp.dense_h_to_4h",
-    "mlp.dense_4h_to_h",
-)
+_NAMES = Names(up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h")
 _KEYS = {"layer_norm_eps": "rms_norm_eps"}
 _DEFAULTS = {
     "hidden_size": 1152,

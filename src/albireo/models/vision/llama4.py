@@ -32,16 +32,7 @@ from albireo.models.vision.settings import (
 from albireo.models.vision.square import ClassTower
 from albireo.models.vision.tower_inputs import TowerInputs
 
-_NAMES = Names(
-    "input_layernorm",
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "post_attention_layernorm",
-    "mlp.fc1",
-    "mlp.fc2",
-)
+_NAMES = Names()
 _DEFAULTS = {
     "hidden_size": 768,
     "intermediate_size": 5632,

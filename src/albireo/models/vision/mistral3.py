@@ -43,17 +43,7 @@ _NAMES = Names(
 )
 #: Of Mistral Large 4, whose tower is published by the names of its text part: what becomes of these. Channels that turn
 #: with each other lie side by side.
-_LARGE = Names(
-    "input_layernorm",
-    "self_attn.q_proj",
-    "self_attn.wk",
-    "self_attn.wv",
-    "self_attn.o_proj",
-    "post_attention_layernorm",
-    "mlp.up_proj",
-    "mlp.down_proj",
-    gate="mlp.gate_proj",
-)
+_LARGE = Names(k="self_attn.wk", v="self_attn.wv", up="mlp.up_proj", down="mlp.down_proj", gate="mlp.gate_proj")
 _DEFAULTS = {
     "hidden_size": 1024,
     "intermediate_size": 4096,

@@ -21,7 +21,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
+from albireo.models.vision.encoder import IN_ONE, EncoderSettings, Names, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, Sequences, grid_of, in_blocks, patches_in_time
 from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import (
@@ -34,8 +34,7 @@ from albireo.models.vision.settings import (
 )
 from albireo.models.vision.tower_inputs import HoldsNothing, InBlocks, TowerInputs
 
-_NAMES = Names("norm1", "attn.q", "attn.k", "attn.v", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2", joined="attn.qkv")
-_GATED = _NAMES._replace(up="mlp.up_proj", down="mlp.down_proj", gate="mlp.gate_proj")
+_GATED = IN_ONE._replace(up="mlp.up_proj", down="mlp.down_proj", gate="mlp.gate_proj")
 #: Of Qwen2.5-Omni, which has queries, keys and values apart.
 _APART = _GATED._replace(joined=None)
 _KEYS = {"num_channels": "in_channels", "num_hidden_layers": "depth", "num_attention_heads": "num_heads"}
@@ -129,7 +128,7 @@ def open_qwen2_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VLTow
         what = f"layers are mlp_ratio times embed_dim wide, here {wider}"
         fields.unsupported("intermediate_size", encoder.intermediate_size, what)
     of_rows = Fields(data["vision_config"], fields.where), "hidden_size"
-    return _tower(fields, encoder, _NAMES, data, where, of_rows)
+    return _tower(fields, encoder, IN_ONE, data, where, of_rows)
 
 
 def open_qwen2_5_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VLTower:

@@ -19,7 +19,7 @@ from albireo.graph.op_numbers import MAX_GIVEN
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import EncoderSettings, Names, embedded, layer, mlp, norm
+from albireo.models.vision.encoder import IN_ONE, EncoderSettings, embedded, layer, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, patches_in_time
 from albireo.models.vision.positions import (
     axial_theta,
@@ -32,17 +32,7 @@ from albireo.models.vision.positions import (
 from albireo.models.vision.settings import IGNORABLE, MAX_WIDTH, encoder_settings, text_width, vision_fields
 from albireo.models.vision.tower_inputs import InBlocks, TowerInputs
 
-_NAMES = Names(
-    "norm1",
-    "attn.q",
-    "attn.k",
-    "attn.v",
-    "attn.proj",
-    "norm2",
-    "mlp.linear_fc1",
-    "mlp.linear_fc2",
-    joined="attn.qkv",
-)
+_NAMES = IN_ONE._replace(up="mlp.linear_fc1", down="mlp.linear_fc2")
 _KEYS = {"num_channels": "in_channels", "num_hidden_layers": "depth", "num_attention_heads": "num_heads"}
 _DEFAULTS = {
     "hidden_size": 1152,

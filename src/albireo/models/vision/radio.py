@@ -20,7 +20,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.settings.text_part import text_keys
-from albireo.models.vision.encoder import EncoderSettings, Names, embedded, layer, mlp, norm
+from albireo.models.vision.encoder import IN_ONE, EncoderSettings, embedded, layer, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows, side_by_side
 from albireo.models.vision.positions import center_weights, checked_table, resampled
 from albireo.models.vision.settings import (
@@ -33,17 +33,6 @@ from albireo.models.vision.settings import (
 )
 from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
-_NAMES = Names(
-    "norm1",
-    "attn.q",
-    "attn.k",
-    "attn.v",
-    "attn.proj",
-    "norm2",
-    "mlp.fc1",
-    "mlp.fc2",
-    joined="attn.qkv",
-)
 _RADIO = "vision_model.radio_model"
 _EMBEDDINGS = f"{_RADIO}.model.patch_generator"
 _TABLE, _FIRST = f"{_EMBEDDINGS}.pos_embed", f"{_EMBEDDINGS}.cls_token.token"
@@ -120,7 +109,7 @@ class RadioTower(GivesRowsOnce):
         b, c = GraphBuilder(), self.encoder
         x = embedded(b, c, f"{_EMBEDDINGS}.embedder", False)
         for number in range(c.num_layers):
-            x = layer(b, c, x, number, f"{_RADIO}.model.blocks", _NAMES)
+            x = layer(b, c, x, number, f"{_RADIO}.model.blocks", IN_ONE)
         if self.has_norm:
             with b.part("head"):
                 x = norm(b, c, x, _BEHIND)

@@ -10,16 +10,7 @@ from albireo.graph.node import Graph, Value
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
 
-NAMES = Names(
-    "layer_norm1",
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.out_proj",
-    "layer_norm2",
-    "mlp.fc1",
-    "mlp.fc2",
-)
+NAMES = Names("layer_norm1", out="self_attn.out_proj", ffn_norm="layer_norm2")
 DEFAULTS = {
     "hidden_size": 768,
     "intermediate_size": 3072,

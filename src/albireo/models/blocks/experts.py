@@ -20,10 +20,10 @@ class Names:
     expert (and of an FFN in place of experts), the router, the bias of a choice, the gain of weights, the expert that
     every token has; the norm of what the block reads; and what the bias lies in, if not in the block."""
 
-    block: str
-    gate: str
-    up: str
-    down: str
+    block: str = "mlp"
+    gate: str = "gate_proj"
+    up: str = "up_proj"
+    down: str = "down_proj"
     router: str = "gate"
     bias: str = "gate.e_score_correction_bias"
     gain: str = ""
@@ -32,8 +32,8 @@ class Names:
     bias_block: str = ""
 
 
-QWEN = Names("mlp", "gate_proj", "up_proj", "down_proj")
-DEEPSEEK = Names("mlp", "gate_proj", "up_proj", "down_proj", shared="shared_experts")
+QWEN = Names()
+DEEPSEEK = Names(shared="shared_experts")
 
 
 def moe_block(

@@ -13,6 +13,7 @@ from albireo.graph.node import Graph, RowSegment, Value
 from albireo.graph.ops import RopeSpec
 from albireo.models.blocks.head_rows import RowsOf, RowsOfSeveral, rows_of_head_norm, rows_of_norms
 from albireo.models.blocks.layers import (
+    LLAMA_ENDS,
     Ends,
     FFNNames,
     attention,
@@ -39,18 +40,21 @@ class Names(NamedTuple):
     layers.attention_block. head_norm: of a part's heads, where they are normed; per_head: a module of each lies in it.
     """
 
-    layers: str
-    attention: str
-    o: str
-    mlp: str
-    up: str | None
-    down: str
+    layers: str = "model.layers"
+    attention: str = "self_attn"
+    o: str = "o_proj"
+    mlp: str = "mlp"
+    up: str | None = None
+    down: str = "down_proj"
     attention_norm: str = "input_layernorm"
     ffn_norm: str = "post_attention_layernorm"
     joined: str | None = None
     gate: str = ""
     head_norm: str = "{}_norm"
     per_head: bool = False
+
+
+LLAMA_NAMES = Names()
 
 
 class Positions(NamedTuple):
@@ -63,8 +67,8 @@ class Positions(NamedTuple):
 def decoder(
     c: ModelConfig,
     max_model_len: int,
-    names: Names,
-    ends: Ends,
+    names: Names = LLAMA_NAMES,
+    ends: Ends = LLAMA_ENDS,
     *,
     positions: Positions | None = None,
     has_head_bias: bool = False,

@@ -72,9 +72,7 @@ CONFIG = ConfigRules(
 )
 _ATTENTION = AttentionNames(gate="gate_proj")
 _FFN = Norms("pre_mlp_layernorm", "post_mlp_layernorm")
-_EXPERTS = Names(
-    *("mlp", "gate_proj", "up_proj", "down_proj"), router="router.gate", bias="expert_bias", shared="shared_experts"
-)
+_EXPERTS = Names(router="router.gate", bias="expert_bias", shared="shared_experts")
 build = partial(
     decoder,
     ffn=partial(normed_moe_block, names=_EXPERTS, norms=_FFN),

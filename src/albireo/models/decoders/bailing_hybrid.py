@@ -86,7 +86,7 @@ CONFIG = ConfigRules(
 _BLOCK, _OUT = "attention", "dense"
 _LATENT = LatentNames(_BLOCK, _OUT, "g_proj")
 _STATE = ChannelNames(_BLOCK, _OUT, ("f_proj",), ("g_proj",))
-_EXPERTS = Names("mlp", "gate_proj", "up_proj", "down_proj", bias="gate.expert_bias", shared="shared_experts")
+_EXPERTS = Names(bias="gate.expert_bias", shared="shared_experts")
 _ENDS = Ends(table="model.word_embeddings.weight")
 
 

@@ -5,11 +5,8 @@ Its rotary pairs are neighbours.
 
 from __future__ import annotations
 
-from functools import partial
-
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import Ends
-from albireo.models.blocks.plain_layers import Names, decoder
+from albireo.models.blocks.plain_layers import decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.tiny import TINY_LLAMA
@@ -60,4 +57,4 @@ CONFIG = ConfigRules(
         "tie_word_embeddings": True,
     },
 )
-build = partial(decoder, names=Names("model.layers", "self_attn", "o_proj", "mlp", None, "down_proj"), ends=Ends())
+build = decoder

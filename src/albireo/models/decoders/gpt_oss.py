@@ -59,5 +59,5 @@ CONFIG = ConfigRules(
     ignorable=frozenset({"initial_context_length", "experts_per_token"}),
     defaults={"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 150000.0, "attention_bias": True},
 )
-_NAMES = Names("mlp", "gate_proj", "up_proj", "down_proj", router="router")
+_NAMES = Names(router="router")
 build = partial(decoder, ffn=partial(moe_block, names=_NAMES, bias=True), sinks=True)

@@ -37,5 +37,5 @@ CONFIG = ConfigRules(
     ignorable=IGNORABLE | keys("capacity_factor moe_drop_tokens moe_random_routing_dropped_token"),
     class_names=("HunYuanMoEV1ForCausalLM",),
 )
-_NAMES = Names("mlp", "gate_proj", "up_proj", "down_proj", router="gate.wg", shared="shared_mlp")
+_NAMES = Names(router="gate.wg", shared="shared_mlp")
 build = partial(decoder, ffn=partial(moe_block, names=_NAMES), qk_norm=True, is_norm_behind=True, names=ATTENTION)

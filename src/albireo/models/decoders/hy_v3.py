@@ -60,7 +60,5 @@ CONFIG = ConfigRules(
     ),
     class_names=("HYV3ForCausalLM",),
 )
-_NAMES = Names(
-    *("mlp", "gate_proj", "up_proj", "down_proj"), router="router.gate", bias="expert_bias", shared="shared_mlp"
-)
+_NAMES = Names(router="router.gate", bias="expert_bias", shared="shared_mlp")
 build = partial(decoder, ffn=partial(moe_block, names=_NAMES), qk_norm=True)

@@ -65,7 +65,7 @@ CONFIG = ConfigRules(
     ignorable=keys("aux_loss_coef"),
 )
 _QUERIES = Names("self_attention.experts", "", "q_proj", "o_proj", router="router.layer")
-_FFN = Names("mlp", "gate_proj", "up_proj", "down_proj", router="router.layer")
+_FFN = Names(router="router.layer")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:

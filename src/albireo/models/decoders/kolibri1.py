@@ -55,9 +55,7 @@ CONFIG = ConfigRules(
     },
 )
 _ATTENTION, _FFN = Norms("input_layernorm", "post_attn_norm"), Norms("post_attention_layernorm", "post_ffn_norm")
-_EXPERTS = Names(
-    *("mlp", "gate_proj", "up_proj", "down_proj"), bias="expert_bias", bias_block="moe.router", shared="shared_experts"
-)
+_EXPERTS = Names(bias="expert_bias", bias_block="moe.router", shared="shared_experts")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:

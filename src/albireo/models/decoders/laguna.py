@@ -96,9 +96,7 @@ CONFIG = ConfigRules(
     },
     built_in={"moe_apply_router_weight_on_input": False},
 )
-_NAMES = Names(
-    *("mlp", "gate_proj", "up_proj", "down_proj"), bias="experts.e_score_correction_bias", shared="shared_expert"
-)
+_NAMES = Names(bias="experts.e_score_correction_bias", shared="shared_expert")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:

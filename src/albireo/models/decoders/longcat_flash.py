@@ -107,9 +107,7 @@ CONFIG = ConfigRules(
 )
 #: Layers that guess further tokens; gates and ups of experts that give back what they read, as transformers has them.
 IGNORABLE_WEIGHTS = ("model.mtp.*", *(f"model.layers.*.mlp.experts.*.{each}_proj.weight" for each in ("gate", "up")))
-_EXPERTS = Names(
-    "mlp", "gate_proj", "up_proj", "down_proj", router="router.classifier", bias="router.e_score_correction_bias"
-)
+_EXPERTS = Names(router="router.classifier", bias="router.e_score_correction_bias")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:

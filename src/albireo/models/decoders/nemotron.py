@@ -7,7 +7,6 @@ from __future__ import annotations
 from functools import partial
 
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
@@ -47,4 +46,4 @@ CONFIG = ConfigRules(
     multipliers=Multipliers(norm_plus=1.0),
     defaults={"norm_eps": 1e-5, "partial_rotary_factor": 0.5, "max_position_embeddings": 4096},
 )
-build = partial(decoder, names=Names("model.layers", "self_attn", "o_proj", "mlp", "up_proj", "down_proj"), ends=Ends())
+build = partial(decoder, names=Names(up="up_proj"))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from albireo.json_file import Fields
-from albireo.models.blocks.layers import Ends
-from albireo.models.blocks.plain_layers import Names, decoder
+from albireo.models.blocks.plain_layers import decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.tiny import TINY_LLAMA
@@ -31,4 +28,4 @@ def _blocks(fields: Fields) -> BlockSettings:
 CONFIG = ConfigRules(
     keys=frozenset({"clip_qkv"}), blocks=_blocks, defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 2048}
 )
-build = partial(decoder, names=Names("model.layers", "self_attn", "o_proj", "mlp", None, "down_proj"), ends=Ends())
+build = decoder

@@ -46,7 +46,7 @@ CONFIG = ConfigRules(
 )
 build = partial(
     decoder,
-    names=Names("model.layers", "self_attn", "dense", "mlp", "fc1", "fc2"),
+    names=Names(o="dense", up="fc1", down="fc2"),
     ends=Ends(norm="model.final_layernorm"),
     has_head_bias=True,
 )

@@ -81,7 +81,7 @@ CONFIG = ConfigRules(
     class_names=("SarvamMoEForCausalLM", "Glm4MoeForCausalLM"),
 )
 _ATTENTION = AttentionNames("dense", "query_layernorm", "key_layernorm", block="attention")
-_EXPERTS = Names(*("mlp", "gate_proj", "up_proj", "down_proj"), bias="gate.expert_bias", shared="shared_experts")
+_EXPERTS = Names(bias="gate.expert_bias", shared="shared_experts")
 _ENDS = Ends("model.word_embeddings.weight")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
@@ -52,10 +51,4 @@ CONFIG = ConfigRules(
     },
     class_names=("StableLmForCausalLM",),
 )
-build = partial(
-    decoder,
-    names=Names(
-        *("model.layers", "self_attn", "o_proj", "mlp", None, "down_proj"), head_norm="{}_layernorm", per_head=True
-    ),
-    ends=Ends(),
-)
+build = partial(decoder, names=Names(head_norm="{}_layernorm", per_head=True))

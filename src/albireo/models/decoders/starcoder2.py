@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
@@ -53,4 +52,4 @@ CONFIG = ConfigRules(
         "attention_softmax_in_fp32 scale_attention_softmax_in_fp32",
     ),
 )
-build = partial(decoder, names=Names("model.layers", "self_attn", "o_proj", "mlp", "c_fc", "c_proj"), ends=Ends())
+build = partial(decoder, names=Names(up="c_fc", down="c_proj"))

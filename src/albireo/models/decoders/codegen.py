@@ -8,26 +8,16 @@ from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
 from albireo.models.config import MAX_HEADS, ConfigRules
-from albireo.models.decoders.gptj import DEFAULTS, NAMES, SUMMARIES
+from albireo.models.decoders import gptj
 from albireo.models.settings.block_settings import QUARTERS, BlockSettings
 
 #: Two heads a quarter.
-TINY = {
+TINY = gptj.TINY | {
     "architectures": ["CodeGenForCausalLM"],
     "model_type": "codegen",
-    "vocab_size": 121,
     "n_embd": 64,
-    "n_inner": None,
-    "n_layer": 2,
     "n_head": 8,
-    "n_positions": 128,
     "rotary_dim": 4,
-    "layer_norm_epsilon": 1e-5,
-    "activation_function": "gelu_new",
-    "tie_word_embeddings": False,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 
@@ -40,13 +30,13 @@ def _blocks(fields: Fields) -> BlockSettings:
 
 CONFIG = ConfigRules(
     keys=keys("rotary_dim partial_rotary_factor"),
-    names=NAMES,
+    names=gptj.NAMES,
     blocks=_blocks,
     ffn_factor=4,
     has_pairs_side_by_side=True,
     activation="plain",
-    defaults=DEFAULTS,
-    ignorable=SUMMARIES,
+    defaults=gptj.DEFAULTS,
+    ignorable=gptj.SUMMARIES,
     class_names=("CodeGenForCausalLM",),
 )
 build = partial(

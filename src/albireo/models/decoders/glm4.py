@@ -7,21 +7,14 @@ from functools import partial
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.layers import Norms, mlp_block
 from albireo.models.config import ConfigRules
-from albireo.models.settings.tiny import TINY_LLAMA
+from albireo.models.decoders import glm
 
 #: Half of each head rotated.
-TINY = TINY_LLAMA | {
+TINY = glm.TINY | {
     "architectures": ["Glm4ForCausalLM"],
     "model_type": "glm4",
     "vocab_size": 115,
     "intermediate_size": 84,
-    "head_dim": 16,
-    "rms_norm_eps": 1.5625e-07,
-    "attention_bias": True,
-    "partial_rotary_factor": 0.5,
-    "rope_theta": 10000.0,
-    "eos_token_id": [2, 3],
-    "pad_token_id": 2,
 }
 
 CONFIG = ConfigRules(

@@ -9,31 +9,20 @@ from functools import partial
 from albireo.json_file import Fields
 from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules
-from albireo.models.decoders.granite import MULTIPLIERS
+from albireo.models.decoders import granite
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.rope_settings import MAX_THETA, MIN_THETA
-from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The first and the fifth layer see all; the first does not rotate, the third by a base of its own.
-TINY = TINY_LLAMA | {
+TINY = granite.TINY | {
+    "num_hidden_layers": 5,
     "architectures": ["GraniteSWAForCausalLM"],
     "model_type": "granite_swa",
     "vocab_size": 107,
-    "intermediate_size": 76,
-    "num_hidden_layers": 5,
-    "rms_norm_eps": 1e-5,
     "attention_bias": False,
-    "mlp_bias": False,
-    "tie_word_embeddings": True,
-    "rope_theta": 10000.0,
     "layer_rope_theta": [0, 10000.0, 500.0, 10000.0, 20000.0],
     "sliding_window": 9,
     "layer_types": ["full_attention", *["sliding_attention"] * 3, "full_attention"],
-    "embedding_multiplier": 5.0,
-    "residual_multiplier": 0.22,
-    "attention_multiplier": 0.4,
-    "logits_scaling": 3.0,
-    "bos_token_id": 1,
 }
 
 DEFAULT_WINDOW = 128
@@ -56,7 +45,7 @@ def _is_base(number: float) -> bool:
 
 
 CONFIG = ConfigRules(
-    keys=frozenset({"attention_bias", "mlp_bias", *MULTIPLIERS}),
+    keys=frozenset({"attention_bias", "mlp_bias", *granite.MULTIPLIERS}),
     windows="first_of_period",
     period=4,
     default_window=DEFAULT_WINDOW,

@@ -8,34 +8,21 @@ from albireo.graph.node import Graph
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names
 from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.decoders import granitemoeshared
 from albireo.models.decoders.granite import MULTIPLIERS
 from albireo.models.decoders.granite_swa import DEFAULT_WINDOW, rotations_of_layers
 from albireo.models.decoders.granitemoehybrid import ffn_block
-from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The second layer has a window, and rotates; the first sees all.
-TINY = TINY_LLAMA | {
+TINY = granitemoeshared.TINY | {
+    "tie_word_embeddings": False,
     "architectures": ["GraniteMoeSWAForCausalLM"],
     "model_type": "granitemoe_swa",
     "vocab_size": 113,
-    "intermediate_size": 40,
-    "rms_norm_eps": 1e-6,
     "attention_bias": True,
-    "rope_theta": 10000.0,
     "layer_rope_theta": [0, 10000.0],
     "sliding_window": 9,
     "layer_types": ["full_attention", "sliding_attention"],
-    "embedding_multiplier": 5.0,
-    "residual_multiplier": 0.22,
-    "attention_multiplier": 0.4,
-    "logits_scaling": 3.0,
-    "num_local_experts": 6,
-    "num_experts_per_tok": 3,
-    "shared_intermediate_size": 52,
-    "output_router_logits": False,
-    "router_aux_loss_coef": 0.0,
-    "bos_token_id": 0,
-    "pad_token_id": 2,
 }
 
 CONFIG = ConfigRules(

@@ -7,23 +7,15 @@ from functools import partial
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import moe_block
 from albireo.models.config import ConfigRules
-from albireo.models.settings.tiny import TINY_LLAMA
+from albireo.models.decoders import qwen3
 
 #: Eleven experts of 36 channels, three a token, renormalized; the first layer is dense.
-TINY = TINY_LLAMA | {
+TINY = qwen3.TINY | {
+    "num_hidden_layers": 3,
+    "tie_word_embeddings": False,
     "architectures": ["Qwen3MoeForCausalLM"],
     "model_type": "qwen3_moe",
     "vocab_size": 149,
-    "hidden_size": 32,
-    "intermediate_size": 52,
-    "num_hidden_layers": 3,
-    "head_dim": 16,
-    "rms_norm_eps": 1e-6,
-    "attention_bias": False,
-    "rope_theta": 1000000,
-    "rope_scaling": None,
-    "use_sliding_window": False,
-    "sliding_window": None,
     "max_window_layers": 3,
     "num_experts": 11,
     "num_experts_per_tok": 3,
@@ -33,7 +25,6 @@ TINY = TINY_LLAMA | {
     "mlp_only_layers": [0],
     "output_router_logits": False,
     "router_aux_loss_coef": 0.001,
-    "bos_token_id": 0,
 }
 
 CONFIG = ConfigRules(

@@ -149,7 +149,7 @@ class ConfigRules:
         names: what its files call keys that others have, too. older_names: what older files call keys that newer ones
             have; where both are there and differ, the file is refused. deciding: older names that decide then, as in
             transformers' class, or because published files mean them.
-        blocks: reads what its own keys say of a layer's parts; None: they are llama's.
+        blocks: a layer's parts, or what reads what its own keys say of them.
         ffn_factor: widths of the residual stream that an FFN has where nothing is said; 0: it must be said.
         recurrent: whether some layers keep a state in place of attention; mamba: reads what its keys say of those of
             Mamba 2, or of Mamba 1.
@@ -183,7 +183,7 @@ class ConfigRules:
     names: Mapping[str, str] = field(default_factory=dict)
     older_names: Mapping[str, str] = field(default_factory=dict)
     deciding: frozenset[str] = frozenset()
-    blocks: Callable[[Fields], BlockSettings] | None = None
+    blocks: BlockSettings | Callable[[Fields], BlockSettings] = field(default_factory=BlockSettings)
     ffn_factor: int = 0
     has_rope: bool = True
     recurrent: RecurrentRule = "none"
@@ -420,7 +420,7 @@ def parse_config(
         pooling = _as_pooled(fields, pooling)
     hidden = fields.integer("hidden_size", 1, MAX_WIDTH)
     heads = fields.integer("num_attention_heads", 1, MAX_HEADS)
-    blocks = rules.blocks(fields) if rules.blocks is not None else BlockSettings()
+    blocks = rules.blocks if isinstance(rules.blocks, BlockSettings) else rules.blocks(fields)
     is_causal = rules.pooled is not None or fields.flag("is_causal", True)
     if not is_causal:
         blocks, pooling = replace(blocks, sees_both_ways=True), pooling or PoolingRule()

@@ -34,17 +34,13 @@ TINY = {
 _OFFSET = 2
 
 
-def _blocks(fields: Fields) -> BlockSettings:
-    return BlockSettings(is_layer_norm=True, qkv_bias=True, o_bias=True, ffn_bias=True)
-
-
 def _multipliers(fields: Fields, known: frozenset[str], default: Multipliers) -> Multipliers:
     is_scaled = fields.flag("scale_embedding", True)
     return Multipliers(embedding=fields.integer("hidden_size", 1, MAX_WIDTH) ** 0.5 if is_scaled else 1.0)
 
 
 CONFIG = ConfigRules(
-    blocks=_blocks,
+    blocks=BlockSettings(is_layer_norm=True, qkv_bias=True, o_bias=True, ffn_bias=True),
     own_multipliers=_multipliers,
     has_rope=False,
     activation="plain",

@@ -7,7 +7,7 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
-from albireo.json_file import Fields, keys
+from albireo.json_file import keys
 from albireo.models.blocks.experts import Names, experts, route
 from albireo.models.blocks.layers import Ends, attention, embedding, head, limited, linear, norm
 from albireo.models.blocks.layers import queries_keys_values as queries
@@ -41,10 +41,6 @@ TINY = {
 }
 
 
-def _blocks(fields: Fields) -> BlockSettings:
-    return BlockSettings(is_layer_norm=True, has_norm_bias=False)
-
-
 CONFIG = ConfigRules(
     keys=keys("clip_qkv"),
     tables=("attn_config", "ffn_config"),
@@ -58,7 +54,7 @@ CONFIG = ConfigRules(
         "num_local_experts": "moe_num_experts",
         "num_experts_per_tok": "moe_top_k",
     },
-    blocks=_blocks,
+    blocks=BlockSettings(is_layer_norm=True, has_norm_bias=False),
     experts="mixtral",
     built_in={"moe_normalize_expert_weights": 1, "ffn_act_fn": {"name": "silu"}},
     defaults={

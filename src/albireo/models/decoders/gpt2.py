@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from albireo.json_file import Fields, keys
+from albireo.json_file import keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, Positions, decoder
 from albireo.models.config import ConfigRules
@@ -38,13 +38,9 @@ _NAMES = {
 }
 
 
-def _blocks(fields: Fields) -> BlockSettings:
-    return BlockSettings(is_layer_norm=True, qkv_bias=True, o_bias=True, ffn_bias=True)
-
-
 CONFIG = ConfigRules(
     names=_NAMES,
-    blocks=_blocks,
+    blocks=BlockSettings(is_layer_norm=True, qkv_bias=True, o_bias=True, ffn_bias=True),
     ffn_factor=4,
     has_rope=False,
     activation="plain",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from albireo.json_file import Fields, keys
+from albireo.json_file import keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, Positions, decoder
 from albireo.models.config import ConfigRules
@@ -31,10 +31,6 @@ TINY = {
 }
 
 
-def _blocks(fields: Fields) -> BlockSettings:
-    return BlockSettings(is_layer_norm=True, o_bias=True, ffn_bias=True)
-
-
 CONFIG = ConfigRules(
     names={
         "num_hidden_layers": "num_layers",
@@ -43,7 +39,7 @@ CONFIG = ConfigRules(
         "rms_norm_eps": "layer_norm_epsilon",
         "hidden_act": "activation_function",
     },
-    blocks=_blocks,
+    blocks=BlockSettings(is_layer_norm=True, o_bias=True, ffn_bias=True),
     windows="local",
     default_window=256,
     multipliers=Multipliers(attention=1.0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from albireo.json_file import Fields, keys
+from albireo.json_file import keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
 from albireo.models.config import ConfigRules
@@ -27,10 +27,6 @@ TINY = {
     "eos_token_id": 2,
     "torch_dtype": "float32",
 }
-
-
-def _blocks(fields: Fields) -> BlockSettings:
-    return BlockSettings(is_layer_norm=True, ffn_bias=True, is_parallel=True, has_ffn_norm=False)
 
 
 #: Also of CodeGen.
@@ -56,7 +52,7 @@ SUMMARIES = keys(
 CONFIG = ConfigRules(
     keys=keys("rotary_dim partial_rotary_factor"),
     names=NAMES,
-    blocks=_blocks,
+    blocks=BlockSettings(is_layer_norm=True, ffn_bias=True, is_parallel=True, has_ffn_norm=False),
     ffn_factor=4,
     has_pairs_side_by_side=True,
     activation="plain",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from albireo.json_file import Fields
 from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
@@ -27,14 +26,10 @@ TINY = TINY_LLAMA | {
 }
 
 
-def _blocks(fields: Fields) -> BlockSettings:
-    return BlockSettings(joined="by_group")
-
-
 CONFIG = ConfigRules(
     keys=frozenset({"attention_bias"}),
     older_names={"bias": "attention_bias"},
-    blocks=_blocks,
+    blocks=BlockSettings(joined="by_group"),
     defaults={
         "vocab_size": 103168,
         "hidden_size": 4096,

@@ -48,10 +48,6 @@ _KEYS = Mamba1Keys(
 _WORDS = {"linear_attention": True, "mamba": True, "full_attention": False, "attention": False}
 
 
-def _blocks(fields: Fields) -> BlockSettings:
-    return BlockSettings(has_rotation=False)
-
-
 def _mamba(fields: Fields) -> Mamba1Settings | None:
     layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     period = fields.integer("attn_layer_period", 1, MAX_LAYERS, default=8)
@@ -67,7 +63,7 @@ def _mamba(fields: Fields) -> Mamba1Settings | None:
 CONFIG = ConfigRules(
     experts="jamba",
     defaults={"num_key_value_heads": 8, "max_position_embeddings": 262144, "rms_norm_eps": 1e-6},
-    blocks=_blocks,
+    blocks=BlockSettings(has_rotation=False),
     mamba=_mamba,
     has_rope=False,
     built_in={"mamba_inner_layernorms": True},

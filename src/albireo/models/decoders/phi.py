@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from albireo.json_file import Fields, keys
+from albireo.json_file import keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
 from albireo.models.config import ConfigRules
@@ -26,16 +26,12 @@ TINY = TINY_LLAMA | {
 }
 
 
-def _blocks(fields: Fields) -> BlockSettings:
-    return BlockSettings(
-        is_layer_norm=True, qkv_bias=True, o_bias=True, ffn_bias=True, is_parallel=True, has_ffn_norm=False
-    )
-
-
 CONFIG = ConfigRules(
     keys=keys("partial_rotary_factor"),
     names={"rms_norm_eps": "layer_norm_eps"},
-    blocks=_blocks,
+    blocks=BlockSettings(
+        is_layer_norm=True, qkv_bias=True, o_bias=True, ffn_bias=True, is_parallel=True, has_ffn_norm=False
+    ),
     activation="plain",
     defaults={
         "layer_norm_eps": 1e-5,

@@ -36,10 +36,6 @@ NAMES = Names(
 IGNORABLE_WEIGHTS = ("pre_classifier.*", "classifier.*", "vocab_transform.*", "vocab_layer_norm.*", "vocab_projector.*")
 
 
-def _blocks(fields: Fields) -> BlockSettings:
-    return BlockSettings(is_layer_norm=True, qkv_bias=True, o_bias=True, ffn_bias=True, sees_both_ways=True)
-
-
 def _pooled(fields: Fields, name: str) -> PoolingRule:
     if name != "DistilBertForSequenceClassification":
         return PoolingRule(pooling_type="cls")
@@ -54,7 +50,7 @@ CONFIG = ConfigRules(
         "num_attention_heads": "n_heads",
         "hidden_act": "activation",
     },
-    blocks=_blocks,
+    blocks=BlockSettings(is_layer_norm=True, qkv_bias=True, o_bias=True, ffn_bias=True, sees_both_ways=True),
     pooled=_pooled,
     has_rope=False,
     activation="plain",

@@ -37,10 +37,6 @@ IGNORABLE_WEIGHTS = ("lm_head.*", "dense.*", "classifier.*")
 _DENSE, _SCORES = HeadStep("dense", "gelu"), HeadStep("classifier")
 
 
-def _blocks(fields: Fields) -> BlockSettings:
-    return BlockSettings(sees_both_ways=True)
-
-
 def _pooled(fields: Fields, name: str) -> PoolingRule:
     """Late: what a classifier makes of each token is pooled; its last linear is behind the mean, which is the same."""
     kind = fields.text("classifier_pooling", "late")
@@ -54,7 +50,7 @@ def _pooled(fields: Fields, name: str) -> PoolingRule:
 
 CONFIG = ConfigRules(
     keys=frozenset({"attention_bias", "mlp_bias"}),
-    blocks=_blocks,
+    blocks=BlockSettings(sees_both_ways=True),
     pooled=_pooled,
     older_names={"clf_pooling": "classifier_pooling"},
     defaults={

@@ -15,10 +15,6 @@ IGNORABLE_WEIGHTS = ("lm_head.*",)
 _POOLING: dict[str, PoolingType] = {"avg": "mean", "cls": "cls", "last": "last"}
 
 
-def _blocks(fields: Fields) -> BlockSettings:
-    return BlockSettings(sees_both_ways=True)
-
-
 def _pooled(fields: Fields, name: str) -> PoolingRule:
     kind = fields.one_of("pooling", _POOLING, "avg")
     return PoolingRule(pooling_type=_POOLING[kind])
@@ -26,7 +22,7 @@ def _pooled(fields: Fields, name: str) -> PoolingRule:
 
 CONFIG = replace(
     llama.CONFIG,
-    blocks=_blocks,
+    blocks=BlockSettings(sees_both_ways=True),
     pooled=_pooled,
     # of scores of its reranker, which is another class
     ignorable=keys("auto_map temperature"),

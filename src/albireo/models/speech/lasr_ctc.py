@@ -6,7 +6,7 @@ The encoder is a tower (models/hearing/lasr.py).
 from __future__ import annotations
 
 from albireo.graph.node import Graph
-from albireo.json_file import Fields, keys
+from albireo.json_file import keys
 from albireo.models.blocks.frame_heads import OF_ENCODER, head_of_frames
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
@@ -42,13 +42,9 @@ def num_frames(count: int, times: int = 2) -> int:
     return count
 
 
-def _blocks(fields: Fields) -> BlockSettings:
-    return BlockSettings(sound_positions=1, marked_frames=num_frames(FRAMES))
-
-
 CONFIG = ConfigRules(
     tables=("encoder_config",),
-    blocks=_blocks,
+    blocks=BlockSettings(sound_positions=1, marked_frames=num_frames(FRAMES)),
     has_rope=False,
     head_dim=2,
     defaults={

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from albireo.json_file import Fields
 from albireo.models.blocks.frame_heads import HALVED
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.speech import parakeet_rnnt
@@ -30,14 +29,9 @@ TINY = parakeet_rnnt.TINY | {
 }
 
 
-def _blocks(fields: Fields) -> BlockSettings:
-    # its stem has a frame more of each sound
-    return BlockSettings(sound_positions=1, marked_frames=HALVED + 1)
-
-
 CONFIG = replace(
     parakeet_rnnt.CONFIG,
-    blocks=_blocks,
+    blocks=BlockSettings(sound_positions=1, marked_frames=HALVED + 1),
     defaults={**parakeet_rnnt.CONFIG.defaults, "vocab_size": 1025},
     ignorable=parakeet_rnnt.CONFIG.ignorable | {"sliding_window", "default_num_lookahead_tokens"},
     class_names=("NemotronAsrStreamingForRNNT",),

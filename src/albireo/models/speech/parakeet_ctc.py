@@ -7,7 +7,6 @@ Rekesh et al. 2023, Fast Conformer.
 from __future__ import annotations
 
 from albireo.graph.node import Graph
-from albireo.json_file import Fields
 from albireo.models.blocks.frame_heads import HALVED, OF_ENCODER, head_of_frames
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
@@ -30,13 +29,9 @@ TINY = {
 }
 
 
-def _blocks(fields: Fields) -> BlockSettings:
-    return BlockSettings(sound_positions=1, marked_frames=HALVED)
-
-
 CONFIG = ConfigRules(
     tables=("encoder_config",),
-    blocks=_blocks,
+    blocks=BlockSettings(sound_positions=1, marked_frames=HALVED),
     has_rope=False,
     head_dim=2,
     defaults={

@@ -4,13 +4,15 @@ and a few with attention that does not rotate; an FFN in each, or experts.
 
 from __future__ import annotations
 
+from functools import partial
+
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, moe_block
-from albireo.models.blocks.layers import LLAMA_ENDS, FFNNames, Norms, attention_block, embedding, head, mlp_block
+from albireo.models.blocks.layers import LLAMA_ENDS, FFNNames, Norms, mlp_block
 from albireo.models.blocks.mamba1_mixer import mamba1_block
-from albireo.models.blocks.rope import no_rotation
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS
@@ -78,18 +80,13 @@ _NAMES = Names("feed_forward", "gate_proj", "up_proj", "down_proj", router="rout
 _NORMS, _FFN = Norms("pre_ff_layernorm"), FFNNames("feed_forward")
 
 
+def _state(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
+    name = f"model.layers.{layer}"
+    return mamba1_block(b, c, x, layer, f"{name}.input_layernorm.weight", f"{name}.mamba")
+
+
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, rope = GraphBuilder(), no_rotation(config)
-    x = embedding(b, config, _ENDS)
-    for layer in range(config.num_layers):
-        if layer in config.cached_layers:
-            x = attention_block(b, config, x, layer, rope)
-        else:
-            name = f"model.layers.{layer}"
-            x = mamba1_block(b, config, x, layer, f"{name}.input_layernorm.weight", f"{name}.mamba")
-        if config.experts is None:
-            x = mlp_block(b, config, x, layer, norms=_NORMS, names=_FFN)
-        else:
-            x = moe_block(b, config, x, layer, _NAMES)
-    return head(b, config, x, _ENDS)
+    dense = partial(mlp_block, norms=_NORMS, names=_FFN)
+    ffn = dense if config.experts is None else partial(moe_block, names=_NAMES)
+    return decoder(config, max_model_len, ffn=ffn, state=_state, ends=_ENDS)

@@ -69,15 +69,6 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
             x = gated_delta_block(b, config, x, layer, _NAMES, _EPS)
             x = mlp_block(b, config, x, layer)
             continue
-        x = attention_block(
-            b,
-            config,
-            x,
-            layer,
-            rope,
-            qk_norm=True,
-            is_norm_wide=True,
-            norms=BEHIND_ATTENTION,
-        )
+        x = attention_block(b, config, x, layer, rope, qk_norm=True, is_norm_wide=True, norms=BEHIND_ATTENTION)
         x = mlp_block(b, config, x, layer, norms=BEHIND_FFN)
     return head(b, config, x)

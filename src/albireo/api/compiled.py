@@ -92,9 +92,7 @@ def compile_all(
             rooms = [with_adapter_room(program, graph, config, model_len, device, part) for program, part in each]
             programs, adapter_bytes = tuple(program for program, _ in rooms), tuple(size for _, size in rooms)
     windows = programs[0].kv.windows
-    drafter: Drafter | None = plan_drafter(
-        config, source, windows, model_len, device, may_lack_weights=may_lack_weights
-    )
+    drafter: Drafter | None = plan_drafter(config, windows, model_len, device, may_lack_weights=may_lack_weights)
     if head is not None:
         drafter = plan_head(config, source, head, graph, programs[0], model_len, device)
     return Compiled(programs, drafter, adapter_bytes)

@@ -176,7 +176,7 @@ def load(
         if share is not None and device.name == "cpu":
             config = take_processors(config, share)
         programs, memory, drafter, perception, hearing = _plan_all(config, source, device)
-        check_prefix_files(config, programs, device.name, not model_config.takes_whole_prompts)
+        check_prefix_files(config, device.name, not model_config.takes_whole_prompts)
         problems = MediaProblems(HEARS, "", HEARS) if hearing else media_problems(source, perception)
         _warn(config, directory, problems)
         if drafter is not None:

@@ -26,7 +26,7 @@ from albireo.graph.program import Program
 _VERSION = 1
 
 
-def check_prefix_files(config: EngineConfig, programs: Sequence[Program], device: str, is_causal: bool) -> None:
+def check_prefix_files(config: EngineConfig, device: str, is_causal: bool) -> None:
     """Raises: ConfigError where prefixes of this model, or on this device, are not kept in files."""
     if config.prefix_cache_dir is None:
         return

@@ -178,18 +178,12 @@ class ModelDrafter:
 
 
 def plan_drafter(
-    config: EngineConfig,
-    source: ModelSource,
-    windows: Windows,
-    model_len: int,
-    device: Device,
-    *,
-    may_lack_weights: bool = False,
+    config: EngineConfig, windows: Windows, model_len: int, device: Device, *, may_lack_weights: bool = False
 ) -> ModelDrafter | None:
     """Compile the draft model that config asks for, None where there is none.
 
     Args:
-        source, windows, model_len: of the model, its block groups, and the longest sequence.
+        windows, model_len: of the model: its block groups, and the longest sequence.
         may_lack_weights: nothing is to be loaded: its config.json is enough.
     Raises: ConfigError saying what does not go with one; ModelError; UnsupportedModel.
     """

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
-from albireo.graph.ops import RopeSpec
 from albireo.models.blocks.layers import (
     FFNNames,
     attention,
@@ -22,7 +21,7 @@ from albireo.models.blocks.layers import (
     pooled_states,
     unrounded_norm,
 )
-from albireo.models.blocks.rope import no_rotation
+from albireo.models.blocks.rope import no_rotation, rope_spec
 from albireo.models.config import ModelConfig
 
 #: q, k and v: [T, H * D].
@@ -48,27 +47,28 @@ class Names(NamedTuple):
 
 def encoder(
     c: ModelConfig,
-    prefix: str,
+    max_model_len: int,
+    *,
     names: Names,
     distances: Callable[[GraphBuilder, ModelConfig], Value] | None = None,
-    rope: RopeSpec | None = None,
-    *,
+    rotates: bool = False,
     attend: Attend | None = None,
     widened: str = "",
     layer_names: Callable[[int], str] | None = None,
 ) -> Graph:
-    """The graph of such a model; its hidden states are those behind its last layer.
+    """The graph of such a model, of texts of up to max_model_len tokens; its hidden states are those behind its last
+    layer.
 
-    Args: prefix: of embeddings. distances: makes what scores of all layers have added, see graph.ops. rope: what
-        queries and keys are rotated by. attend: attention, where it is another. widened: the linear that makes
-        the residual stream of embeddings that are narrower. layer_names: of a layer, where its number does not tell.
+    Args: distances: makes what scores of all layers have added, see graph.ops. rotates: queries and keys are rotated.
+        attend: attention, where it is another. widened: the linear that makes the residual stream of embeddings that
+        are narrower. layer_names: of a layer, where its number does not tell.
     """
-    b = GraphBuilder()
-    x = _embeddings(b, c, prefix, widened)
+    b, rope = GraphBuilder(), rope_spec(c, max_model_len) if rotates else no_rotation(c)
+    x = _embeddings(b, c, widened)
     near = None if distances is None else distances(b, c)
 
     def plain(b: GraphBuilder, c: ModelConfig, parts: Parts, layer: int, name: str) -> Value:
-        return attention(b, c, parts, layer, rope or no_rotation(c), None, distances=near)
+        return attention(b, c, parts, layer, rope, None, distances=near)
 
     for layer in range(c.num_layers):
         name = f"{names.layers}.{layer}" if layer_names is None else layer_names(layer)
@@ -76,21 +76,21 @@ def encoder(
     return pooled_states(b, x)
 
 
-def _embeddings(b: GraphBuilder, c: ModelConfig, prefix: str, widened: str) -> Value:
+def _embeddings(b: GraphBuilder, c: ModelConfig, widened: str) -> Value:
     width = c.blocks.embedding_width or c.hidden_size
     with b.part("embed"):
-        x = b.embed(b.token_ids, b.weight(f"{prefix}.word_embeddings.weight", (c.vocab_size, width), c.dtype))
+        x = b.embed(b.token_ids, b.weight("embeddings.word_embeddings.weight", (c.vocab_size, width), c.dtype))
         if c.blocks.num_token_types:
-            name = f"{prefix}.token_type_embeddings.weight"
+            name = "embeddings.token_type_embeddings.weight"
             with b.part("types"):
                 x = b.add(x, b.embed(b.token_types, b.weight(name, (c.blocks.num_token_types, width), c.dtype)))
         if c.blocks.has_positions:
             with b.part("positions"):
-                name, first = f"{prefix}.position_embeddings.weight", c.blocks.first_position
+                name, first = "embeddings.position_embeddings.weight", c.blocks.first_position
                 rows = c.max_position_embeddings
                 of_text = (RowSegment(name, first, first + rows),)
                 x = b.add(x, b.embed(b.positions, b.weight(name, (rows, width), c.dtype, segments=of_text)))
-        x = unrounded_norm(b, replace(c, hidden_size=width), x, f"{prefix}.LayerNorm.weight")
+        x = unrounded_norm(b, replace(c, hidden_size=width), x, "embeddings.LayerNorm.weight")
         if not c.blocks.embedding_width:
             return x
         return linear(b, c, b.cast(x, c.dtype), widened, c.hidden_size, "widened", True, None)

@@ -84,4 +84,4 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
         return f"{NAMES.layers}.{int(layer / (config.num_layers / groups))}.albert_layers.0"
 
     widened = "encoder.embedding_hidden_mapping_in"
-    return encoder(config, "embeddings", NAMES, widened=widened, layer_names=name)
+    return encoder(config, max_model_len, names=NAMES, widened=widened, layer_names=name)

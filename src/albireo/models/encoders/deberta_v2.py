@@ -5,8 +5,10 @@ Rerankers, NLI, prompt guards.
 
 from __future__ import annotations
 
+from functools import partial
+
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph, Value
+from albireo.graph.node import Value
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.encoder_layers import Parts, encoder
 from albireo.models.checkpoint.distance_vectors import OF_KEYS, OF_QUERIES
@@ -140,6 +142,4 @@ def _attend(b: GraphBuilder, c: ModelConfig, parts: Parts, layer: int, name: str
         return b.cast(a, c.dtype)
 
 
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that embeds texts of up to max_model_len tokens."""
-    return encoder(config, "embeddings", NAMES, attend=_attend)
+build = partial(encoder, names=NAMES, attend=_attend)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.encoder_layers import Names, encoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifier
 
@@ -71,6 +72,4 @@ CONFIG = ConfigRules(
 )
 
 
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that embeds texts of up to max_model_len tokens."""
-    return encoder(config, "embeddings", NAMES)
+build = partial(encoder, names=NAMES)

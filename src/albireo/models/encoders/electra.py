@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.encoder_layers import encoder
-from albireo.models.config import MAX_WIDTH, ModelConfig
+from albireo.models.config import MAX_WIDTH
 from albireo.models.encoders import bert
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifier
@@ -49,6 +49,4 @@ CONFIG = replace(
 )
 
 
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that embeds texts of up to max_model_len tokens."""
-    return encoder(config, "embeddings", bert.NAMES, widened="embeddings_project")
+build = partial(encoder, names=bert.NAMES, widened="embeddings_project")

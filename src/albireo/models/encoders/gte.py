@@ -4,11 +4,11 @@ rerankers.
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.encoder_layers import encoder
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.encoders import bert, nomic_bert
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.pooling_rule import PoolingRule
@@ -62,6 +62,4 @@ CONFIG = ConfigRules(
 )
 
 
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that embeds texts of up to max_model_len tokens."""
-    return encoder(config, "embeddings", nomic_bert.NAMES, rope=rope_spec(config, max_model_len))
+build = partial(encoder, names=nomic_bert.NAMES, rotates=True)

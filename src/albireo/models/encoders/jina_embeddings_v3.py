@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.blocks.encoder_layers import encoder
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.encoders import bert, nomic_bert, roberta
 from albireo.models.settings.block_settings import BlockSettings
 
@@ -57,6 +56,4 @@ CONFIG = ConfigRules(
 )
 
 
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that embeds texts of up to max_model_len tokens."""
-    return encoder(config, "embeddings", NAMES, rope=rope_spec(config, max_model_len))
+build = partial(encoder, names=NAMES, rotates=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph, RowSegment, Value
+from albireo.graph.node import RowSegment, Value
 from albireo.json_file import Fields
 from albireo.models.blocks.encoder_layers import Names, encoder
 from albireo.models.config import ConfigRules, ModelConfig
@@ -90,6 +91,4 @@ def distances(b: GraphBuilder, c: ModelConfig, source: str = "encoder.relative_a
     return b.weight(source, (len(rows), c.num_heads), "float32", segments=segments)
 
 
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that embeds texts of up to max_model_len tokens."""
-    return encoder(config, "embeddings", NAMES, distances)
+build = partial(encoder, names=NAMES, distances=distances)

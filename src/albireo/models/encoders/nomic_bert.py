@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
+from functools import partial
+
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.encoder_layers import Names, encoder
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.encoders import bert
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.pooling_rule import PoolingRule
@@ -86,6 +86,4 @@ CONFIG = ConfigRules(
 )
 
 
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that embeds texts of up to max_model_len tokens."""
-    return encoder(config, "embeddings", NAMES, rope=rope_spec(config, max_model_len))
+build = partial(encoder, names=NAMES, rotates=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.blocks.encoder_layers import encoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.encoders import bert
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifier
@@ -55,6 +55,4 @@ def rules(name: str) -> ConfigRules:
 CONFIG = rules("Roberta")
 
 
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that embeds texts of up to max_model_len tokens."""
-    return encoder(config, "embeddings", bert.NAMES)
+build = partial(encoder, names=bert.NAMES)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.frame_heads import head_of_frames
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 
 #: Samples a second; and seconds of the longest sound, of what the models were trained with.
@@ -83,6 +82,4 @@ def rules(
     )
 
 
-def build(c: ModelConfig, max_model_len: int) -> Graph:
-    """The head: what the encoder gives of frames -> logits."""
-    return head_of_frames(c)
+build = head_of_frames

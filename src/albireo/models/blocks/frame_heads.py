@@ -23,7 +23,7 @@ OF_ENCODER = keys(
 )
 
 
-def head_of_frames(c: ModelConfig, act: str = "") -> Graph:
+def head_of_frames(c: ModelConfig, max_model_len: int, act: str = "") -> Graph:
     """Rows [R, E] of frames -> logits. Args: act: what is made of a row before; empty: nothing."""
     b = GraphBuilder()
     x = b.given(c.hidden_size, 0)

@@ -17,8 +17,8 @@ from albireo.models.settings.mamba1_settings import Mamba1Settings
 _ENDS = Ends("backbone.embeddings.weight", "backbone.norm_f", "lm_head")
 
 
-def mamba1_decoder(config: ModelConfig) -> Graph:
-    """The graph of a model whose layers are nothing else."""
+def mamba1_decoder(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model whose layers are nothing else, which is the same for sequences of any length."""
     b = GraphBuilder()
     x = embedding(b, config, _ENDS)
     for layer in range(config.num_layers):

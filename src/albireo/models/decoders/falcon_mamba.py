@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.mamba1_mixer import mamba1_decoder
-from albireo.models.config import ModelConfig
 from albireo.models.decoders import mamba
 from albireo.models.settings.mamba1_settings import MAMBA1_KEYS, Mamba1Settings, all_layers, parse_mamba1
 
@@ -33,6 +31,4 @@ CONFIG = replace(
 )
 
 
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    return mamba1_decoder(config)
+build = mamba1_decoder

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.mamba1_mixer import mamba1_decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.mamba1_settings import MAMBA1_KEYS, Mamba1Settings, all_layers, parse_mamba1, states_alone
 
 #: 80 channels of 12 numbers each; neither fills a vector, nor what an item of a kernel has.
@@ -58,6 +57,4 @@ CONFIG = ConfigRules(
 )
 
 
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    return mamba1_decoder(config)
+build = mamba1_decoder

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.frame_heads import HALVED
-from albireo.models.config import ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.speech import cohere_asr
 
@@ -66,11 +64,7 @@ CONFIG = replace(
 )
 
 
-def build(c: ModelConfig, max_model_len: int) -> Graph:
-    """See cohere_asr.build()."""
-    return cohere_asr.build(c, max_model_len)
+build = cohere_asr.build
 
 
-def listening(c: ModelConfig) -> Graph:
-    """See cohere_asr.listening()."""
-    return cohere_asr.listening(c)
+listening = cohere_asr.listening

@@ -5,10 +5,9 @@ The encoder is a tower (models/hearing/lasr.py).
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
 from albireo.json_file import keys
 from albireo.models.blocks.frame_heads import OF_ENCODER, head_of_frames
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 
 TINY = {
@@ -62,6 +61,4 @@ CONFIG = ConfigRules(
 )
 
 
-def build(c: ModelConfig, max_model_len: int) -> Graph:
-    """The head: what the encoder gives of frames -> logits."""
-    return head_of_frames(c)
+build = head_of_frames

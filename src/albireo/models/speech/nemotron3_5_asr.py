@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from albireo.graph.node import Graph
 from albireo.json_file import keys
-from albireo.models.config import ModelConfig
 from albireo.models.speech import nemotron_asr_streaming
 
 TINY = nemotron_asr_streaming.TINY | {
@@ -28,6 +26,4 @@ CONFIG = replace(
 )
 
 
-def build(c: ModelConfig, max_model_len: int) -> Graph:
-    """See parakeet_rnnt.build()."""
-    return nemotron_asr_streaming.build(c, max_model_len)
+build = nemotron_asr_streaming.build

@@ -6,9 +6,8 @@ Rekesh et al. 2023, Fast Conformer.
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
 from albireo.models.blocks.frame_heads import HALVED, OF_ENCODER, head_of_frames
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 
 TINY = {
@@ -49,6 +48,4 @@ CONFIG = ConfigRules(
 )
 
 
-def build(c: ModelConfig, max_model_len: int) -> Graph:
-    """The head: what the encoder gives of frames -> logits."""
-    return head_of_frames(c)
+build = head_of_frames

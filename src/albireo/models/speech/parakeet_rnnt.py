@@ -43,4 +43,4 @@ CONFIG = replace(
 
 def build(c: ModelConfig, max_model_len: int) -> Graph:
     """The joint network: what encoder and LSTM give, added -> logits."""
-    return head_of_frames(c, c.hidden_act)
+    return head_of_frames(c, max_model_len, c.hidden_act)

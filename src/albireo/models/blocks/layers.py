@@ -197,11 +197,10 @@ def attended(
     gate = _output_gate(b, c, h, name, qkv_bias, names.gate)
     place = ways["cache"] if "cache" in ways else c.cache_of(layer)
     inner = f"{name}.{names.inner_norm}.weight" if names.inner_norm else ""
-    choose = ways.get("choose")
+    choose, is_causal = ways.get("choose"), ways.get("is_causal", False)
     chosen = choose(h, layer) if choose is not None else None
-    more: dict[str, Any] = {"is_causal": ways.get("is_causal", False), "behind": behind}
-    more |= {"inner": inner, "chosen": chosen}
-    a = attention(b, c, parts, place, rope, window, sink, gate, **more)
+    told: dict[str, Any] = {"is_causal": is_causal, "behind": behind, "inner": inner, "chosen": chosen}
+    a = attention(b, c, parts, place, rope, window, sink, gate, **told)
     return linear(b, c, a, f"{name}.{names.out}", c.hidden_size, "o", o_bias, roles[1])
 
 
@@ -268,7 +267,35 @@ def attention(
     if k is not None:
         with b.part("kv"):
             b.kv_write(k, parts["v"], layer, c.num_kv_heads, c.head_dim)
-    return _attention(b, c, q, layer, window, sinks, gate, distances, is_causal, inner, chosen)
+    ways: dict[str, Any] = {"both_ways": True} if c.blocks.sees_both_ways else {"causal": True} if is_causal else {}
+    ways |= {"slopes": c.blocks.slopes} if c.blocks.slopes else {}
+    ways |= {"in_chunks": True} if c.blocks.sees_chunks and window is not None else {}
+    ways |= {"result_dim": c.blocks.value_dim} if c.blocks.value_dim else {}
+    ways |= {"own_lists": True} if chosen is not None and c.blocks.index is not None and c.blocks.index.block else {}
+    with b.part("attention"):
+        a = b.attention(
+            b.cast(q, c.dtype),
+            sinks,
+            distances,
+            chosen,
+            layer=layer,
+            num_heads=c.num_heads,
+            num_kv_heads=c.num_kv_heads,
+            head_dim=c.head_dim,
+            scale=c.scale,
+            window=window,
+            softcap=c.multipliers.attention_cap,
+            **ways,
+        )
+        if c.blocks.value_factor != 1.0:  # of values, whose kernels do not know it
+            a = b.scale(a, c.blocks.value_factor)
+        if gate is not None and (c.blocks.gates_heads or c.blocks.gate_kind != GATES[0]):
+            a = b.gate_rows(a, gate, c.blocks.gate_kind)
+        elif gate is not None:
+            a = b.mul(a, b.unary(gate, "sigmoid"))
+        if inner:
+            a = b.rms_norm(a, _norm_weight(b, c, inner, c.num_heads * c.head_dim), c.rms_norm_eps)
+        return b.cast(a, c.dtype)
 
 
 def _output_gate(b: GraphBuilder, c: ModelConfig, h: Value, name: str, bias: bool, own: str) -> Value | None:
@@ -498,47 +525,3 @@ def linear(
 def _logits(b: GraphBuilder, c: ModelConfig, y: Value, weight: Value, bias: Value | None) -> Value:
     logits, cap = b.linear(y, weight, bias, role="vocab"), c.multipliers.logits_cap
     return logits if cap is None else b.softcap(logits, cap)
-
-
-def _attention(
-    b: GraphBuilder,
-    c: ModelConfig,
-    q: Value,
-    layer: int,
-    window: int | None,
-    sinks: Value | None,
-    gate: Value | None,
-    distances: Value | None,
-    is_causal: bool,
-    inner: str,
-    chosen: Value | None,
-) -> Value:
-    ways: dict[str, Any] = {"both_ways": True} if c.blocks.sees_both_ways else {"causal": True} if is_causal else {}
-    ways |= {"slopes": c.blocks.slopes} if c.blocks.slopes else {}
-    ways |= {"in_chunks": True} if c.blocks.sees_chunks and window is not None else {}
-    ways |= {"result_dim": c.blocks.value_dim} if c.blocks.value_dim else {}
-    ways |= {"own_lists": True} if chosen is not None and c.blocks.index is not None and c.blocks.index.block else {}
-    with b.part("attention"):
-        a = b.attention(
-            b.cast(q, c.dtype),
-            sinks,
-            distances,
-            chosen,
-            layer=layer,
-            num_heads=c.num_heads,
-            num_kv_heads=c.num_kv_heads,
-            head_dim=c.head_dim,
-            scale=c.scale,
-            window=window,
-            softcap=c.multipliers.attention_cap,
-            **ways,
-        )
-        if c.blocks.value_factor != 1.0:  # of values, whose kernels do not know it
-            a = b.scale(a, c.blocks.value_factor)
-        if gate is not None and (c.blocks.gates_heads or c.blocks.gate_kind != GATES[0]):
-            a = b.gate_rows(a, gate, c.blocks.gate_kind)
-        elif gate is not None:
-            a = b.mul(a, b.unary(gate, "sigmoid"))
-        if inner:
-            a = b.rms_norm(a, _norm_weight(b, c, inner, c.num_heads * c.head_dim), c.rms_norm_eps)
-        return b.cast(a, c.dtype)

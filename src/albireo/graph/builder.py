@@ -5,7 +5,7 @@ Used by models/ and by tests. Does not know weights' contents, devices or passes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -87,19 +87,16 @@ class GraphBuilder:
 
     def rms_norm(self, x: Value, weight: Value | None, eps: float, num_heads: int = 1) -> Value:
         """weight: of each of num_heads parts, or of the whole row."""
-        inputs = {"x": x} if weight is None else {"x": x, "weight": weight}
-        return self._node("rms_norm", inputs, eps=eps, num_heads=num_heads)[0]
+        return self._node("rms_norm", {"x": x, "weight": weight}, eps=eps, num_heads=num_heads)[0]
 
     def layer_norm(self, x: Value, weight: Value | None, bias: Value | None, eps: float, num_heads: int = 1) -> Value:
         """An rms_norm of x minus its mean, or of each head; weight and bias where there are any."""
-        inputs = {"x": x} | {role: v for role, v in (("weight", weight), ("bias", bias)) if v is not None}
+        inputs = {"x": x, "weight": weight, "bias": bias}
         return self._node("rms_norm", inputs, eps=eps, num_heads=num_heads, centered=True)[0]
 
     def linear(self, x: Value, weight: Value, bias: Value | None = None, role: str | None = None) -> Value:
         """role: one of op_numbers.LINEAR_ROLES; None: a linear that is never cut."""
-        inputs = {"x": x, "weight": weight}
-        if bias is not None:
-            inputs["bias"] = bias
+        inputs = {"x": x, "weight": weight, "bias": bias}
         return self._node("linear", inputs, **({} if role is None else {"role": role}))[0]
 
     def head_linear(self, x: Value, weight: Value, num_heads: int) -> Value:
@@ -110,7 +107,7 @@ class GraphBuilder:
 
     def add_parts(self, x: Value, y: Value, num_parts: int, coefs: Value | None, plus: float, first: int = 0) -> Value:
         """coefs: [T, num_parts * parts of y]; None: zeros."""
-        inputs = {"x": x, "y": y} | ({} if coefs is None else {"coefs": coefs})
+        inputs = {"x": x, "y": y, "coefs": coefs}
         return self._node("add_parts", inputs, num_parts=num_parts, first=first, plus=plus)[0]
 
     def match_length(self, x: Value, y: Value, least: float) -> Value:
@@ -144,8 +141,7 @@ class GraphBuilder:
         **rules: Any,
     ) -> tuple[Value, Value]:
         """chosen: ids as float32, [T, top_k]. rules: optional attributes that say something, see ops."""
-        given = {"x": x, "bias": bias, "gain": gain, "chosen": chosen}
-        inputs = {role: value for role, value in given.items() if value is not None}
+        inputs = {"x": x, "bias": bias, "gain": gain, "chosen": chosen}
         ids, weights = self._node("route", inputs, top_k=top_k, renormalize=renormalize, **rules)
         return ids, weights
 
@@ -153,9 +149,7 @@ class GraphBuilder:
         self, x: Value, ids: Value, weight: Value, num_experts: int, role: str | None, bias: Value | None = None
     ) -> Value:
         """weight, bias: of experts(); role: one of op_numbers.LINEAR_ROLES; None: ranks have all of it."""
-        top_k, inputs = int(ids.type.dims[1]), {"x": x, "ids": ids, "weight": weight}
-        if bias is not None:
-            inputs["bias"] = bias
+        top_k, inputs = int(ids.type.dims[1]), {"x": x, "ids": ids, "weight": weight, "bias": bias}
         said = {} if role is None else {"role": role}
         return self._node("expert_linear", inputs, num_experts=num_experts, top_k=top_k, **said)[0]
 
@@ -196,7 +190,7 @@ class GraphBuilder:
     ) -> Value:
         """Write this step's keys and values; the builder's kv becomes the state after. v None: they are in k. every: so
         many positions have one entry."""
-        inputs = {"k": k, "kv": self.kv} | ({} if v is None else {"v": v})
+        inputs = {"k": k, "kv": self.kv, "v": v}
         said: dict[str, Any] = {"layer": layer, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
         self.kv = self._node("kv_write", inputs, **said, **({"every": every} if every > 1 else {}))[0]
         return self.kv
@@ -204,8 +198,7 @@ class GraphBuilder:
     def choose_keys(self, q: Value, weights: Value | None, **attrs: Any) -> Value:
         """attrs: layer, num_heads, head_dim, count; block and nearest where there are no weights; every and
         as_positions. weights: [T, num_heads] float32; None: see ops."""
-        given = {"q": q} | ({} if weights is None else {"weights": weights})
-        return self._node("choose_keys", given | {"kv": self.kv}, **attrs)[0]
+        return self._node("choose_keys", {"q": q, "weights": weights, "kv": self.kv}, **attrs)[0]
 
     def attention(
         self,
@@ -218,8 +211,7 @@ class GraphBuilder:
     ) -> Value:
         """chosen: positions that rows see, of choose_keys(); None: all that attrs leave. by_columns: from_rows, and
         from_keys where there is one, see ops."""
-        given = {"sinks": sinks, "distances": distances, "chosen": chosen}
-        inputs = {"q": q, "kv": self.kv} | {role: value for role, value in given.items() if value is not None}
+        inputs = {"q": q, "kv": self.kv, "sinks": sinks, "distances": distances, "chosen": chosen}
         inputs |= {} if by_columns is None else dict(zip(("from_rows", "from_keys"), by_columns, strict=False))
         return self._node("attention", inputs, **attrs)[0]
 
@@ -239,7 +231,7 @@ class GraphBuilder:
         self, x: Value, weight: Value, bias: Value | None = None, activation: str = "silu", gated: bool = False
     ) -> Value:
         """activation: one of CONV_ACTIVATIONS; gated: x has what it and the result are multiplied by, too."""
-        inputs = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
+        inputs = {"x": x, "weight": weight, "bias": bias}
         said: dict[str, Any] = {} if activation == CONV_ACTIVATIONS[0] else {"activation": activation}
         said |= {"gated": True} if gated else {}
         return self._node("causal_conv", inputs, state=self._next_state(), **said)[0]
@@ -248,7 +240,7 @@ class GraphBuilder:
         self, x: Value, weight: Value, bias: Value | None = None, activation: str = CONV_ACTIVATIONS[0]
     ) -> Value:
         """activation: one of op_numbers.CONV_ACTIVATIONS."""
-        inputs = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
+        inputs = {"x": x, "weight": weight, "bias": bias}
         said = {} if activation == CONV_ACTIVATIONS[0] else {"activation": activation}
         return self._node("depthwise_conv", inputs, **said)[0]
 
@@ -259,7 +251,7 @@ class GraphBuilder:
 
         dt: of rates of channels.
         """
-        inputs = {"x": x, "gates": gates} | ({} if dt is None else {"dt": dt}) | {"a_log": a_log, "dt_bias": dt_bias}
+        inputs = {"x": x, "gates": gates, "dt": dt, "a_log": a_log, "dt_bias": dt_bias}
         return self._node("gated_delta_rule", inputs, state=self._next_state(), **attrs)[0]
 
     def selective_state(self, x: Value, dt: Value, a_log: Value, dt_bias: Value, skip: Value, **attrs: Any) -> Value:
@@ -327,7 +319,9 @@ class GraphBuilder:
         self.graph.inputs[name] = value
         return value
 
-    def _node(self, op: str, inputs: dict[str, Value], **attrs: Any) -> tuple[Value, ...]:
+    def _node(self, op: str, given: Mapping[str, Value | None], **attrs: Any) -> tuple[Value, ...]:
+        """Args: given: inputs by role; None: there is none of that role."""
+        inputs = {role: value for role, value in given.items() if value is not None}
         types = infer(op, {role: v.type for role, v in inputs.items()}, attrs)
         node = Node(op, inputs, attrs, origin=".".join(self._origin))
         outputs = []

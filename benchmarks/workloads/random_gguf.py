@@ -1,8 +1,8 @@
-"""A GGUF file in Q4_K_M whose blocks are drawn: python random_gguf.py dense|mixture FILE
+"""A GGUF file in Q4_K_M whose blocks are drawn: python random_gguf.py dense|mixture FILE [TYPE]
 
-dense: the shape of Llama-3.2-1B; mixture: six layers of Qwen3-30B-A3B's. Written without a checkpoint, since neither
-the gguf package nor llama-cpp-python writes K types. The tokens have no meaning. For measuring only. Runs in the
-environment of the tests.
+dense: the shape of Llama-3.2-1B; mixture: six layers of Qwen3-30B-A3B's. TYPE: of all matrices in layers. Written
+without a checkpoint, since neither the gguf package nor llama-cpp-python writes K types. The tokens have no meaning.
+For measuring only. Runs in the environment of the tests.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 #: Where a block has its float16 scales, and about how large these are in a model.
 _SCALES = {"Q4_K": ((0, 2), 2e-5), "Q6_K": ((208,), 1e-5)}
+_SCALES |= {kind: ((0,), 1e-4) for kind in ("IQ4_XS", "IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S")}
 #: Blocks that are drawn of a matrix; they repeat behind that.
 _MOST_DRAWN = 200_000
 _COMMON = {"vocabulary": 128256, "width": 2048}
@@ -33,8 +34,8 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
 class File:
     """A file that is written, and what its numbers are drawn from."""
 
-    def __init__(self, path: Path, shape: Mapping[str, Any]) -> None:
-        self.shape, self.numbers = shape, np.random.default_rng(0)
+    def __init__(self, path: Path, shape: Mapping[str, Any], kind: str | None) -> None:
+        self.shape, self.kind, self.numbers = shape, kind, np.random.default_rng(0)
         self.writer = gguf.GGUFWriter(str(path), shape["arch"], use_temp_file=True)
 
     def matrix(self, name: str, kind: str, *dims: int) -> None:
@@ -89,13 +90,15 @@ class File:
         # as llama.cpp's preset gives more bits to some layers' values and down projections
         eighth = s["layers"] // 8
         more = "Q6_K" if i < eighth or i >= 7 * s["layers"] // 8 or (i - eighth) % 3 == 2 else "Q4_K"
+        most = self.kind or "Q4_K"
+        more = self.kind or more
         for norm in ("attn_norm", "ffn_norm"):
             self.vector(f"{name}.{norm}", width)
         rows, kv_rows = s["heads"] * s["head_dim"], s["kv_heads"] * s["head_dim"]
-        self.matrix(f"{name}.attn_q", "Q4_K", rows, width)
-        self.matrix(f"{name}.attn_k", "Q4_K", kv_rows, width)
+        self.matrix(f"{name}.attn_q", most, rows, width)
+        self.matrix(f"{name}.attn_k", most, kv_rows, width)
         self.matrix(f"{name}.attn_v", more, kv_rows, width)
-        self.matrix(f"{name}.attn_output", "Q4_K", width, rows)
+        self.matrix(f"{name}.attn_output", most, width, rows)
         experts, end = ((s["experts"],), "_exps") if "experts" in s else ((), "")
         if experts:
             for norm in ("attn_q_norm", "attn_k_norm"):
@@ -103,12 +106,12 @@ class File:
             router = self.numbers.standard_normal((s["experts"], width)) * 0.05
             self.writer.add_tensor(f"{name}.ffn_gate_inp.weight", router.astype(np.float32))
         for part in ("gate", "up"):
-            self.matrix(f"{name}.ffn_{part}{end}", "Q4_K", *experts, s["ffn"], width)
+            self.matrix(f"{name}.ffn_{part}{end}", most, *experts, s["ffn"], width)
         self.matrix(f"{name}.ffn_down{end}", more, *experts, width, s["ffn"])
 
 
-def write(path: Path, shape: Mapping[str, Any]) -> None:
-    file = File(path, shape)
+def write(path: Path, shape: Mapping[str, Any], kind: str | None = None) -> None:
+    file = File(path, shape, kind)
     file.settings()
     is_tied = "experts" not in shape
     file.matrix("token_embd", "Q6_K" if is_tied else "Q4_K", shape["vocabulary"], shape["width"])
@@ -124,6 +127,7 @@ def write(path: Path, shape: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in SHAPES:
+    shape, file, *kinds = [*sys.argv[1:], "", ""][: max(2, len(sys.argv) - 1)]
+    if shape not in SHAPES or not file or len(kinds) > 1 or not {*kinds} <= {*_SCALES}:
         raise SystemExit(__doc__)
-    write(Path(sys.argv[2]), SHAPES[sys.argv[1]])
+    write(Path(file), SHAPES[shape], *kinds)

@@ -69,8 +69,8 @@ class SamplingParams:
         top_p: draw from the smallest set of tokens with this much probability, in (0, 1].
         top_k: draw from the k likeliest tokens; 0 and -1: from all.
         min_p: leave out tokens less likely than this fraction of the likeliest, in [0, 1].
-        seed: of 64 bits, with a sign; a request with a seed gives the same tokens alone and in any batch. None: derived
-            from the engine's seed and the number of the request.
+        seed: of 64 bits, with a sign; a request with a seed gives the same tokens alone and in any batch. None and -1:
+            derived from the engine's seed and the number of the request.
         stop: one string or several that end the text; stop_token_ids: ids that do. The text is cut in front of a string
             unless include_stop_str_in_output.
         ignore_eos: go on after the model's end of text.
@@ -157,6 +157,8 @@ class SamplingParams:
             set_("structured_outputs", StructuredOutputsParams.of(self.structured_outputs))
         if self.top_k == -1:
             set_("top_k", 0)
+        if self.seed == -1:  # in vLLM, llama.cpp and what was written for them: any
+            set_("seed", None)
         if self.thinking_token_budget == -1:
             set_("thinking_token_budget", None)
         self._verify()

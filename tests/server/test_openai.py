@@ -200,7 +200,7 @@ def test_neutral_values_and_nulls_ask_for_nothing(server: Any) -> None:
         ("completions", {"logprobs": 21}, "logprobs"),
         ("completions", {"n": 1000}, "n"),
         ("completions", {"stop": ["x"] * 65}, "stop"),
-        ("completions", {"max_tokens": 5000}, "prompt"),
+        ("completions", {"max_tokens": 5000}, "max_tokens"),
         ("completions", {"prompt": "very " * 600}, "prompt"),
         ("completions", {"prompt": [100000]}, "prompt"),
         ("completions", {"prompt": [1, "a"]}, "prompt"),

@@ -48,6 +48,10 @@ _CALLED = {
     "separate_reasoning": "include_reasoning",
 }
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
+_MISSING = re.compile(r"missing required field `([^`]*)`$")
+_NOT_INT = re.compile(r"^Expected `int[^`]*`, got `float`")
+#: Above it not each whole number is a float.
+_MOST_WHOLE = 2.0**53
 
 
 class ClientGone(Exception):
@@ -134,15 +138,15 @@ def replayed(body: bytes, receive: Receive) -> Receive:
 
 
 def parse(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """JSON of strict types. An unknown field that is null asks for nothing, and is let through.
+    """JSON of strict types. An unknown field that is null asks for nothing, and is let through; 5.0 is a whole number.
 
     Raises: HttpError 400 with the field.
     """
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
-        if _UNKNOWN.search(str(error)):
-            return _without_nulls(data, decoder)
+        if _UNKNOWN.search(str(error)) or _NOT_INT.search(str(error)):
+            return _as_meant(data, decoder)
         raise _invalid(error, decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _no_json(error) from None
@@ -156,15 +160,34 @@ def converted(fields: dict[str, Any], kind: type[T]) -> T:
         raise _invalid(error, kind) from None
 
 
-def _without_nulls(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+def _as_meant(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Without fields that are null, and with whole numbers where 5.0 stands for 5."""
     try:
         fields: dict[str, Any] = msgspec.json.decode(data, type=dict)
         known = {name: value for name, value in fields.items() if value is not None}
-        return msgspec.convert(known, decoder.type)
+        while True:
+            try:
+                return msgspec.convert(known, decoder.type)
+            except msgspec.ValidationError as error:
+                path = _PATH.search(str(error)) if _NOT_INT.search(str(error)) else None
+                name = path.group(1) if path else ""
+                if name not in known or (whole := _whole(known[name])) is known[name]:
+                    raise _invalid(error, decoder.type) from None
+                known[name] = whole
     except msgspec.ValidationError as error:
         raise _invalid(error, decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _no_json(error) from None
+
+
+def _whole(value: Any) -> Any:
+    """A number, or a list of them, of floats that are whole numbers; the same object where there are none."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) <= _MOST_WHOLE else value
+    if isinstance(value, list):
+        found = [_whole(each) for each in value]
+        return found if any(new is not old for new, old in zip(found, value, strict=True)) else value
+    return value
 
 
 def _invalid(error: msgspec.ValidationError, kind: Any) -> HttpError:
@@ -176,6 +199,10 @@ def _invalid(error: msgspec.ValidationError, kind: Any) -> HttpError:
         is_there = other.startswith("--") or re.split("[., ]", other)[0] in getattr(kind, "__struct_fields__", ())
         advice = f"use {other}" if is_there else "leave it out"
         return HttpError(400, f"{name!r:.80} is not a field that is known here; {advice}", param=name[:80])
+    missing = _MISSING.search(message)  # of the body itself: further in there is a path behind it
+    if missing:
+        what = f"the request is not valid: {message:.300}"
+        return HttpError(400, what, param=missing.group(1)[:80], code="missing_required_parameter")
     path = _PATH.search(message)
     return HttpError(400, f"the request is not valid: {message:.300}", param=path.group(1)[:80] if path else None)
 

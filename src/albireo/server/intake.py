@@ -110,8 +110,8 @@ def _infill_marks(serving: Serving, request: CompletionRequest, prompts: list[st
         raise HttpError(400, str(error), param="suffix") from None
 
 
-async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
-    """One submission. Raises: HttpError."""
+async def chat(serving: Serving, request: ChatRequest, *, leaves_room: bool = False) -> list[Submission]:
+    """One submission. Args: leaves_room: one that leaves less room than it asks for is refused. Raises: HttpError."""
     _check(serving, request, CHAT_NEUTRAL)
     if request.best_of not in (None, request.n or 1):
         raise unsupported("best_of", request.best_of, "ask for n answers and choose")
@@ -150,7 +150,8 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
 
     num_chars = INLINE_CHARS * bool(request.tools or request.documents or request.chat_template)
     num_chars += sum(_num_chars(message.get("content")) + 100 for message in request.messages)
-    return await _admitted(serving, request, prepare, num_chars, "messages", has_media(request.messages))
+    has = has_media(request.messages)
+    return await _admitted(serving, request, prepare, num_chars, "messages", has, leaves_room=leaves_room)
 
 
 async def num_tokens(serving: Serving, request: ChatRequest) -> int:
@@ -254,6 +255,15 @@ def _check(serving: Serving, request: GenerationFields, neutral: dict[str, tuple
         raise HttpError(400, "stream_options needs stream to be true", param="stream_options")
     if request.stream_interval is not None and not request.stream:
         raise HttpError(400, "stream_interval needs stream to be true", param="stream_interval")
+    limit, field = serving.ready.max_model_len, _said_max(request)
+    if field is not None and getattr(request, field) > limit:
+        raise HttpError(
+            400,
+            f"an output of {getattr(request, field)} tokens is more than the model's context of {limit}; ask for "
+            "fewer, or leave it out",
+            param=field,
+            code="invalid_value",
+        )
     limit = serving.settings.max_stop
     for name in ("stop", "bad_words"):
         texts = getattr(request, name)
@@ -288,9 +298,16 @@ def _params(
 
 
 async def _admitted(
-    serving: Serving, request: GenerationFields, prepare: Any, num_chars: int, field: str, with_images: bool = False
+    serving: Serving,
+    request: GenerationFields,
+    prepare: Any,
+    num_chars: int,
+    field: str,
+    with_images: bool = False,
+    *,
+    leaves_room: bool = False,
 ) -> list[Submission]:
-    """Encode, and refuse what can never run or has no room."""
+    """Encode, and refuse what can never run. Where max_tokens is more than is left, the context ends the output."""
     try:
         is_short = num_chars <= INLINE_CHARS and not with_images
         submissions: list[Submission] = prepare() if is_short else await serving.in_thread(prepare, with_images)
@@ -299,7 +316,7 @@ async def _admitted(
             num_prompt = len(made.prompt_token_ids)
             check_request(made.prompt_token_ids, made.params, request.priority or 0, settings, images=made.images)
             asked = made.params.max_tokens
-            if asked is not None and num_prompt + asked > settings.max_model_len and _said_max(request):
+            if leaves_room and asked is not None and num_prompt + asked > settings.max_model_len and _said_max(request):
                 raise PromptTooLong(
                     f"the model's context is {settings.max_model_len} tokens; the prompt has {num_prompt} and "
                     f"max_tokens={asked} asks for more than is left; shorten the prompt or lower max_tokens"
@@ -324,8 +341,10 @@ def _no_form() -> UnsupportedFeature:
     return UnsupportedFeature("structured_outputs cannot be had of a beam search; leave it out")
 
 
-def _said_max(request: GenerationFields) -> bool:
-    return request.max_tokens is not None or getattr(request, "max_completion_tokens", None) is not None
+def _said_max(request: GenerationFields) -> str | None:
+    """The field that says how long an output may be."""
+    names = ("max_completion_tokens", "max_tokens")
+    return next((name for name in names if getattr(request, name, None) is not None), None)
 
 
 def one_or_several(prompt: str | list[Any], field: str) -> list[str | list[int]]:

@@ -196,8 +196,8 @@ class Serving:
             )
 
     def check_model(self, name: str | None) -> None:
-        """Raises: HttpError 404 for the name of another model, which is no adapter either."""
-        if name is not None and name not in self.names and self.adapters.find(name) is None:
+        """An empty name is none. Raises: HttpError 404 for the name of another model, which is no adapter either."""
+        if name and name not in self.names and self.adapters.find(name) is None:
             known = [*self.names, *(served.name for served in self.adapters.all())]
             raise HttpError(
                 404,

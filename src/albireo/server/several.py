@@ -223,8 +223,8 @@ class Models:
         return next((each for each in self.all if each.is_ready), self.first)
 
     def find(self, name: str | None) -> Model:
-        """Who answers to a name. Raises: HttpError 404 that names all."""
-        if name is None:
+        """Who answers to a name; to none, or an empty one, the first. Raises: HttpError 404 that names all."""
+        if not name:
             return self.first
         for each in self.all:
             if name in each.names:

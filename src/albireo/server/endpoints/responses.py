@@ -110,10 +110,10 @@ class Responses:
         self, request: ResponseRequest, messages: list[dict[str, Any]]
     ) -> tuple[ChatRequest, list[Submission]]:
         """The conversation; where it does not fit and may be cut, without as few of its oldest turns as can be."""
+        shorter = dialect.without_oldest(messages) if request.truncation == "auto" else []
         try:
-            return await self._taken_in(request, messages)
+            return await self._taken_in(request, messages, leaves_room=bool(shorter))
         except HttpError as error:
-            shorter = dialect.without_oldest(messages) if request.truncation == "auto" else []
             if error.code != "context_length_exceeded" or not shorter:
                 raise
         # That without most of them first: where it does not fit, none does, and its refusal is the answer.
@@ -122,7 +122,7 @@ class Responses:
         while begin < end:
             middle = (begin + end) // 2
             try:
-                found, end = await self._taken_in(request, shorter[middle]), middle
+                found, end = await self._taken_in(request, shorter[middle], leaves_room=True), middle
             except HttpError as error:
                 if error.code != "context_length_exceeded":
                     raise
@@ -130,11 +130,11 @@ class Responses:
         return found
 
     async def _taken_in(
-        self, request: ResponseRequest, messages: list[dict[str, Any]]
+        self, request: ResponseRequest, messages: list[dict[str, Any]], *, leaves_room: bool = False
     ) -> tuple[ChatRequest, list[Submission]]:
         chat = dialect.as_chat(request, messages)
         with dialect.in_its_words(chat):
-            return chat, await intake.chat(self._serving, chat)
+            return chat, await intake.chat(self._serving, chat, leaves_room=leaves_room)
 
     def _generation(
         self,

@@ -48,7 +48,7 @@ class Tokens:
             raise refused(error, "messages" if request.prompt is None else "prompt") from None
         answer = Tokenized(len(ids), serving.ready.max_model_len, ids)
         if request.return_token_strs:
-            answer.token_strs = tokenizer.token_strings(ids)
+            answer.token_strs = [tokenizer.id_to_token(token) or "" for token in ids]
         return _json(answer)
 
     def _chat(self, request: TokenizeRequest, admission: Admission) -> list[int]:

@@ -26,7 +26,7 @@ class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Tokenized(msgspec.Struct):
-    """tokens: ids; token_strs: their texts, when asked for."""
+    """tokens: ids; token_strs: their names in the vocabulary ("Ġthe"), when asked for."""
 
     count: int
     max_model_len: int

@@ -74,7 +74,8 @@ class SamplingParams:
         stop: one string or several that end the text; stop_token_ids: ids that do. The text is cut in front of a string
             unless include_stop_str_in_output.
         ignore_eos: go on after the model's end of text.
-        max_tokens: most tokens of the output; None: up to the context. min_tokens: before that many nothing ends it.
+        max_tokens: most tokens of the output; None: up to the context. min_tokens: before that many nothing ends it,
+            and no token comes that could, EOS included where it is ignored.
         logprobs: of each output token its log-probability and those of the best so many; 0: its own only; -1: all;
             None: none. prompt_logprobs: the same of the prompt's tokens. EngineConfig.max_logprobs is the limit.
         logprob_token_ids: tokens whose log-probability is told at each place of the output, beside its own and in place

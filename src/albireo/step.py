@@ -78,7 +78,7 @@ class SampleTask:
         seq_id: the sequence the token belongs to (for n > 1 several tasks share one row of logits).
         seed: of this sequence's random stream; the stream's position is len(output_token_ids).
         prompt_token_ids, output_token_ids: for the penalties; borrowed, not to be changed.
-        stop_token_ids: ids masked while fewer than min_tokens are out (EOS ids included unless ignored).
+        stop_token_ids: ids masked while fewer than min_tokens are out (EOS ids included, also where they are ignored).
         matcher: of the grammar that the output follows; it is this sequence's own.
         budget: of its thinking; likewise.
     """

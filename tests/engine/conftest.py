@@ -385,7 +385,7 @@ def alone(
     stops = eos | set(params.stop_token_ids or ())
     tokens: list[int] = []
     while True:
-        tokens.append(next_token([*prompt, *tokens], seed, stops if len(tokens) < params.min_tokens else ()))
+        tokens.append(next_token([*prompt, *tokens], seed, stops | {EOS} if len(tokens) < params.min_tokens else ()))
         if tokens[-1] in stops:
             return tokens, "stop", None if tokens[-1] in eos else tokens[-1]
         if len(tokens) == params.max_tokens or len(prompt) + len(tokens) >= longest:

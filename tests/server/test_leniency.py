@@ -93,6 +93,15 @@ def test_the_seed_minus_one_is_none(server: Any) -> None:
     assert texts[0] != texts[1] and texts[2] == texts[3]
 
 
+def test_no_end_comes_before_min_tokens_where_it_is_ignored(server: Any) -> None:
+    """As in vLLM, so that a text that has to be long is not the beginning of another one."""
+    ask = {"model": "story", "prompt": "Once", "max_tokens": 5, "temperature": 0, "return_token_ids": True}
+    ask |= {"ignore_eos": True, "logit_bias": {"0": 100}}
+    for least in (0, 3):
+        got = server.http.post("/v1/completions", json={**ask, "min_tokens": least}).json()["choices"][0]
+        assert [token == 0 for token in got["token_ids"]] == [place >= least for place in range(5)]
+
+
 def test_names_of_tokens_are_the_vocabularys(server: Any) -> None:
     """So that a token is known that is no character alone, and a space that belongs to one."""
     text = "Once upon a time é 日本"

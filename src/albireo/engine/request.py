@@ -423,7 +423,8 @@ def build_request(
     eos = frozenset() if params.ignore_eos and constraint is None else settings.eos_token_ids
     stop_ids = eos | frozenset(params.stop_token_ids or ())
     seed = derive_seed(settings.seed, arrival_idx) if params.seed is None else params.seed
-    masked = tuple(sorted(stop_ids))
+    # As in vLLM, EOS does not come before min_tokens, also where it would end nothing.
+    masked = tuple(sorted(stop_ids | settings.eos_token_ids))
     prompt = request.prompt_token_ids
     if settings.are_prompts_whole:
         request.prefix, request.prefix_key = len(prompt), prompt_key(prompt)

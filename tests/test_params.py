@@ -192,3 +192,8 @@ def test_numbers_of_numpy_are_those_of_python() -> None:
 def test_what_is_no_number_is_not_said_to_be_outside(value: Any) -> None:
     with pytest.raises(InvalidParams, match=r"temperature=.* must be a number"):
         SamplingParams(temperature=value)
+
+
+def test_the_seed_minus_one_is_none() -> None:
+    assert SamplingParams(seed=-1).seed is None and SamplingParams(seed=-2).seed == -2
+    assert SamplingParams(seed=np.int64(-1)).seed is None  # type: ignore[arg-type]

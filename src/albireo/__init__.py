@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from albireo.api.async_llm import AsyncLLM
     from albireo.api.build import build
     from albireo.api.llm import LLM, load
+    from albireo.api.requests.prompts import TextPrompt, TokensPrompt
     from albireo.beam_search_params import BeamSearchParams
     from albireo.config import BuildConfig, EngineConfig
     from albireo.errors import (
@@ -101,6 +102,8 @@ __all__ = [
     "StructuredOutputsParams",
     "TargetMismatch",
     "TemplateError",
+    "TextPrompt",
+    "TokensPrompt",
     "Transcript",
     "TranscriptionParams",
     "UnsupportedFeature",
@@ -140,6 +143,8 @@ _HOMES = {
     "ScoringOutput": "albireo.outputs",
     "ScoringRequestOutput": "albireo.outputs",
     "Segment": "albireo.outputs",
+    "TextPrompt": "albireo.api.requests.prompts",
+    "TokensPrompt": "albireo.api.requests.prompts",
     "Transcript": "albireo.outputs",
     "Word": "albireo.outputs",
     "TranscriptionParams": "albireo.transcription_params",

@@ -116,7 +116,8 @@ def test_no_parameters_are_the_models_own(house: Any) -> None:
     async def body(llm: AsyncLLM) -> None:
         assert llm.get_default_sampling_params() == SamplingParams(max_tokens=5)
         assert len((await last(llm, "x")).outputs[0].token_ids) == 5
-        assert llm.get_tokenizer() is house.tokenizer
+        tokenizer = llm.get_tokenizer()
+        assert tokenizer is llm.get_tokenizer() and tokenizer("a b").input_ids == house.tokenizer.encode("a b")
 
     run(house, body, defaults=GenerationDefaults(max_tokens=5))
 

@@ -405,7 +405,11 @@ def test_threads_take_turns(house: Any) -> None:
 def test_a_closed_llm_says_so(house: Any) -> None:
     with LLM.from_loaded(house.loaded()) as llm:
         assert llm.generate("a", GREEDY)[0].finished
-        assert llm.get_tokenizer() is house.tokenizer
+        tokenizer = llm.get_tokenizer()
+        assert tokenizer is llm.get_tokenizer() and tokenizer.encode("a b") == house.tokenizer.encode("a b")
+        chat = [{"role": "user", "content": "a"}]
+        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        assert text == llm.chat(chat, GREEDY)[0].prompt
     llm.close()
     for call in (lambda: llm.generate("a", GREEDY), llm.stats, llm.get_tokenizer):
         with pytest.raises(EngineError, match="closed"):

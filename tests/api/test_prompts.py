@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.api.requests.prompts import Prompt, parse_prompt, parse_prompts
+from albireo.api.requests.prompts import Prompt, TextPrompt, TokensPrompt, parse_prompt, parse_prompts
 from albireo.errors import InvalidParams, UnsupportedFeature
 from albireo.image_input import GivenImage
 
@@ -23,6 +23,8 @@ from albireo.image_input import GivenImage
         ({"prompt_token_ids": [3]}, [Prompt(None, [3])]),
         ({"prompt": "shown", "prompt_token_ids": (3,)}, [Prompt("shown", [3])]),
         ({"prompt": "text", "cache_salt": "mine"}, [Prompt("text", None, "mine")]),
+        (TextPrompt(prompt="text", cache_salt="mine"), [Prompt("text", None, "mine")]),
+        ([TokensPrompt(prompt_token_ids=[5, 6]), TextPrompt(prompt="a")], [Prompt(None, [5, 6]), Prompt("a", None)]),
         ({"prompt": "text", "multi_modal_data": None}, [Prompt("text", None)]),
         ({"prompt": "text", "multi_modal_data": {}}, [Prompt("text", None)]),
         ({"prompt": "a", "multi_modal_data": {"image": "b"}}, [Prompt("a", None, None, [GivenImage("b")])]),

@@ -53,6 +53,8 @@ NAMES = {
     "StructuredOutputsParams",
     "TargetMismatch",
     "TemplateError",
+    "TextPrompt",
+    "TokensPrompt",
     "Transcript",
     "TranscriptionParams",
     "Word",

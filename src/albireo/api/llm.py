@@ -44,7 +44,7 @@ from albireo.outputs import (
     Transcript,
 )
 from albireo.params import PoolingParams, PoolingTaskName, SamplingParams
-from albireo.text.tokenizer import Tokenizer
+from albireo.text.script_tokenizer import ScriptTokenizer
 from albireo.transcription_params import TranscriptionParams
 
 P = TypeVar("P")
@@ -331,10 +331,13 @@ class LLM:
 
     # -- what it is ----------------------------------------------------------------------------------------------------
 
-    def get_tokenizer(self) -> Tokenizer:
-        """The model's tokenizer. Raises: ConfigError when skip_tokenizer_init is set."""
+    def get_tokenizer(self) -> ScriptTokenizer:
+        """The model's tokenizer, also by transformers' names: tokenizer(text), apply_chat_template().
+
+        Raises: ConfigError when skip_tokenizer_init is set.
+        """
         self._check_open()
-        return self._admission.tokenizer
+        return self._admission.script_tokenizer
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What generate() uses when given none: the model's generation_config.json over the built-in defaults."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from albireo.api.media.places import Place, Placed, Places
@@ -31,6 +31,7 @@ from albireo.parsers.reasoning import ReasoningTags, is_open
 from albireo.sampling.validation import validate
 from albireo.structured_params import StructuredOutputsParams
 from albireo.text.chat_prompt import ChatEncoder
+from albireo.text.script_tokenizer import ScriptTokenizer
 from albireo.text.thinking_budget import ThinkingMeter
 from albireo.text.tokenizer import Tokenizer
 
@@ -97,6 +98,11 @@ class Admission:
         if self._tokenizer is None:
             raise ConfigError("there is no tokenizer: skip_tokenizer_init is set; leave it out")
         return self._tokenizer
+
+    @cached_property
+    def script_tokenizer(self) -> ScriptTokenizer:
+        """The same by further names, for users. Raises: as tokenizer."""
+        return ScriptTokenizer(self.tokenizer)
 
     @property
     def advice(self) -> dict[str, Any]:

@@ -8,11 +8,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import index
-from typing import Any
+from typing import Any, Required, TypedDict
 
 from albireo.errors import InvalidParams, UnsupportedFeature, short
 from albireo.image_input import GivenImage, GivenSound, GivenVideo
 from albireo.params import is_unicode
+
+
+class _MorePrompt(TypedDict, total=False):
+    """multi_modal_data: pictures, sounds and videos by kind. cache_salt: see Prompt."""
+
+    multi_modal_data: Mapping[str, Any]
+    cache_salt: str
+
+
+class TextPrompt(_MorePrompt, total=False):
+    """A prompt as a dictionary, by vLLM's name of it: a text."""
+
+    prompt: Required[str]
+
+
+class TokensPrompt(_MorePrompt, total=False):
+    """A prompt as a dictionary, by vLLM's name of it: token ids, and the text that they are of, if that is known."""
+
+    prompt_token_ids: Required[Sequence[int]]
+    prompt: str
+
 
 #: A string, token ids, or vLLM's dicts with "prompt" or "prompt_token_ids".
 PromptInput = str | Sequence[int] | Mapping[str, Any]

@@ -86,7 +86,11 @@ def test_neutral_values_ask_for_nothing(server: Server, llm: LLM) -> None:
         "add_special_tokens", "truncate_prompt_tokens", "model", "something_new", "mm_processor_kwargs",
     )  # fmt: skip
     neutral = {"user": "someone", "truncation_side": "right", "padding": "do_not_pad"}
+    neutral |= {"embed_dtype": "float32", "endianness": "little"}
     body = {"input": "Once", **neutral, **dict.fromkeys(names)}
+    for path in ("/v1/embeddings", "/pooling"):
+        refused = server.http.post(path, json={**body, "endianness": "big"})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "endianness")
     got = server.http.post("/v1/embeddings", json=body).json()
     assert [data["embedding"] for data in got["data"]] == wanted(llm, "Once")
 

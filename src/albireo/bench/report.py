@@ -166,6 +166,7 @@ def common_figures(
             "gpu": probe.gpu,
         },
         "model": model,
+        "model_id": model,  # vLLM's name of it
         "hf_overrides": hf_overrides,
         "machine": {**asdict(machine_facts()), "isa_levels": list(isa_levels())},
         "outputs_sha256": first.outputs_sha256,

@@ -15,6 +15,7 @@ from albireo.engine_process.tracked import Tracked
 from albireo.server.endpoints.pooling import Asked, Head, PoolingEndpoint, values_of
 from albireo.server.pooling_intake import admitted_inputs, begin, pooling_params
 from albireo.server.protocol.embeddings import Embedding, EmbeddingList, EmbeddingRequest
+from albireo.server.protocol.pooling import ENCODED_NEUTRAL
 from albireo.server.serving import Serving
 
 _ENCODER = msgspec.json.Encoder()
@@ -28,7 +29,7 @@ def embeddings(serving: Serving) -> PoolingEndpoint[EmbeddingRequest]:
 
 
 async def _ask(serving: Serving, request: EmbeddingRequest) -> Asked:
-    begin(serving, request, task="embed")
+    begin(serving, request, ENCODED_NEUTRAL, task="embed")
     params = pooling_params(serving, request, request.dimensions)
     special = request.add_special_tokens is not False
     make = partial(serving.admission.pooling.embedding, params=params, add_special_tokens=special)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -18,6 +18,10 @@ class EmbeddingRequest(PoolingFields, kw_only=True):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: AtLeastOne | None = None
     add_special_tokens: bool | None = None
+
+    # there is no such thing here: neutral values only
+    embed_dtype: Any = None
+    endianness: Any = None
 
 
 class Embedding(msgspec.Struct):

@@ -9,7 +9,7 @@ import msgspec
 
 from albireo.params import PoolingTaskName
 from albireo.server.protocol.fields import AtLeastOne, Count
-from albireo.server.protocol.pooling import POOLING_NEUTRAL, PoolingFields, PoolingUsage
+from albireo.server.protocol.pooling import ENCODED_NEUTRAL, PoolingFields, PoolingUsage
 
 
 class PoolingRequest(PoolingFields, kw_only=True):
@@ -25,10 +25,12 @@ class PoolingRequest(PoolingFields, kw_only=True):
     # there is no such thing here: neutral values only
     messages: Any = None
     data: Any = None
+    embed_dtype: Any = None
+    endianness: Any = None
 
 
 #: Field -> values beside null that ask for nothing.
-POOLED_NEUTRAL: dict[str, tuple[Any, ...]] = {**POOLING_NEUTRAL, "messages": (), "data": ()}
+POOLED_NEUTRAL: dict[str, tuple[Any, ...]] = {**ENCODED_NEUTRAL, "messages": (), "data": ()}
 
 
 class Pooled(msgspec.Struct):

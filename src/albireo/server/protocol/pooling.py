@@ -39,6 +39,12 @@ POOLING_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "padding": ("do_not_pad",),
     "mm_processor_kwargs": ({},),
 }
+#: Of those that are told as numbers or as base64 of them: how base64 has them here.
+ENCODED_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    **POOLING_NEUTRAL,
+    "embed_dtype": ("float32",),
+    "endianness": ("native", "little"),
+}
 
 
 class PoolingUsage(msgspec.Struct):

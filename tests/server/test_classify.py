@@ -139,7 +139,7 @@ def test_what_the_model_is_not_is_a_bad_request(judge: Served, path: str, body: 
         ({"input": "the", "dimensions": 2}, "dimensions", "not a field"),
         ({"input": "the", "pooling_type": "mean"}, "pooling_type", "leave it out"),
         ({"input": "the", "truncate_prompt_tokens": 1000}, "truncate_prompt_tokens", "more than max_model_len"),
-        ({"messages": []}, "messages", "not a field"),
+        ({"messages": []}, "messages", "length"),
     ],
 )
 def test_what_cannot_be_classified_is_named(judge: Served, body: dict[str, Any], param: str, words: str) -> None:

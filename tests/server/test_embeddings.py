@@ -95,6 +95,47 @@ def test_neutral_values_ask_for_nothing(server: Server, llm: LLM) -> None:
     assert [data["embedding"] for data in got["data"]] == wanted(llm, "Once")
 
 
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/pooling"])
+def test_a_chat_is_embedded_as_its_template_writes_it(server: Server, path: str) -> None:
+    """Unlike one that is to be answered, without what an answer begins with."""
+    said = [{"role": "user", "content": "Once"}, {"role": "assistant", "content": " upon a"}]
+
+    def of(body: dict[str, Any]) -> tuple[list[float], int]:
+        got = server.http.post(path, json=body)
+        assert got.status_code == 200, got.text
+        (data,) = got.json()["data"]
+        return data["embedding" if path == "/v1/embeddings" else "data"], got.json()["usage"]["prompt_tokens"]
+
+    for options in ({}, {"add_generation_prompt": True}, {"continue_final_message": True}):
+        chat = {"messages": said, "add_generation_prompt": False, **options}
+        ids = server.http.post("/tokenize", json=chat).json()["tokens"]
+        assert of({"messages": said, **options}) == of({"input": ids}) and len(ids) > 3
+        assert of({"messages": said, **options, "truncate_prompt_tokens": 2}) == of({"input": ids[:2]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "param", "words"),
+    [
+        ({}, "input", "give input or messages"),
+        ({"input": "a", "messages": [{"role": "user", "content": "a"}]}, "input", "one of them"),
+        ({"messages": []}, "messages", "length"),
+        ({"messages": [{"role": "user"}], "add_special_tokens": True}, "add_special_tokens", "its template writes"),
+        ({"messages": [{"content": "a"}]}, "messages", "a role is a word"),
+        ({"messages": [{"role": "user", "content": "a"}], "chat_template": "{{ 1 }}"}, "chat_template", "trust"),
+        ({"messages": [{"role": "user", "content": "very " * 600}]}, "messages", "max_model_len=512"),
+        ({"input": "a", "add_generation_prompt": True}, "add_generation_prompt", "goes with messages"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]},
+            "messages",
+            "embeddings and scores are those of text",
+        ),
+    ],
+)
+def test_what_no_chat_is_embedded_of(server: Server, changes: dict[str, Any], param: str, words: str) -> None:
+    got = server.http.post("/v1/embeddings", json=changes)
+    assert got.status_code == 400 and words in got.text and got.json()["error"]["param"] == param, got.text
+
+
 def test_longer_inputs_are_cut_when_asked(client: Any, llm: LLM) -> None:
     long = "a fox and a bird " * 1000
     encode = llm.get_tokenizer().encode
@@ -135,7 +176,7 @@ def test_longer_inputs_are_cut_when_asked(client: Any, llm: LLM) -> None:
         ({"extra_body": {"truncate_prompt_tokens": 513}}, "truncate_prompt_tokens", "tokens=513 is more than"),
         ({"extra_body": {"truncate_prompt_tokens": 1}}, "input", "cut to nothing"),
         ({"extra_body": {"truncation_side": "middle"}}, "truncation_side", "middle"),
-        ({"extra_body": {"messages": []}}, "messages", "not a field"),
+        ({"extra_body": {"messages": [{"role": "user", "content": "a"}]}}, "input", "one of them"),
     ],
 )
 def test_what_cannot_be_is_a_bad_request_that_names_the_field(

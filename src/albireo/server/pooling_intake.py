@@ -16,10 +16,11 @@ from albireo.engine.pooling import num_token_values
 from albireo.engine.request import check_request
 from albireo.errors import EngineError, RequestError
 from albireo.params import PoolingParams, PoolingTaskName
+from albireo.server.conversation import readable
 from albireo.server.errors import HttpError, cannot, refused, unsupported
-from albireo.server.intake import one_or_several, with_adapter
+from albireo.server.intake import one_or_several, template_kwargs, template_of, with_adapter
 from albireo.server.protocol.fields import unneutral
-from albireo.server.protocol.pooling import POOLING_NEUTRAL, PoolingFields
+from albireo.server.protocol.pooling import POOLING_NEUTRAL, InputFields, PoolingFields
 from albireo.server.serving import INLINE_CHARS, Serving
 
 #: Most that one request may ask for where tokens have values of their own: 256 MiB, and five times that as JSON.
@@ -80,14 +81,20 @@ def check_length(serving: Serving, request: PoolingFields, place: str, prompt: s
 
 
 async def admitted_inputs(
-    serving: Serving, request: PoolingFields, given: str | list[Any], make: Callable[[Prompt], Submission]
+    serving: Serving, request: InputFields, make: Callable[[Prompt], Submission]
 ) -> tuple[list[Submission], list[str]]:
-    """One prompt or several, none of them empty, and what each is called. Args: given: the field `input`.
-
-    Raises: HttpError.
-    """
+    """A chat, or one prompt or several, none of them empty, and what each is called. Raises: HttpError."""
     field = "input"
-    inputs = one_or_several(given, field)
+    if (request.input is None) == (request.messages is None):
+        code = "missing_required_parameter" if request.input is None else "invalid_value"
+        raise HttpError(400, "give input or messages, one of them", param=field, code=code)
+    if request.messages is not None:
+        return await _admitted_chat(serving, request, request.messages, make), ["messages"]
+    for name in ("add_generation_prompt", "continue_final_message", "chat_template", "chat_template_kwargs"):
+        if value := getattr(request, name):
+            raise unsupported(name, value, "it goes with messages, and there is an input")
+    assert request.input is not None, "one of both is there"
+    inputs = one_or_several(request.input, field)
     check_number(serving, field, len(inputs))
     places, salt = places_of(field, len(inputs)), request.cache_salt
     for place, each in zip(places, inputs, strict=True):
@@ -97,6 +104,29 @@ async def admitted_inputs(
     prompts = [Prompt(each, None, salt) if isinstance(each, str) else Prompt(None, each, salt) for each in inputs]
     num_chars = sum(len(prompt.text or ()) for prompt in prompts)
     return await admitted(serving, request, [partial(make, each) for each in prompts], places, num_chars), places
+
+
+async def _admitted_chat(
+    serving: Serving, request: InputFields, messages: list[dict[str, Any]], make: Callable[[Prompt], Submission]
+) -> list[Submission]:
+    """What the model's template makes of a chat; unlike one that is to be answered without what begins an answer."""
+    if request.add_special_tokens:
+        raise unsupported("add_special_tokens", True, "a chat has those that its template writes")
+    template = template_of(serving, request.chat_template)
+    options = {
+        "add_generation_prompt": bool(request.add_generation_prompt),
+        "continue_final_message": bool(request.continue_final_message),
+        "chat_template": template,
+        "chat_template_kwargs": template_kwargs(serving, request.chat_template_kwargs, None),
+        "cache_salt": request.cache_salt,
+    }
+
+    def made() -> Submission:
+        said = readable(messages, template or serving.dialect.template)
+        return make(serving.admission.pooling.chat_prompt(said, options))
+
+    # in a thread: a template may take its time
+    return await admitted(serving, request, [made], ["messages"], INLINE_CHARS + 1)
 
 
 def places_of(field: str, num: int) -> list[str]:

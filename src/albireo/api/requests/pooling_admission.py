@@ -15,7 +15,7 @@ from albireo.api.requests.scoring import Part, ScorePlan, check_pairs, plan_cosi
 from albireo.api.requests.submission import NO_SAMPLING, Submission
 from albireo.api.requests.written_pair import written_pair
 from albireo.engine.settings import EngineSettings
-from albireo.errors import InvalidParams, UnsupportedFeature, short
+from albireo.errors import ConfigError, InvalidParams, UnsupportedFeature, short
 from albireo.params import POOLING_TASKS, PoolingParams, PoolingTaskName
 from albireo.text.chat_prompt import ChatEncoder
 from albireo.text.encoded import Cut
@@ -94,6 +94,18 @@ class PoolingAdmission:
             raise InvalidParams(f"pooling_type={kind}: {task} is of all tokens; leave it out")
         pooling, _ = self._pooling(params)
         return self._pooled(prompt, replace(pooling, pooling_type="all"), add_special_tokens)
+
+    def chat_prompt(self, messages: Sequence[Any], options: Mapping[str, Any]) -> Prompt:
+        """What the model's template makes of a chat; options are those of ChatEncoder.encode().
+
+        Raises: TemplateError, for media, too; ConfigError without a tokenizer.
+        """
+        if self._chats is None:
+            raise ConfigError("a chat needs a tokenizer and skip_tokenizer_init is set; leave it out")
+        problem = "embeddings and scores are those of text"
+        problems = dict.fromkeys(("image_problem", "sound_problem", "video_problem"), problem)
+        made = self._chats.encode(messages, **{**options, **problems})
+        return Prompt(None, made.token_ids, options.get("cache_salt"))
 
     def scoring(self, data_1: Any, data_2: Any, params: PoolingParams | None) -> tuple[ScorePlan, list[Submission]]:
         """What scores are made of, and what is run for it, one a prompt of the plan.

@@ -21,7 +21,7 @@ async def _ask(serving: Serving, request: ClassifyRequest) -> Asked:
     special = request.add_special_tokens is not False
     params = pooling_params(serving, request)
     make = partial(serving.admission.pooling.classification, params=params, add_special_tokens=special)
-    submissions, places = await admitted_inputs(serving, request, request.input, make)
+    submissions, places = await admitted_inputs(serving, request, make)
     return Asked(submissions, places, partial(_answer, serving.ready.pooling_rule.labels))
 
 

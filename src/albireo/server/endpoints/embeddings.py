@@ -33,7 +33,7 @@ async def _ask(serving: Serving, request: EmbeddingRequest) -> Asked:
     params = pooling_params(serving, request, request.dimensions)
     special = request.add_special_tokens is not False
     make = partial(serving.admission.pooling.embedding, params=params, add_special_tokens=special)
-    submissions, places = await admitted_inputs(serving, request, request.input, make)
+    submissions, places = await admitted_inputs(serving, request, make)
     return Asked(submissions, places, partial(_answer, request.encoding_format == "base64"))
 
 

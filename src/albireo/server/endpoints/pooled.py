@@ -29,7 +29,7 @@ async def _ask(serving: Serving, request: PoolingRequest) -> Asked:
     if request.task in ("token_embed", "token_classify") and request.pooling_type is None:
         params = replace(params, pooling_type=None)  # the server's default is that of whole texts
     make = partial(serving.admission.pooling.pooled, params=params, task=request.task, add_special_tokens=special)
-    submissions, places = await admitted_inputs(serving, request, request.input, make)
+    submissions, places = await admitted_inputs(serving, request, make)
     return Asked(submissions, places, partial(_answer, request.encoding_format == "base64", submissions))
 
 

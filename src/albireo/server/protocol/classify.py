@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from albireo.server.protocol.fields import Count
-from albireo.server.protocol.pooling import PoolingFields, PoolingUsage
+from albireo.server.protocol.pooling import InputFields, PoolingUsage
 
 
-class ClassifyRequest(PoolingFields, kw_only=True):
-    """input: a text, several, token ids, or several lists of them; None: not said."""
-
-    input: str | list[str | Count | list[Count]]
-    add_special_tokens: bool | None = None
+class ClassifyRequest(InputFields, kw_only=True):
+    """None: not said."""
 
 
 class Classes(msgspec.Struct):

@@ -7,17 +7,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from albireo.server.protocol.fields import AtLeastOne, Count
-from albireo.server.protocol.pooling import PoolingFields, PoolingUsage
+from albireo.server.protocol.fields import AtLeastOne
+from albireo.server.protocol.pooling import InputFields, PoolingUsage
 
 
-class EmbeddingRequest(PoolingFields, kw_only=True):
-    """input: a text, several, token ids, or several lists of them; None: not said."""
+class EmbeddingRequest(InputFields, kw_only=True):
+    """None: not said."""
 
-    input: str | list[str | Count | list[Count]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: AtLeastOne | None = None
-    add_special_tokens: bool | None = None
 
     # there is no such thing here: neutral values only
     embed_dtype: Any = None

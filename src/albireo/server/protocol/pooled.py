@@ -8,29 +8,25 @@ from typing import Any, Literal
 import msgspec
 
 from albireo.params import PoolingTaskName
-from albireo.server.protocol.fields import AtLeastOne, Count
-from albireo.server.protocol.pooling import ENCODED_NEUTRAL, PoolingFields, PoolingUsage
+from albireo.server.protocol.fields import AtLeastOne
+from albireo.server.protocol.pooling import ENCODED_NEUTRAL, InputFields, PoolingUsage
 
 
-class PoolingRequest(PoolingFields, kw_only=True):
-    """input: a text, several, token ids, or several lists of them; None: not said. task: what becomes of it; None: what
-    the model does."""
+class PoolingRequest(InputFields, kw_only=True):
+    """task: what becomes of a prompt; None: what the model does."""
 
-    input: str | list[str | Count | list[Count]]
     task: PoolingTaskName | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: AtLeastOne | None = None
-    add_special_tokens: bool | None = None
 
     # there is no such thing here: neutral values only
-    messages: Any = None
     data: Any = None
     embed_dtype: Any = None
     endianness: Any = None
 
 
 #: Field -> values beside null that ask for nothing.
-POOLED_NEUTRAL: dict[str, tuple[Any, ...]] = {**ENCODED_NEUTRAL, "messages": (), "data": ()}
+POOLED_NEUTRAL: dict[str, tuple[Any, ...]] = {**ENCODED_NEUTRAL, "data": ()}
 
 
 class Pooled(msgspec.Struct):

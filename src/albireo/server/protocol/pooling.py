@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from albireo.server.protocol.fields import AllOrCount, CacheSalt, Id, Priority
+from albireo.server.protocol.chat import ChatTurn
+from albireo.server.protocol.fields import AllOrCount, CacheSalt, Count, Id, Priority
 
 
 class PoolingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -32,6 +33,21 @@ class PoolingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     # there is no such thing here: neutral values only
     padding: Any = None
     mm_processor_kwargs: Any = None
+
+
+class InputFields(PoolingFields, kw_only=True):
+    """input: a text, several, token ids, or several lists of them. messages: a chat in its place, as the model's
+    template writes it. One of both is given."""
+
+    input: str | list[str | Count | list[Count]] | None = None
+    messages: Annotated[list[ChatTurn], Meta(min_length=1, max_length=4096)] | None = None
+    add_special_tokens: bool | None = None
+
+    # how a chat is written
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 #: Field -> values beside null that ask for nothing.

@@ -58,6 +58,10 @@ OF_WIRING = {
     "gemma3n_text": "several residual streams, gates that are cut; backends/*/test_streams.py",
     "falcon_mamba": "Mamba 1 alone, of which what its states are made of is normed without weights",
     "mamba": "Mamba 1 alone, of which that is not normed",
+    "minimax": "states that heads leave at rates that no file says (backends/*/test_recurrent.py); what blocks read, "
+    "normed, which they are added to",
+    "minimax_m1": "the same, a part of each head rotated",
+    "minimax_text_01": "the same",
     "mamba2": "states alone: no layer has attention, and a block of the KV cache is no memory",
     "jetmoe": "queries of experts; one bias for all; attentions over a cache that one of them writes",
     "mimo_v2_flash": "values that are narrower than keys (backends/*/test_attention.py), and a factor behind attention",

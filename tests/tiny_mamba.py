@@ -1,4 +1,5 @@
-"""Tensor names and shapes of models with Mamba 1 or Mamba 2 layers, written out here, independently of albireo.models.
+"""Tensor names and shapes of models with Mamba 1 or Mamba 2 layers, or lightning attention, written out here,
+independently of albireo.models.
 
 Called by tiny_models.py.
 """
@@ -216,7 +217,9 @@ def _attention(config: Mapping[str, Any]) -> Shapes:
     q, kv = config["num_attention_heads"] * dim, config["num_key_value_heads"] * dim
     rows = {"q_proj": (q, hidden), "k_proj": (kv, hidden), "v_proj": (kv, hidden), "o_proj": (hidden, q)}
     shapes: Shapes = {f"{name}.weight": shape for name, shape in rows.items()}
-    return shapes | ({f"{name}.bias": shape[:1] for name, shape in rows.items()} if config["attention_bias"] else {})
+    return shapes | (
+        {f"{name}.bias": shape[:1] for name, shape in rows.items()} if config.get("attention_bias") else {}
+    )
 
 
 def _ffn(
@@ -244,6 +247,26 @@ def _experts(config: Mapping[str, Any]) -> Shapes:
     return shapes
 
 
+def minimax_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Of a checkpoint of MiniMax Text-01 or M1, each expert's matrices by themselves."""
+    hidden, width, count = config["hidden_size"], config["intermediate_size"], config["num_local_experts"]
+    values = config["num_attention_heads"] * config["head_dim"]
+    kinds = config.get("layer_types") or [("linear_attention", "")[kind] for kind in config["attn_type_list"]]
+    state: Shapes = {"qkv_proj.weight": (3 * values, hidden), "output_gate.weight": (values, hidden)}
+    state |= {"norm.weight": (values,), "out_proj.weight": (hidden, values)}
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for i, kind in enumerate(kinds):
+        of_layer = {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
+        of_block = state if kind == "linear_attention" else _attention(config)
+        of_layer |= {f"self_attn.{name}": shape for name, shape in of_block.items()}
+        of_layer["block_sparse_moe.gate.weight"] = (count, hidden)
+        for e in range(count):
+            matrices = {"w1": (width, hidden), "w3": (width, hidden), "w2": (hidden, width)}
+            of_layer |= {f"block_sparse_moe.experts.{e}.{p}.weight": shape for p, shape in matrices.items()}
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in of_layer.items()}
+    return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (config["vocab_size"], hidden)}
+
+
 #: Architectures with such layers -> what their checkpoints hold.
 OF_MAMBA: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "bamba": bamba_shapes,
@@ -253,6 +276,7 @@ OF_MAMBA: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "jamba": jamba_shapes,
     "mamba": mamba1_shapes,
     "mamba2": mamba2_shapes,
+    **dict.fromkeys(("minimax", "minimax_m1", "minimax_text_01"), minimax_shapes),
     "nemotron_h": nemotron_h_shapes,
     "zamba2": zamba2_shapes,
 }

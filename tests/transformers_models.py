@@ -17,6 +17,7 @@ import pytest
 
 transformers = pytest.importorskip("transformers")
 conversion = pytest.importorskip("transformers.conversion_mapping")
+pytest.importorskip("transformers_minimax")
 
 
 class MiMoConfig(transformers.Qwen2Config):

@@ -101,6 +101,8 @@ STATES: dict[str, dict[str, Any]] = {
     "glm5_next_text": {},
     "qwen4_exp_text": {"head_dim": 16, "linear_num_key_heads": 8, "linear_num_value_heads": 8},
     "lara_mini": {"head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 8},
+    # a norm of all heads: likewise
+    **{name: {} for name in ("minimax", "minimax_m1", "minimax_text_01")},
     # convolutions of queries and keys are of all heads: likewise
     "zaya": {},
 }

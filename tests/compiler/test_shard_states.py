@@ -37,6 +37,7 @@ CUT = {name: (2, 4, 8) for name in STATES} | {
     "bailing_hybrid": (),
     "glm5_next_text": (),
     "zaya": (),
+    **dict.fromkeys(("minimax", "minimax_m1", "minimax_text_01"), ()),
 }
 
 

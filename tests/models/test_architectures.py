@@ -229,6 +229,8 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
     if name == "bailing_hybrid":
         parts = ["norm", "qkv", "dt", "gates", "z", "conv", "delta_rule", "out_norm", "out"]
         attn = [f"layers.0.attn.{p}" for p in parts]
+    if name in ("minimax", "minimax_m1", "minimax_text_01"):
+        attn = [f"layers.0.attn.{p}" for p in ("norm", "qkv", "z", "state", "out_norm", "out")]
     if name == "zaya":
         parts = ["norm", "q", "k", "conv", "v", "v_before", "rope", "kv", "attention", "o"]
         attn = [f"layers.0.attn.{p}" for p in parts]

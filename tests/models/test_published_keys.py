@@ -129,6 +129,15 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **{"head_dim": 20, "q_head_dim": 20, "moe_router_enable_expert_bias": True, "num_nextn_predict_layers": 0},
         **{"num_experts": 12, "num_shared_experts": 2, "n_routed_experts": None, "n_shared_experts": None},
     },
+    "minimax": {"block_size": 256, "attn_type_list": None, "router_aux_loss_coef": 0.001, "rope_scaling": None},
+    "minimax_text_01": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_minimax_text_01.MiniMaxText01ForCausalLM"},
+        **{"router_aux_loss_coef": 0.001, "router_jitter_noise": 0.0, "layer_types": None},
+    },
+    "minimax_m1": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_minimax_m1.MiniMaxM1ForCausalLM"},
+        "num_nextn_predict_layers": 0,
+    },
     "kimi_linear": {
         "auto_map": {"AutoModelForCausalLM": "modeling_kimi.KimiLinearForCausalLM"},
         **{"head_dim": 10, "moe_layer_freq": 1, "num_nextn_predict_layers": 0, "rope_theta": 1e4, "rope_scaling": None},

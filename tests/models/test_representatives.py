@@ -48,6 +48,7 @@ _PLAIN_OPS = (
     "causal_conv(",
     "call causal_conv(",
     "gate_rows(",
+    *("selective_state(x, slopes: some)", "call selective_state(out, x, slopes: some)"),
     "gated_delta_rule(",
     "call gated_delta_rule(",
     "choose_keys(",

@@ -10,6 +10,7 @@ import pytest
 
 from tiny_latent import with_up_projections_joined
 from tiny_models import interleaved_experts
+from transformers_minimax import RATES
 from transformers_models import transformers
 
 torch = pytest.importorskip("torch")
@@ -29,6 +30,7 @@ def logits_by_transformers(config: dict[str, Any], numbers: dict[str, np.ndarray
     state |= {
         name: array[:, None] for name, array in state.items() if name.endswith(("conv1d.weight", "conv.conv.weight"))
     }
+    state |= {name: rate for name, rate in model.state_dict().items() if name.endswith(RATES)}
     if config["tie_word_embeddings"]:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model.load_state_dict(state)

@@ -33,7 +33,7 @@ struct Args {
   const float* sinks = nullptr;      // attention: [num_heads] one more score of each row's softmax
   const float* distances = nullptr;  // attention: [num_distances][num_heads] added to scores
   int64_t num_distances = 0;         // an odd number: the middle one is of a row's own position
-  const float* slopes = nullptr;     // attention: [num_heads] added to scores, times how far behind a row is
+  const float* slopes = nullptr;     // attention: [num_heads], added to scores, times how far behind; selective_state
   const float* from_rows = nullptr;  // attention: [rows of x][num_heads][num_columns] added to scores by distance
   const float* from_keys = nullptr;  // attention: [T][num_heads][num_columns] of positions seen, or null
   const int32_t* columns = nullptr;  // attention: [2 * reach + 1] which of these, by row - position; beyond, the ends

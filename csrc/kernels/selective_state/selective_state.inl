@@ -7,6 +7,11 @@ using namespace albireo;
 
 // Of n rows from row on: what is kept of the state, and how long each of them counts.
 ALBIREO_INLINE void times_of_head(const Args& a, int64_t h, int64_t row, int64_t n, float* kept, float* times) {
+  if (a.slopes) {
+    store(kept, exp2_v(set1(-kLog2e * a.slopes[h])));
+    store(times, set1(1.0f));
+    return;
+  }
   float given[kStateRows] = {};
   for (int64_t i = 0; i < n; i++) given[i] = a.dt[(row + i) * a.num_heads + h];
   const V time = softplus(add(load(given), set1(a.dt_bias[h])));
@@ -41,6 +46,7 @@ ALBIREO_INLINE void state_item(const Args& a, const Step& s, int64_t b, int64_t 
                                float* state) {
   const int64_t from = s.query_start[b], to = s.query_start[b + 1], of_values = a.num_heads * a.v_dim;
   const int64_t of_keys = a.num_k_heads * a.k_dim, key = h / (a.num_heads / a.num_k_heads) * a.k_dim;
+  const float skip = a.slopes ? 0.0f : a.skip[h];
   float values[kStateColumns] = {}, result[kStateColumns], kept[kStateRows], times[kStateRows];
   float* stored = a.state + s.state_slots[b] * a.state_size + h * a.k_dim * a.v_dim + first;
   const int64_t snapshot = from + rows_of_snapshot(s, b);
@@ -51,7 +57,7 @@ ALBIREO_INLINE void state_item(const Args& a, const Step& s, int64_t b, int64_t 
     const float* x = (const float*)a.x + t * x_stride(a, of_values + 2 * of_keys);
     const float* keys = x + of_values + key;
     memcpy(values, x + h * a.v_dim + first, n * sizeof(float));
-    state_row(state, a.k_dim, keys, keys + of_keys, values, kept[place], times[place], a.skip[h], result);
+    state_row(state, a.k_dim, keys, keys + of_keys, values, kept[place], times[place], skip, result);
     memcpy((float*)a.out + t * out_stride(a, of_values) + h * a.v_dim + first, result, n * sizeof(float));
     if (t + 1 == snapshot)
       keep_columns(state, stored + (s.snapshot_slots[b] - s.state_slots[b]) * a.state_size, a.k_dim, a.v_dim, n);

@@ -218,8 +218,9 @@ def _read_call(record: Record) -> Call:
         name: (slopes if name == "slopes" else scalar)(attrs.raw(name), attrs.where)
         for name in present(FAMILIES[family], attrs)
     }
-    if "slopes" in said and len(said["slopes"]) != said["num_heads"]:
-        attrs.fail("slopes", said["slopes"], f"must be one of each of num_heads={said['num_heads']} heads")
+    of_heads = "num_v_heads" if family == "selective_state" else "num_heads"
+    if "slopes" in said and len(said["slopes"]) != said[of_heads]:
+        attrs.fail("slopes", said["slopes"], f"must be one of each of {of_heads}={said[of_heads]} heads")
     call = Call(
         family=family,
         kernel=record.text("kernel"),

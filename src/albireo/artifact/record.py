@@ -138,7 +138,7 @@ def scalar(value: Any, where: str) -> str | float | None:
 
 
 def slopes(value: Any, where: str) -> tuple[float, ...]:
-    """Of attention's heads. Raises: Corrupt for anything but numbers above 0."""
+    """Of heads. Raises: Corrupt for anything but numbers above 0."""
     if not isinstance(value, list) or len(value) > MAX_SLOPES:
         raise Corrupt(f"{where}: {short(value)} must be a list of at most {MAX_SLOPES} numbers")
     found = tuple(number(each, where) for each in value)

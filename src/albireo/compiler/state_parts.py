@@ -130,8 +130,10 @@ class _Finder:
             layer.parts[core] = each
             self._before(layer, core.inputs["x"], each * 3)
             return layer
-        # Mamba 1's: what channels read of a token is made of all of them; rates of channels are made in two steps
-        if core.op not in _READ or (core.op == "gated_delta_rule" and "dt" in core.inputs):
+        # Mamba 1's: what channels read of a token is made of all of them; rates of channels are made in two steps; what
+        # is kept at one rate has a norm of all heads behind it
+        is_by_channel = core.op == "gated_delta_rule" and "dt" in core.inputs
+        if core.op not in _READ or is_by_channel or "slopes" in core.attrs:
             raise _OtherShape
         heads = {kind: int(core.attrs[kind]) for kind in (_KEYS, _VALUES)}
         layer = self._behind(core, heads, ((_VALUES, int(core.attrs["v_dim"])),))

@@ -259,6 +259,10 @@ class GraphBuilder:
         inputs = {"x": x, "dt": dt, "a_log": a_log, "dt_bias": dt_bias, "skip": skip}
         return self._node("selective_state", inputs, state=self._next_state(), **attrs)[0]
 
+    def fading_state(self, x: Value, slopes: tuple[float, ...], **attrs: Any) -> Value:
+        """selective_state of rows that count alike. attrs: num_k_heads, num_v_heads, k_dim, v_dim."""
+        return self._node("selective_state", {"x": x}, state=self._next_state(), slopes=slopes, **attrs)[0]
+
     def selective_scan(self, x: Value, dt: Value, bc: Value, a_log: Value, dt_bias: Value, skip: Value) -> Value:
         inputs = {"x": x, "dt": dt, "bc": bc, "a_log": a_log, "dt_bias": dt_bias, "skip": skip}
         return self._node("selective_scan", inputs, state=self._next_state())[0]

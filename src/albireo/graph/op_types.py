@@ -236,7 +236,17 @@ def _selective_state(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     k_heads, v_heads = a["num_k_heads"], a["num_v_heads"]
     if v_heads % k_heads or x["x"].dims != ("T", v_heads * a["v_dim"] + 2 * k_heads * a["k_dim"]):
         raise InvariantError(f"selective_state of {x['x']}: {dict(a)} does not fit")
-    vectors = {x[role] for role in ("a_log", "dt_bias", "skip")}
+    roles = ("dt", "a_log", "dt_bias", "skip")
+    if "slopes" in a:
+        if len(a["slopes"]) != v_heads or any(role in x for role in roles):
+            raise InvariantError(
+                f"selective_state of {len(a['slopes'])} slopes: wanted one for each of {v_heads} heads, and none of "
+                f"{', '.join(roles)}"
+            )
+        return (TensorType("float32", ("T", v_heads * a["v_dim"])),)
+    if any(role not in x for role in roles):
+        raise InvariantError(f"selective_state of {', '.join(x)}: wanted {', '.join(roles)}, or slopes")
+    vectors = {x[role] for role in roles[1:]}
     if x["dt"] != TensorType("float32", ("T", v_heads)) or vectors != {TensorType("float32", (v_heads,))}:
         raise InvariantError(
             f"selective_state: dt {x['dt']} and {sorted(map(str, vectors))} do not fit {v_heads} heads"

@@ -309,12 +309,14 @@ OPS: dict[str, Op] = {
     # v_dim] float32. x: values of num_v_heads, then b, then c of num_k_heads, which heads of values share in runs.
     #   t = softplus(dt + dt_bias), held between dt_least and dt_most where they are there
     #   S = exp(-exp(a_log) * t) * S + b (t * v)^T;  y = c^T S + skip * v
-    # Source: Dao and Gu 2024, Transformers are SSMs
+    # slopes, of each head, in place of dt and all vectors: t = 1, skip = 0, and exp(-slope) of S is kept
+    # Sources: Dao and Gu 2024, Transformers are SSMs; Qin et al. 2024, Lightning Attention-2
     "selective_state": Op(
-        ("x", "dt", "a_log", "dt_bias", "skip"),
+        ("x",),
         ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
         _selective_state,
-        optional_attrs=("dt_least", "dt_most"),
+        optional=("dt", "a_log", "dt_bias", "skip"),
+        optional_attrs=("dt_least", "dt_most", "slopes"),
     ),
     # the selective state space of Mamba 1 over the rows of each sequence, one after another; state [K, E] float32. x,
     # dt: [T, E] of E channels, each by itself; bc: b, then c, [T, 2 K]; a_log: [E, K]; dt_bias, skip: [E].

@@ -52,7 +52,7 @@ Call families and their roles (a backend implements these):
                                                             in Program.states
     depthwise_conv  x, weight [, bias] -> out               rows of T, which are one sequence; attr activation
     gated_delta_rule  x, gates, [dt], a_log, dt_bias -> out  rows of T, likewise
-    selective_state  x, dt, a_log, dt_bias, skip -> out     rows of T, likewise
+    selective_state  x [, dt, a_log, dt_bias, skip] -> out  rows of T, likewise
     selective_scan  x, dt, bc, a_log, dt_bias, skip -> out  rows of T, likewise
     pool_rows    x [, gates, places] -> out                 rows of T, likewise: of every so many of a sequence one
     head_linear  x, weight -> out                           a linear of each of num_heads equal parts of a row, with its

@@ -311,6 +311,8 @@ def _recurrence_fits(program: Program, call: Call) -> bool:
     fits = fits and all((vector.rows, vector.cols) == (1, widths[role]) for role, vector in vectors.items())
     fits = fits and 0 <= a.get("dt_least", 0.0) <= a.get("dt_most", math.inf)
     of_gates = cols.get("dt", rates) == rates
+    if call.family == "selective_state":
+        of_gates = of_gates and len({"dt", *widths} & {*call.args}) == (0 if "slopes" in a else 4)
     if call.family == "gated_delta_rule":
         of_gates = of_gates and cols["gates"] == (v_heads if is_by_channel else 2 * v_heads)
     return fits and of_gates and (cols["x"], cols["out"]) == (2 * k_heads * k_dim + v_heads * v_dim, v_heads * v_dim)

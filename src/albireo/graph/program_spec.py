@@ -220,10 +220,11 @@ FAMILIES: dict[str, Family] = {
         optional_attrs=("learns_twice", "most_decay"),
     ),
     "selective_state": Family(
-        ("x", "dt", "a_log", "dt_bias", "skip"),
+        ("x",),
         ("out",),
         ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
-        optional_attrs=("dt_least", "dt_most"),
+        optional=("dt", "a_log", "dt_bias", "skip"),
+        optional_attrs=("dt_least", "dt_most", "slopes"),
     ),
     "selective_scan": Family(("x", "dt", "bc", "a_log", "dt_bias", "skip"), ("out",), ("state",)),
     "slice": Family(("x",), ("out",), ("start",)),

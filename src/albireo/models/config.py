@@ -19,6 +19,7 @@ from albireo.models.settings.class_names import class_names, is_own_code, poolin
 from albireo.models.settings.draft_input import DraftInput
 from albireo.models.settings.expert_keys import parse_experts
 from albireo.models.settings.expert_settings import ExpertSettings, Keys
+from albireo.models.settings.fading_settings import FadingSettings
 from albireo.models.settings.layer_kinds import (
     DEFAULT_WINDOW,
     MAX_LAYERS,
@@ -152,7 +153,7 @@ class ConfigRules:
         blocks: a layer's parts, or what reads what its own keys say of them.
         ffn_factor: widths of the residual stream that an FFN has where nothing is said; 0: it must be said.
         recurrent: whether some layers keep a state in place of attention; mamba: reads what its keys say of those of
-            Mamba 2, or of Mamba 1.
+            Mamba 2, or of Mamba 1, or of lightning attention.
         has_rope: whether positions are rotations; else a table of them is added.
         class_names: what architectures may name; empty: model_type and ForCausalLM, and what has the same layers and no
             head, or a classifier.
@@ -187,7 +188,7 @@ class ConfigRules:
     ffn_factor: int = 0
     has_rope: bool = True
     recurrent: RecurrentRule = "none"
-    mamba: Callable[[Fields], MambaSettings | Mamba1Settings | None] | None = None
+    mamba: Callable[[Fields], MambaSettings | Mamba1Settings | FadingSettings | None] | None = None
     frequencies: str = ""
     pooled: Callable[[Fields, str], PoolingRule] | None = None
     token_head: Callable[[Fields], tuple[HeadStep, ...]] = lambda _: (HeadStep("classifier"),)
@@ -240,7 +241,7 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...] = field(default=())
     experts: ExpertSettings | None = None
     blocks: BlockSettings = field(default_factory=BlockSettings)
-    recurrent: RecurrentSettings | MambaSettings | Mamba1Settings | None = None
+    recurrent: RecurrentSettings | MambaSettings | Mamba1Settings | FadingSettings | None = None
     pooling: PoolingRule | None = None
     draft: DraftInput | None = None
     stored_dtype: str = field(default="float32", compare=False)
@@ -437,7 +438,7 @@ def parse_config(
         "intermediate_size", 1, MAX_WIDTH, default=rules.ffn_factor * hidden or None
     )
     rotates = parse_rotates(fields, layers) if rules.has_layers_without_rope else (blocks.has_rotation,) * layers
-    recurrent: RecurrentSettings | MambaSettings | Mamba1Settings | None = parse_recurrent(
+    recurrent: RecurrentSettings | MambaSettings | Mamba1Settings | FadingSettings | None = parse_recurrent(
         fields, rules.recurrent, layers, hidden
     )
     if rules.mamba is not None:

@@ -26,6 +26,8 @@ WIDE = {"num_k_heads": 1, "num_v_heads": 3, "k_dim": 128, "v_dim": 64}
 #: Rates of channels of keys, in place of those of heads; and the same above a bound.
 CHANNELS = {"num_k_heads": 3, "num_v_heads": 3, "k_dim": 20, "v_dim": 20}
 BOUNDED = {"num_k_heads": 4, "num_v_heads": 4, "k_dim": 12, "v_dim": 20}
+#: States that heads leave at a rate of their own alone.
+FADING = {"num_k_heads": 4, "num_v_heads": 4, "k_dim": 20, "v_dim": 20}
 #: Channels of values by themselves: the same of selective_scan.
 SCANNED = {"num_k_heads": 1, "num_v_heads": 1, "k_dim": 11, "v_dim": 70}
 #: Channels of one series, and of two, of which each so many positions make an entry.
@@ -81,12 +83,15 @@ class Layer:
             if family == "selective_state":
                 name, width, self.weights["skip"] = "dt", heads, normal(heads, seed=7)
                 self.attrs = shape | ({"dt_least": 0.5, "dt_most": 1.5} if shape == SHAPE else {})
+            if shape == FADING:
+                self.weights, self.attrs = {}, shape | {"slopes": (0.5, 2.0**-3, 2.0**-6, 1e-5)}
             if shape in (CHANNELS, BOUNDED):
                 self.attrs = shape | ({"most_decay": 3.5} if shape == BOUNDED else {})
                 rates, width = heads * shape["k_dim"], heads
                 self.weights["dt_bias"] = normal(rates, seed=8)
                 self.rows["dt"] = {slot: 2 * normal(n, rates, seed=slot + 90) for slot, n in LENGTHS.items()}
-            self.rows[name] = {slot: 2 * normal(n, width, seed=slot + 50) for slot, n in LENGTHS.items()}
+            if shape != FADING:
+                self.rows[name] = {slot: 2 * normal(n, width, seed=slot + 50) for slot, n in LENGTHS.items()}
             self.numbers = {key: n for key, n in self.attrs.items() if key in (*shape, "dt_least", "dt_most")}
             self.numbers |= {"num_heads": heads, "act": int(self.attrs.get("learns_twice", False))}
             self.numbers |= {"scale": self.attrs["most_decay"]} if "most_decay" in self.attrs else {}
@@ -118,6 +123,8 @@ class Layer:
         of_states = {"state": self.state, "state_size": self.size, "state_slots": SLOTS}
         weights = {names.get(name, name): Guarded(array) for name, array in self.weights.items()}
         args = {**rows, **weights, **of_states, **self.numbers, "out": out}
+        if "slopes" in self.attrs:
+            args["slopes"] = Guarded(np.array(self.attrs["slopes"], np.float32))
         run([Call(self.family, self.level, "float32", args)], self.step(parts), threads)
         return out.values
 
@@ -134,7 +141,7 @@ CASES = [
         (family, level, shape, 4, SILU)
         for family in ("gated_delta_rule", "selective_state")
         for _, level in variants(family)
-        for shape in (SHAPE, WIDE, *([CHANNELS, BOUNDED] if family == "gated_delta_rule" else []))
+        for shape in (SHAPE, WIDE, *([CHANNELS, BOUNDED] if family == "gated_delta_rule" else [FADING]))
     ),
     *(
         ("selective_scan", level, shape, 4, SILU)

@@ -35,6 +35,8 @@ WIDE = {"num_k_heads": 1, "num_v_heads": 1, "k_dim": 256, "v_dim": 16}
 CHANNELS = {"num_k_heads": 3, "num_v_heads": 3, "k_dim": 12, "v_dim": 20}
 #: The same above a bound.
 BOUNDED = {"num_k_heads": 4, "num_v_heads": 4, "k_dim": 20, "v_dim": 12}
+#: States that heads leave at a rate of their own alone.
+FADING = {"num_k_heads": 4, "num_v_heads": 4, "k_dim": 20, "v_dim": 20}
 #: Channels of one series, and of two, of which each so many positions make an entry.
 ONE_SERIES = {"num_k_heads": 1, "num_v_heads": 1, "k_dim": 8, "v_dim": 70}
 TWO_SERIES = {"num_k_heads": 2, "num_v_heads": 1, "k_dim": 4, "v_dim": 20}
@@ -84,12 +86,15 @@ class Layer:
             if family == "selective_state":
                 self.weights["skip"], name, per_head = normal(heads, seed=7), "dt", 1
                 self.attrs = shape | ({"dt_least": 0.5, "dt_most": 1.5} if shape == SHAPE else {})
+            if shape == FADING:
+                self.weights, self.attrs = {}, shape | {"slopes": (0.5, 2.0**-3, 2.0**-6, 1e-5)}
             if shape in (CHANNELS, BOUNDED):
                 self.attrs = shape | ({"most_decay": 3.5} if shape == BOUNDED else {})
                 rates, per_head = heads * shape["k_dim"], 1
                 self.weights["dt_bias"] = normal(rates, seed=8)
                 self.rows["dt"] = {slot: 2 * normal(n, rates, seed=slot + 90) for slot, n in lengths.items()}
-            self.rows[name] = {slot: 2 * normal(n, per_head * heads, seed=slot + 50) for slot, n in lengths.items()}
+            if shape != FADING:
+                self.rows[name] = {slot: 2 * normal(n, per_head * heads, seed=slot + 50) for slot, n in lengths.items()}
         self.state = tensor(np.full((SLOTS, self.size), FILL, np.float32), pad=16)
         self.states: dict[tuple[int, int], Any] = {}
         #: By slot of a sequence in the next step: where a snapshot goes, and behind how many rows.
@@ -128,6 +133,9 @@ class Layer:
         )
         weights = {name: torch.from_numpy(array) for name, array in self.weights.items()}
         given: dict[str, Any] = {**x, **weights, "slots": where, "states": self.state, "out": out}
+        if "slopes" in self.attrs:
+            given |= dict.fromkeys(("dt", "a_log", "dt_bias", "skip"))
+            given["slopes"] = torch.tensor(self.attrs["slopes"])
         if self.family == "gated_delta_rule" and "dt" in given:
             given["times"] = given.pop("dt")
         if self.family == "causal_conv":
@@ -135,7 +143,9 @@ class Layer:
         else:
             launches = {"gated_delta_rule": gated_delta_rule, "selective_state": selective_state}
             launch = (launches | {"pool_rows": pool_rows}).get(self.family, selective_scan)
-            launch(**given, **{name: n for name, n in self.attrs.items() if name not in ("num_v_heads", "every")})
+            launch(
+                **given, **{name: n for name, n in self.attrs.items() if name not in ("num_v_heads", "every", "slopes")}
+            )
         assert (out[count:] == FILL).all(), "rows of padding are not written"
         return numbers(out)[:count]
 
@@ -156,6 +166,7 @@ CASES: list[tuple[str, dict[str, int], int, Conv]] = [
     ("gated_delta_rule", BOUNDED, 4, SILU),
     ("selective_state", SHAPE, 4, SILU),
     ("selective_state", WIDE, 4, SILU),
+    ("selective_state", FADING, 4, SILU),
     ("selective_scan", SHAPE, 4, SILU),
     ("selective_scan", WIDE, 4, SILU),
     ("pool_rows", ONE_SERIES, 4, SILU),

@@ -208,6 +208,7 @@ def load_torch_model(directory: Path) -> Any:
     """transformers' model in float32; every weight must find its place."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
+    from transformers_minimax import RATES
     from transformers_models import transformers
 
     torch.set_num_threads(1)
@@ -220,7 +221,8 @@ def load_torch_model(directory: Path) -> Any:
         experts_implementation="eager",
         output_loading_info=True,
     )
-    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    lost = {name for name in info["missing_keys"] if not name.endswith(RATES)}
+    assert not lost and not any(info[key] for key in ("unexpected_keys", "mismatched_keys")), info
     return model.eval()
 
 
@@ -274,11 +276,13 @@ def assert_what_is_saved_is_loaded(theirs: Any, name: str, made: Path, saved: Pa
     """Its own config.json in today's form, its own shards, its own generation_config.json."""
     import torch
 
+    from transformers_minimax import with_exact_rates
+
     theirs.to(getattr(torch, dtype)).save_pretrained(saved, max_shard_size="40KB")
     assert len(list(saved.glob("*.safetensors"))) > 1
     assert _as_shortly_said(load_config(saved)) == load_config(made).with_dtype(dtype)
     tokens = prompt(MODELS[name], 21, 9)
-    again = load_torch_model(saved)  # .to() also rounded the frequencies of theirs
+    again = with_exact_rates(load_torch_model(saved))  # .to() also rounded the frequencies of theirs
     assert_same_logits(Model(saved, "float32").logits(tokens), torch_logits(again, tokens), tolerance_of(MODELS[name]))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import torch
+
 from albireo.backends.cuda.call_args import CallArgs, Launch
 from albireo.backends.cuda.kernels.causal_conv import causal_conv
 from albireo.backends.cuda.kernels.gated_delta_rule import gated_delta_rule
@@ -53,8 +55,11 @@ def _gated_delta_rule(args: CallArgs) -> Launch:
 
 
 def _selective_state(args: CallArgs) -> Launch:
-    x, dt, out, attrs = args.buffer("x"), args.buffer("dt"), args.buffer("out"), args.call.attrs
-    a_log, dt_bias, skip = (args.vector(name) for name in ("a_log", "dt_bias", "skip"))
+    x, out, attrs = args.buffer("x"), args.buffer("out"), args.call.attrs
+    dt, slopes = args.buffer("dt") if "dt" in args.call.args else None, None
+    a_log, dt_bias, skip = (args.optional_vector(name) for name in ("a_log", "dt_bias", "skip"))
+    if "slopes" in attrs:
+        slopes = torch.tensor(attrs["slopes"], dtype=torch.float32, device=args.memory.kv.device)
     states, heads, k_dim, v_dim = (
         args.memory.states.of(args.number("state")),
         *(args.number(name) for name in ("num_k_heads", "k_dim", "v_dim")),
@@ -62,7 +67,7 @@ def _selective_state(args: CallArgs) -> Launch:
     least, most = float(attrs.get("dt_least", 0.0)), float(attrs.get("dt_most", math.inf))
     return lambda step: selective_state(
         x(step),
-        dt(step),
+        None if dt is None else dt(step),
         a_log,
         dt_bias,
         skip,
@@ -74,6 +79,7 @@ def _selective_state(args: CallArgs) -> Launch:
         v_dim=v_dim,
         dt_least=least,
         dt_most=most,
+        slopes=slopes,
     )
 
 

@@ -80,9 +80,14 @@ def selective_state(call: OpCall) -> tuple[Array, ...]:
     k_heads, v_heads, k_dim, v_dim = (attrs[name] for name in ("num_k_heads", "num_v_heads", "k_dim", "v_dim"))
     values, of_b, of_c = np.split(x, [v_heads * v_dim, v_heads * v_dim + k_heads * k_dim], axis=1)
     b, c = (part.reshape(-1, k_heads, k_dim).repeat(v_heads // k_heads, axis=1) for part in (of_b, of_c))
-    v, time = values.reshape(-1, v_heads, v_dim), softplus(call["dt"].astype(np.float64) + call["dt_bias"])
-    time = np.clip(time, attrs.get("dt_least", 0.0), attrs.get("dt_most", math.inf))
-    kept = np.exp(-np.exp(call["a_log"].astype(np.float64)) * time)
+    v = values.reshape(-1, v_heads, v_dim)
+    if "slopes" in attrs:
+        time, skip = np.ones((len(x), v_heads)), np.zeros(v_heads)
+        kept = np.exp(-np.array(attrs["slopes"])) * time
+    else:
+        time, skip = softplus(call["dt"].astype(np.float64) + call["dt_bias"]), call["skip"]
+        time = np.clip(time, attrs.get("dt_least", 0.0), attrs.get("dt_most", math.inf))
+        kept = np.exp(-np.exp(call["a_log"].astype(np.float64)) * time)
     out = np.zeros((len(x), v_heads, v_dim), np.float32)
     for sequence in range(call.step.num_sequences):
         state = _state(call, sequence, (v_heads, k_dim, v_dim))
@@ -90,7 +95,7 @@ def selective_state(call: OpCall) -> tuple[Array, ...]:
         for t in range(first, int(call.step.query_start[sequence + 1])):
             given = b[t, :, :, None] * (time[t, :, None] * v[t])[:, None, :]
             wide = state.astype(np.float64) * kept[t, :, None, None] + given
-            out[t] = np.einsum("hkv,hk->hv", wide, c[t]) + call["skip"][:, None] * v[t]
+            out[t] = np.einsum("hkv,hk->hv", wide, c[t]) + skip[:, None] * v[t]
             state = wide.astype(np.float32)
             if t + 1 - first == _snapshot_rows(call, sequence):
                 _keep_snapshot(call, sequence, state)

@@ -66,7 +66,7 @@ _WORDS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 #: model_type -> how its published names differ from the names in memory.
 _NAMES = {
     name: {"mlp": "block_sparse_moe", "gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
-    for name in ("mixtral", "minimax_m2")
+    for name in ("mixtral", "minimax", "minimax_m1", "minimax_m2", "minimax_text_01")
 }
 _NAMES["phimoe"] = {**_NAMES["mixtral"], "router.weight": "gate.weight"}
 _NAMES["lfm2_moe"] = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}

@@ -2,10 +2,11 @@
 
     S = g S + b (t v)^T;  out = c^T S + skip v
     t = softplus(dt + dt_bias), held between dt_least and dt_most;  g = exp(-exp(a_log) t)
+    or, with slopes in place of dt, a_log, dt_bias and skip:  t = 1;  skip = 0;  g = exp(-slope)
 
 x: [T, H V + 2 G K] float32: v of H heads of V channels, then b, then c of G heads of K, which heads share in runs; dt:
-[T, H]; a_log, dt_bias, skip: [H]; out: [T, H V], apart from x; all float32, rows any distance apart. states: see
-parts/recurrence.py; a sequence's is S [H, K, V].
+[T, H]; a_log, dt_bias, skip, slopes: [H]; out: [T, H V], apart from x; all float32, rows any distance apart. states:
+see parts/recurrence.py; a sequence's is S [H, K, V].
 
 A program has one head of one sequence, and COLUMNS of V, from its first row to its last, as in gated_delta_rule.py: one
 shape of tile for one token and for many, so that a row's bits do not depend on the step that it is computed in. Padding
@@ -13,6 +14,8 @@ rows of out are not written.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import triton
@@ -42,6 +45,7 @@ def selective_state_kernel(
     a_log,
     dt_bias,
     skip,
+    slopes,
     states,
     state_slots,
     query_start,
@@ -75,34 +79,42 @@ def selective_state_kernel(
         at, state = load_state(of_head, end - begin < context, channel, column, K, V)
 
         keys = x + V_HEADS * V + head // (V_HEADS // K_HEADS) * K + channel
-        values, times = x + head * V + column, dt + head
-        speed, bias, straight = tl.exp(tl.load(a_log + head)), tl.load(dt_bias + head), tl.load(skip + head)
+        values = x + head * V + column
         row = begin.to(tl.int64)
+        if slopes is None:
+            times = dt + head
+            speed, bias, straight = tl.exp(tl.load(a_log + head)), tl.load(dt_bias + head), tl.load(skip + head)
+            time = tl.load(times + row * dt_stride)
+        else:
+            kept = tl.exp(-tl.load(slopes + head))
         b, c, v = load_row(keys, values, row * x_stride, is_channel, is_column, K_HEADS * K)
-        time = tl.load(times + row * dt_stride)
         to = out + row * out_stride + head * V + column
         for t in range(begin, end):
             # of the next row, or of the last one again
             row = tl.minimum(t + 1, end - 1).to(tl.int64)
             next_b, next_c, next_v = load_row(keys, values, row * x_stride, is_channel, is_column, K_HEADS * K)
-            next_time = tl.load(times + row * dt_stride)
-
-            held = tl.minimum(tl.maximum(softplus(time + bias), dt_least), dt_most)
-            state = tl.exp(-speed * held) * state + b[:, None] * (held * v)[None, :]
-            tl.store(to, tl.sum(c[:, None] * state, axis=0) + straight * v, mask=is_column)
+            if slopes is None:
+                next_time = tl.load(times + row * dt_stride)
+                held = tl.minimum(tl.maximum(softplus(time + bias), dt_least), dt_most)
+                state = tl.exp(-speed * held) * state + b[:, None] * (held * v)[None, :]
+                tl.store(to, tl.sum(c[:, None] * state, axis=0) + straight * v, mask=is_column)
+                time = next_time
+            else:
+                state = kept * state + b[:, None] * v[None, :]
+                tl.store(to, tl.sum(c[:, None] * state, axis=0), mask=is_column)
             to += out_stride
             if t + 1 == snapshot:
                 keep_snapshot(at, state, is_state, slot, snapshot_slots + sequence, slot_stride)
-            b, c, v, time = next_b, next_c, next_v, next_time
+            b, c, v = next_b, next_c, next_v
         tl.store(at, state, mask=is_state)
 
 
 def selective_state(
     x: torch.Tensor,
-    dt: torch.Tensor,
-    a_log: torch.Tensor,
-    dt_bias: torch.Tensor,
-    skip: torch.Tensor,
+    dt: torch.Tensor | None,
+    a_log: torch.Tensor | None,
+    dt_bias: torch.Tensor | None,
+    skip: torch.Tensor | None,
     states: torch.Tensor,
     out: torch.Tensor,
     slots: StateSlots,
@@ -111,20 +123,22 @@ def selective_state(
     v_dim: int,
     dt_least: float = 0.0,
     dt_most: float = float("inf"),
+    slopes: torch.Tensor | None = None,
 ) -> None:
-    """states: of the layer, rows as far apart as slots are."""
-    num_v_heads, channels = len(a_log), triton.next_power_of_2(k_dim)
+    """states: of the layer, rows as far apart as slots are. slopes: in place of dt and all vectors."""
+    num_v_heads, channels = out.shape[1] // v_dim, triton.next_power_of_2(k_dim)
     selective_state_kernel[(triton.cdiv(v_dim, _COLUMNS), num_v_heads, len(slots.context_len))](
         x=x,
         dt=dt,
         a_log=a_log,
         dt_bias=dt_bias,
         skip=skip,
+        slopes=slopes,
         states=states,
         **slots.arguments(),
         out=out,
         x_stride=x.stride(0),
-        dt_stride=dt.stride(0),
+        dt_stride=0 if dt is None else dt.stride(0),
         out_stride=out.stride(0),
         slot_stride=states.stride(0),
         dt_least=dt_least,
@@ -145,7 +159,15 @@ def aot_cases() -> list[AotCase]:
     strides = ("x_stride", "dt_stride", "out_stride", "slot_stride")
     signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(SLOT_ARRAYS, "*i32") | dict.fromkeys(strides, "i32")
     signature |= dict.fromkeys(("dt_least", "dt_most"), "fp32")
-    shape = {"K_HEADS": 8, "V_HEADS": 64, "K": 128, "V": 64, "CHANNELS": 128, "COLUMNS": _COLUMNS}
+    shape: dict[str, Any] = {
+        "slopes": None,
+        "K_HEADS": 8,
+        "V_HEADS": 64,
+        "K": 128,
+        "V": 64,
+        "CHANNELS": 128,
+        "COLUMNS": _COLUMNS,
+    }
     return [
         AotCase(
             "selective_state.128x64",

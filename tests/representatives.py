@@ -62,6 +62,7 @@ OF_WIRING = {
     "normed, which they are added to",
     "minimax_m1": "the same, a part of each head rotated",
     "minimax_text_01": "the same",
+    "modernbert_decoder": "a linear, gelu and a norm in front of the head",
     "mamba2": "states alone: no layer has attention, and a block of the KV cache is no memory",
     "jetmoe": "queries of experts; one bias for all; attentions over a cache that one of them writes",
     "mimo_v2_flash": "values that are narrower than keys (backends/*/test_attention.py), and a factor behind attention",

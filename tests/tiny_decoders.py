@@ -420,6 +420,25 @@ def _hrm(config: Mapping[str, Any]) -> Shapes:
     return shapes | {"lm_head.weight": (config["vocab_size"], hidden)}
 
 
+def _modernbert(config: Mapping[str, Any]) -> Shapes:
+    hidden, width = config["hidden_size"], config["intermediate_size"]
+    layers: Shapes = {"model.embeddings.tok_embeddings.weight": (config["vocab_size"], hidden)}
+    has_norm_bias, bias = config.get("norm_bias", False), config.get("attention_bias", False)
+    layers |= _module("model.embeddings.norm", (hidden,), has_norm_bias)
+    for i in range(config["num_hidden_layers"]):
+        h = f"model.layers.{i}"
+        for norm in ("attn_norm", "mlp_norm")[i == 0 :]:
+            layers |= _module(f"{h}.{norm}", (hidden,), has_norm_bias)
+        layers |= _attention(config, f"{h}.attn", bias, bias, "Wo")
+        layers |= _module(f"{h}.mlp.Wi", (2 * width, hidden), config.get("mlp_bias", False))
+        layers |= _module(f"{h}.mlp.Wo", (hidden, width), config.get("mlp_bias", False))
+    layers |= _module("model.final_norm", (hidden,), has_norm_bias)
+    layers |= {"lm_head.dense.weight": (hidden, hidden)} | _module("lm_head.norm", (hidden,), has_norm_bias)
+    if not config["tie_word_embeddings"]:
+        layers["decoder.weight"] = (config["vocab_size"], hidden)
+    return layers | ({"decoder.bias": (config["vocab_size"],)} if config["decoder_bias"] else {})
+
+
 DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("cohere2", "jais2", "nemotron", "olmo"), _layer_norms),
     **dict.fromkeys(
@@ -454,6 +473,7 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "llama4_text": _llama4,
     "longcat_flash": longcat_shapes,
     "mistral_large4_text": large4_shapes,
+    "modernbert-decoder": _modernbert,
     "nanochat": _nanochat,
     "phimoe": _phimoe,
     "zaya": _zaya,

@@ -46,6 +46,17 @@ def test_without_the_head_of_its_class(tmp_path: Path) -> None:
     assert embedded(opened(tmp_path / "built"), None, prompts()) == ours
 
 
+def test_what_writes_text_after_modernbert_embeds_without_its_head(tmp_path: Path) -> None:
+    """Whose tensors are called as the encoder's, but for queries, keys and values."""
+    folder = saved(tmp_path, "modernbert_decoder", "Model", vocab_size=140, norm_bias=True)
+    exact = hidden_states(folder, prompts(), "float64")
+    for kind in ("last", "mean"):
+        assert farthest(embedded(opened(folder), kind, prompts(), use_activation=False), pooled(exact, kind)) < 5e-6  # type: ignore[arg-type]
+    change_config(folder, architectures=["ModernBertDecoderForSequenceClassification"])
+    with pytest.raises(UnsupportedModel, match="a model_type modernbert-decoder writes text, or embeds"):
+        opened(folder)
+
+
 @pytest.mark.parametrize("name", ["qwen3", "llama"])
 def test_tokens_see_each_other_where_the_config_says_so(name: str, tmp_path: Path) -> None:
     """gte-Qwen2: is_causal false, beside the name of a class that writes text, and code that is not run."""

@@ -138,6 +138,13 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "auto_map": {"AutoModelForCausalLM": "modeling_minimax_m1.MiniMaxM1ForCausalLM"},
         "num_nextn_predict_layers": 0,
     },
+    "modernbert_decoder": {
+        **{"causal_mask": True, "is_causal": True, "classifier_activation": "gelu", "classifier_pooling": "mean"},
+        **{"classifier_bias": False, "classifier_dropout": 0.0, "deterministic_flash_attn": False, "mlp_bias": False},
+        **{"layer_norm_eps": 1e-5, "position_embedding_type": "sans_pos", "repad_logits_with_grad": False},
+        **{"sparse_prediction": False, "sparse_pred_ignore_index": -100, "initializer_cutoff_factor": 2.0},
+        **{"embedding_dropout": 0.0, "mlp_dropout": 0.0, "norm_bias": False, "sliding_window": 13, "cls_token_id": 1},
+    },
     "kimi_linear": {
         "auto_map": {"AutoModelForCausalLM": "modeling_kimi.KimiLinearForCausalLM"},
         **{"head_dim": 10, "moe_layer_freq": 1, "num_nextn_predict_layers": 0, "rope_theta": 1e4, "rope_scaling": None},

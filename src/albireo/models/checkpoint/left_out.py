@@ -29,6 +29,7 @@ TIED_WEIGHTS = {
     "gpt_neox.embed_in.weight": "embed_out.weight",
     "backbone.embeddings.weight": "lm_head.weight",
     "biogpt.embed_tokens.weight": "output_projection.weight",
+    "model.embeddings.tok_embeddings.weight": "decoder.weight",
 }
 
 

@@ -79,6 +79,9 @@ _HEADLESS = {
     "nomic_bert.embeddings.word_embeddings.weight": (("nomic_bert.", ""), ("", "")),
     "gte.embeddings.word_embeddings.weight": (("gte.", ""), ("", "")),
     "new.embeddings.word_embeddings.weight": (("new.", ""), ("", "")),
+    # the decoder among ModernBERT's, whose queries lie by themselves
+    "layers.0.attn.q_proj.weight": (("", "model."),),
+    "model.layers.0.attn.q_proj.weight": (("", ""),),
     "model.embeddings.tok_embeddings.weight": (("model.", ""), ("", "")),
 }
 #: Of a model that writes down what is said; its encoder's first tensor tells it.

@@ -7,18 +7,8 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import (
-    FFNNames,
-    attention,
-    gated_mlp,
-    linear,
-    norm,
-    pooled_states,
-    queries_keys_values,
-    unrounded_norm,
-    windows,
-)
-from albireo.models.blocks.rope import rope_spec
+from albireo.models.blocks.layers import pooled_states, unrounded_norm
+from albireo.models.blocks.modernbert_layers import modernbert_states
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifier
@@ -46,7 +36,6 @@ TINY = {
     "torch_dtype": "float32",
 }
 IGNORABLE_WEIGHTS = ("head.*", "decoder.*", "classifier.*")
-_FFN = FFNNames(down="Wo")
 
 
 def _blocks(fields: Fields) -> BlockSettings:
@@ -108,25 +97,10 @@ CONFIG = ConfigRules(
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that embeds texts of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
-    ropes = {is_local: rope_spec(c, max_model_len, is_local=is_local) for is_local in (False, True)}
     with b.part("embed"):
         table = b.weight("embeddings.tok_embeddings.weight", (c.vocab_size, c.hidden_size), c.dtype)
-        x = unrounded_norm(b, c, b.embed(b.token_ids, table), "embeddings.norm.weight")
-    for layer, window in enumerate(windows(c, max_model_len)):
-        name = f"layers.{layer}"
-        with b.part(f"{name}.attn"):
-            h = norm(b, c, x, f"{name}.attn_norm.weight", "norm") if layer else b.cast(x, c.dtype)
-            parts = queries_keys_values(b, c, h, f"{name}.attn", bias=c.blocks.qkv_bias, joined="Wqkv")
-            a = attention(b, c, parts, layer, ropes[c.windows[layer] is not None], window)
-            o = linear(b, c, a, f"{name}.attn.Wo", c.hidden_size, "o", c.blocks.o_bias, "row")
-            with b.part("o"):
-                x = b.add(x, o)
-        with b.part(f"{name}.mlp"):
-            h = norm(b, c, x, f"{name}.mlp_norm.weight", "norm")
-            bias, width = c.blocks.ffn_bias, c.intermediate_size
-            down = gated_mlp(b, c, h, f"{name}.mlp", width, bias=bias, joined="Wi", names=_FFN)
-            with b.part("down"):
-                x = b.add(x, down)
+        x = b.embed(b.token_ids, table)
+    x = modernbert_states(b, c, max_model_len, x, "", "Wqkv")
     with b.part("head"):
         x = unrounded_norm(b, c, x, "final_norm.weight")
     return pooled_states(b, x)

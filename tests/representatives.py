@@ -86,6 +86,7 @@ OF_WIRING = {
     "kimi_linear": "a state with a rate of each channel; latents that nothing is rotated of",
     "bitnet": "norms of what attention gives, and of what an FFN's gate lets through",
     "laguna": "a gate of each head, by softplus; more query heads in some layers than in others",
+    "step3p5": "a gate of each head, by its sigmoid, beside experts; gates that are cut behind their activation",
     "lfm3": "a gate of each head; convolutions of seven rows, and a norm of what they give; windows beside them",
     "olmo_hybrid": "a state that is taught twice what a sigmoid says, beside attention of OLMo 2",
     "falcon_h1": "Mamba 2 and attention on one norm, numbers on what linears give, rows of several side by side",

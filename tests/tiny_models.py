@@ -33,7 +33,7 @@ from tiny_latent import (
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
 from tiny_mamba import OF_MAMBA
 from tiny_short_conv import SHORT_CONVS, convolutions_as_stored, short_conv_shapes
-from tiny_windows import WITH_WINDOWS
+from tiny_windows import WITH_WINDOWS, step_as_published
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STORIES = SHARED_DATA / "models" / "stories260k"
@@ -102,11 +102,21 @@ MIXTURES = (
     "sarvam_mla",
     "sarvam_moe",
     "solar_open",
+    "step3p5",
     "zaya",
 )
 
 #: Whose norms' weights have 1 added.
-_ADDING_ONE = ("gemma", "gemma2", "gemma3_text", "minimax_m3_vl_text", "nemotron", "qwen4_exp_text", "vaultgemma")
+_ADDING_ONE = (
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "minimax_m3_vl_text",
+    "nemotron",
+    "qwen4_exp_text",
+    "vaultgemma",
+    "step3p5",
+)
 XIELU = {"beta": 0.5, "eps": -1e-6}
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _TABLES = (
@@ -530,6 +540,8 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
         of_layers = range(config["num_hidden_layers"])
         fixed = {f"model.layers.{i}.mlp.act_fn.{n}": np.float32(v) for i in of_layers for n, v in XIELU.items()}
         return {**tensors, **{name: np.asarray(value) for name, value in fixed.items()}}
+    if config["model_type"] == "step3p5":
+        return step_as_published(tensors)
     if config["model_type"] == "dbrx":
         return _experts_below(config, tensors)
     if config["model_type"] == "gpt_oss":

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -67,6 +70,26 @@ def _laguna(c: Mapping[str, Any]) -> Shapes:
         for expert in range(c["num_experts"]):
             layers |= _ffn(c, f"{h}.mlp.experts.{expert}", c["moe_intermediate_size"])
         layers |= _ffn(c, f"{h}.mlp.shared_expert", c["shared_expert_intermediate_size"])
+    return _whole(c, layers)
+
+
+def _step3p5(c: Mapping[str, Any]) -> Shapes:
+    e, d, layers = c["hidden_size"], c["head_dim"], Shapes()
+    for i, kind in enumerate(c["layer_types"]):
+        h = f"model.layers.{i}"
+        heads = c["num_sliding_attention_heads" if kind == "sliding_attention" else "num_attention_heads"]
+        layers |= {f"{h}.{norm}_layernorm.weight": (e,) for norm in ("input", "post_attention")}
+        layers |= _attention({**c, "num_attention_heads": heads}, f"{h}.self_attn", c.get("attention_bias", False))
+        layers |= {f"{h}.self_attn.{p}_norm.weight": (d,) for p in "qk"}
+        layers[f"{h}.self_attn.g_proj.weight"] = (heads, e)
+        if c["mlp_layer_types"][i] == "dense":
+            layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"])
+            continue
+        layers[f"{h}.mlp.gate.weight"] = (c["n_routed_experts"], e)
+        layers[f"{h}.mlp.gate.e_score_correction_bias"] = (c["n_routed_experts"],)
+        for expert in range(c["n_routed_experts"]):
+            layers |= _ffn(c, f"{h}.mlp.experts.{expert}", c["moe_intermediate_size"])
+        layers |= _ffn(c, f"{h}.mlp.shared_experts", c["share_expert_dim"])
     return _whole(c, layers)
 
 
@@ -183,4 +206,25 @@ WITH_WINDOWS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "mimo_v2_flash": _mimo,
     **dict.fromkeys(("flint", "kolibri1"), _flint),
     "lara_mini": _lara,
+    "step3p5": _step3p5,
 }
+
+
+def step_as_published(tensors: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Gates, ups and downs of all experts of a layer, each in one tensor, and names as published."""
+    names = {".mlp.gate.weight": ".moe.gate.weight", ".mlp.gate.e_score_correction_bias": ".moe.router_bias"}
+    names |= {f".mlp.shared_experts.{p}_proj.weight": f".share_expert.{p}_proj.weight" for p in ("gate", "up", "down")}
+    stored: dict[str, NDArray[np.float32]] = {}
+    for name, tensor in tensors.items():
+        layer, _, rest = name.partition(".mlp.experts.")
+        if not rest:
+            old = next((old for old in names if name.endswith(old)), "")
+            stored[name.removesuffix(old) + names.get(old, "")] = tensor
+        elif rest.startswith("0."):
+            every = [tensors[f"{layer}.mlp.experts.{e}.{rest[2:]}"] for e in range(_count(tensors, layer))]
+            stored[f"{layer}.moe.{rest[2:]}"] = np.stack(every)
+    return stored
+
+
+def _count(tensors: Mapping[str, Any], layer: str) -> int:
+    return len(tensors[f"{layer}.mlp.gate.e_score_correction_bias"])

@@ -18,6 +18,7 @@ import pytest
 transformers = pytest.importorskip("transformers")
 conversion = pytest.importorskip("transformers.conversion_mapping")
 pytest.importorskip("transformers_minimax")
+pytest.importorskip("transformers_step")
 
 
 class MiMoConfig(transformers.Qwen2Config):

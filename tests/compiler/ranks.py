@@ -38,6 +38,7 @@ _WHOLE = (
     "prefix_dense_intermediate_size",
     "shared_experts_intermediate_size",
     "ffn_hidden_size",
+    "share_expert_dim",
     "expert_ffn_hidden_size",
 )
 
@@ -59,6 +60,8 @@ def wide_config(model_type: str, **changes: Any) -> dict[str, Any]:
         del wide["intermediate_size"]
     if model_type == "dots3_note_text":
         wide |= {"swa_num_attention_heads": 8, "swa_num_key_value_heads": 8}
+    if "num_sliding_attention_heads" in tiny:
+        wide["num_sliding_attention_heads"] = 2 * WIDE["num_attention_heads"]
     if "num_attention_heads_per_layer" in tiny:
         wide["num_attention_heads_per_layer"] = [2 * WIDE["num_attention_heads"], WIDE["num_attention_heads"]] * 8
         del wide["num_attention_heads_per_layer"][tiny["num_hidden_layers"] :]

@@ -163,7 +163,7 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         attn = [f"layers.0.attn.{p}" for p in parts]
     elif config.recurrent is not None:
         attn = [f"layers.0.conv.{p}" for p in ("norm", "in", "conv", "out")]
-    if name in ("afmoe", "dory", "hrm_text", "laguna"):  # whose gate is a linear of its own
+    if name in ("afmoe", "dory", "hrm_text", "laguna", "step3p5"):  # whose gate is a linear of its own
         attn.insert(4, "layers.0.attn.q_gate")
     if name == "hrm_text":  # what both stacks have come to
         attn.insert(0, "layers.0.joined")

@@ -150,6 +150,8 @@ class ConfigRules:
         names: what its files call keys that others have, too. older_names: what older files call keys that newer ones
             have; where both are there and differ, the file is refused. deciding: older names that decide then, as in
             transformers' class, or because published files mean them.
+        rewritten: what its files say, in the words that are read here, of what they say and their name; None: they
+            have these words.
         blocks: a layer's parts, or what reads what its own keys say of them.
         ffn_factor: widths of the residual stream that an FFN has where nothing is said; 0: it must be said.
         recurrent: whether some layers keep a state in place of attention; mamba: reads what its keys say of those of
@@ -184,6 +186,7 @@ class ConfigRules:
     names: Mapping[str, str] = field(default_factory=dict)
     older_names: Mapping[str, str] = field(default_factory=dict)
     deciding: frozenset[str] = frozenset()
+    rewritten: Callable[[Mapping[str, Any], str], Mapping[str, Any]] | None = None
     blocks: BlockSettings | Callable[[Fields], BlockSettings] = field(default_factory=BlockSettings)
     ffn_factor: int = 0
     has_rope: bool = True
@@ -407,6 +410,7 @@ def parse_config(
     Args: default_dtype: when the file names none. where: names the file in errors.
     Raises: ModelError for a missing or impossible value; UnsupportedModel for a key that is not computed.
     """
+    data = data if rules.rewritten is None else rules.rewritten(data, where)
     data = _without_tables(data, rules.tables, where)
     older = _of_older_names(data, rules, where)
     # rotations that are null are those that the class has, as where they are not there

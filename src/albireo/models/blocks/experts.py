@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Value
-from albireo.models.blocks.layers import FFNNames, Norms, added, block_input, gated_mlp, linear, mlp_block, norm
+from albireo.models.blocks.layers import FFNNames, Norms, added, block_input, gated, gated_mlp, linear, mlp_block, norm
 from albireo.models.config import ModelConfig
 
 
@@ -92,7 +92,11 @@ def mixture(b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names, 
     if not settings.shared_width:
         return y
     with b.part("shared"):
-        shared = gated_mlp(b, c, h, f"{name}.{names.shared}", settings.shared_width, limit=settings.shared_limit)
+        shared = gated_mlp(
+            *(b, c, h, f"{name}.{names.shared}", settings.shared_width),
+            limit=settings.shared_limit,
+            is_late=settings.is_late,
+        )
         if settings.is_shared_gated:
             gate = linear(b, c, h, f"{name}.{names.shared}_gate", 1, "weight", False, "router")
             shared = b.gate_rows(shared, gate)
@@ -143,11 +147,8 @@ def experts(
 def _act(b: GraphBuilder, c: ModelConfig, gate: Value | None, up: Value) -> Value:
     if gate is None:
         return b.unary(up, c.hidden_act)
-    if c.experts is not None and c.experts.limit:
-        gate, up = b.clip(gate, c.experts.limit, above=True), b.clip(up, c.experts.limit)
-    if c.hidden_act == "clamped_swiglu":
-        return b.clamped_swiglu(gate, up)
-    return b.mul(b.unary(gate, c.hidden_act), up)
+    assert c.experts is not None
+    return gated(b, c, gate, up, c.experts.limit, c.experts.is_late)
 
 
 def _experts(

@@ -349,24 +349,33 @@ def gated_mlp(
     names: FFNNames = LLAMA_FFN,
     cut: float | None = None,
     limit: float = 0.0,
+    is_late: bool = False,
 ) -> Value:
     """down(act(gate(h)) * up(h)) of width channels, [T, E] float32.
 
     Args: bias: of all three; down_bias: of the last alone. joined, cut: see mlp_block(). limit: of gates, above, and of
-        ups on both sides; 0: none."""
+        ups on both sides; 0: none. is_late: see gated()."""
     parts = {}
     for place, (p, called) in enumerate((("gate", names.gate), ("up", names.up))):
         rows = RowsOf(f"{name}.{joined}", ((place * width, (place + 1) * width),)) if joined else None
         parts[p] = linear(b, c, h, f"{name}.{called}", width, p, bias, "ffn", rows)
     with b.part("act"):
         gate = parts["gate"] if cut is None else b.cut(parts["gate"], cut)
-        if limit:
-            gate, parts["up"] = b.clip(gate, limit, above=True), b.clip(parts["up"], limit)
-        if c.hidden_act == "clamped_swiglu":
-            m = b.cast(b.clamped_swiglu(gate, parts["up"]), c.dtype)
-        else:
-            m = b.cast(b.mul(b.unary(gate, c.hidden_act), parts["up"]), c.dtype)
+        m = b.cast(gated(b, c, gate, parts["up"], limit, is_late), c.dtype)
     return linear(b, c, m, f"{name}.{names.down}", c.hidden_size, "down", bias or down_bias, "row")
+
+
+def gated(b: GraphBuilder, c: ModelConfig, gate: Value, up: Value, limit: float, is_late: bool) -> Value:
+    """act(gate) * up, float32. Args: limit: of gates, above, and of ups on both sides; 0: none. is_late: gates are kept
+    within it behind their activation."""
+    if limit and not is_late:
+        gate, up = b.clip(gate, limit, above=True), b.clip(up, limit)
+    if c.hidden_act == "clamped_swiglu":
+        return b.clamped_swiglu(gate, up)
+    gate = b.unary(gate, c.hidden_act)
+    if limit and is_late:
+        gate, up = b.clip(gate, limit, above=True), b.clip(up, limit)
+    return b.mul(gate, up)
 
 
 def plain_mlp(

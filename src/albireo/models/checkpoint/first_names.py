@@ -69,6 +69,12 @@ _DECODERS: Mapping[str, Mapping[str, str]] = {
         "_layernorm.mlp.fc1.": "_layernorm.W_down.",
         "_layernorm.mlp.fc2.": "_layernorm.W_up.",
     },
+    # Step 3.5
+    ".moe.router_bias": {
+        ".moe.gate.": ".mlp.gate.",
+        ".moe.router_bias": ".mlp.gate.e_score_correction_bias",
+        ".share_expert.": ".mlp.shared_experts.",
+    },
     # InternLM 2
     ".attention.wqkv.": {
         "model.tok_embeddings.": "model.embed_tokens.",

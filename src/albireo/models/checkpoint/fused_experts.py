@@ -44,6 +44,8 @@ _JETMOE: dict[str, tuple[str, ...]] = {
     ".self_attention.experts.input_linear.weight": ("q_proj",),
     ".self_attention.experts.output_linear.weight": ("o_proj",),
 }
+#: Step 3.5's, each of all experts.
+_STEP = {f".moe.{matrix}_proj.weight": (f"{matrix}_proj",) for matrix in ("gate", "up", "down")}
 _BIAS = ".moe_statics.e_score_correction_bias"
 _CONVS = tuple(f".{conv}.weight" for conv in ("linear_attn.conv1d", "mamba.conv1d", "mixer.conv1d", "conv.conv"))
 _CONVS += tuple(f".{block}.{part}_conv1d.weight" for block in ("self_attn", "attention") for part in "qkv")
@@ -198,7 +200,9 @@ def split_experts(
     Args: config: of config.json, whatever it holds.
     Raises: WeightMismatch for one of another shape.
     """
-    is_fused = any(name.endswith((*_GATE_UP, *_DOWN, *_JETMOE, _BIAS, *_CONVS, *_BELOW)) for name in stored.names)
+    is_fused = any(
+        name.endswith((*_GATE_UP, *_DOWN, *_JETMOE, *_STEP, _BIAS, *_CONVS, *_BELOW)) for name in stored.names
+    )
     is_fused |= any(name.endswith(_OF_HEADS) and len(stored.shape(name)) == 2 for name in stored.names)
     # of two kinds, see experts_of_pictures.py
     is_fused &= inner(config).get("model_type") != WHOLE
@@ -276,6 +280,9 @@ def _parts(
     if (ending := next((each for each in _JETMOE if name.endswith(each)), None)) is not None:
         block = name.removesuffix(ending) + ending.partition(".experts.")[0].removesuffix(".input_linear.weight")
         yield from _matrices(name, block.removesuffix(".output_linear.weight"), shape, _JETMOE[ending])
+        return
+    if (ending := next((each for each in _STEP if name.endswith(each)), None)) is not None:
+        yield from _matrices(name, f"{name.removesuffix(ending)}.mlp", shape, _STEP[ending])
         return
     if (scale := _SCALE.fullmatch(name)) is not None:
         yield from _scales(scale, shape, names)

@@ -49,6 +49,8 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         return _longcat(fields, layers)
     if keys == "jamba":
         return _jamba(fields, layers, width)
+    if keys == "step":
+        return _step(fields, layers)
     if keys == "hunyuan":
         return _hunyuan(fields, layers, width)
     count_key = "num_local_experts"
@@ -455,6 +457,36 @@ def _jamba(fields: Fields, layers: int, width: int) -> ExpertSettings | None:
     if top_k > count:
         fields.fail("num_experts_per_tok", top_k, f"is more than {count_key}={count}")
     return ExpertSettings(count, top_k, width, False, 0, sparse)
+
+
+def _step(fields: Fields, layers: int) -> ExpertSettings:
+    count = fields.integer("n_routed_experts", 1, MAX_EXPERTS, default=288)
+    return ExpertSettings(
+        count,
+        fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN), default=8),
+        fields.integer("moe_intermediate_size", 1, _MAX_WIDTH, default=1280),
+        True,
+        fields.integer("share_expert_dim", 1, _MAX_WIDTH, default=1280),
+        _layers_behind_dense_ones(fields, layers),
+        is_shared_gated=False,
+        scores="sigmoid",
+        has_bias=True,
+        factor=fields.number("moe_router_scaling_factor", 1e-6, 1e6, default=1.0),
+        is_late=True,
+        limits=_limits(fields, "swiglu_limits", layers),
+        shared_limits=_limits(fields, "swiglu_limits_shared", layers),
+    )
+
+
+def _limits(fields: Fields, key: str, layers: int) -> tuple[float, ...]:
+    """Of each layer; null and 0 are none."""
+    said = fields.raw(key)
+    if said is None or said == []:
+        return (0.0,) * layers
+    is_list = isinstance(said, list) and len(said) == layers
+    if not is_list or not all(each is None or (type(each) in (int, float) and 0 <= each <= 1e6) for each in said):
+        fields.fail(key, said, f"must be a list of numbers from 0 to 1000000 or null, one for each of {layers} layers")
+    return tuple(float(each or 0.0) for each in said)
 
 
 def _hunyuan(fields: Fields, layers: int, width: int) -> ExpertSettings:

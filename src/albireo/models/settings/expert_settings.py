@@ -33,6 +33,7 @@ MAX_EXPERTS = 2**12
 #: DeepSeek V4's, in every layer, as Hunyuan 4's, chosen by roots of a softplus, or by a table of tokens;
 #: Llama 4's, one of each token beside a shared one; Phi-3.5's, as mixtral's, each of a softmax over those near it;
 #: ZAYA's, one of each token or none, which a bias chooses;
+#: Step 3.5's, as V3's without groups under names of its own, limits of each layer;
 #: Jamba's, as olmoe's, in each so many-th layer, or nowhere.
 Keys = Literal[
     "none",
@@ -68,6 +69,7 @@ Keys = Literal[
     "mimo",
     "mistral4",
     "phimoe",
+    "step",
     "zaya",
 ]
 
@@ -97,7 +99,8 @@ class ExpertSettings:
         logits_cap: logits of a router are capped, as config.multipliers says of others; 0: they are not.
         giving_back: so many more are chosen among, which have no matrices: they give back what they read, or nothing.
         limit: of gates of experts, above, and of their ups, on both sides; 0: there is none.
-        shared_limit: that of a shared expert.
+        shared_limit: that of a shared expert. is_late: gates are kept within it behind their activation.
+        limits, shared_limits: of each layer, where they differ; empty: they do not.
         by_token: of each layer, whether a table says which experts a token has; empty: of none.
         picture_width: channels of one of as many others, which tokens of pictures have in their place; 0: they do not.
         latent: channels that the residual stream becomes before experts, and comes back from behind them; 0: neither.
@@ -123,6 +126,9 @@ class ExpertSettings:
     by_logits: bool = False
     limit: float = 0.0
     shared_limit: float = 0.0
+    is_late: bool = False
+    limits: tuple[float, ...] = ()
+    shared_limits: tuple[float, ...] = ()
     by_token: tuple[bool, ...] = ()
     picture_width: int = 0
     giving_back: int = 0

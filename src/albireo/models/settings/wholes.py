@@ -320,6 +320,15 @@ WHOLES: Mapping[str, Whole] = {
     "lighton_ocr": Whole("LightOnOcrForConditionalGeneration", {"qwen3": "qwen3"}, {"tie_word_embeddings": True}),
     "llama4": Whole("Llama4ForConditionalGeneration", {"llama4_text": "llama4_text"}),
     "llava": _LLAVA,
+    "step3p7": Whole(
+        "Step3p7ForConditionalGeneration",
+        {"step3p5": "step3p5"},
+        # of pictures
+        beside=keys(
+            "understand_projector_stride image_token_len patch_token_len vision_select_layer use_im_start_end",
+            "im_start_token im_end_token im_patch_token",
+        ),
+    ),
     "video_llama_3": Whole("VideoLlama3ForConditionalGeneration", {"qwen2": "qwen2"}, neutral={"use_mrope": False}),
     "vipllava": replace(
         _LLAVA,

@@ -420,6 +420,22 @@ def _hrm(config: Mapping[str, Any]) -> Shapes:
     return shapes | {"lm_head.weight": (config["vocab_size"], hidden)}
 
 
+def _decilm(config: Mapping[str, Any]) -> Shapes:
+    hidden, layers = config["hidden_size"], Shapes()
+    for i, block in enumerate(config["block_configs"]):
+        h, attention, ffn = f"model.layers.{i}", block["attention"], block["ffn"]
+        if not attention["no_op"]:
+            heads = config["num_attention_heads"] // attention["n_heads_in_group"]
+            bias = config["attention_bias"]
+            layers |= _attention({**config, "num_key_value_heads": heads}, f"{h}.self_attn", bias, bias)
+            layers[f"{h}.input_layernorm.weight"] = (hidden,)
+        if not ffn["no_op"]:
+            width = ffn.get("intermediate_size") or (int(2 * ffn["ffn_mult"] * hidden / 3) + 255) // 256 * 256
+            layers |= _ffn(config, f"{h}.mlp", width, config["mlp_bias"])
+            layers[f"{h}.post_attention_layernorm.weight"] = (hidden,)
+    return _ends(config, layers)
+
+
 def _modernbert(config: Mapping[str, Any]) -> Shapes:
     hidden, width = config["hidden_size"], config["intermediate_size"]
     layers: Shapes = {"model.embeddings.tok_embeddings.weight": (config["vocab_size"], hidden)}
@@ -475,6 +491,7 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "mistral_large4_text": large4_shapes,
     "modernbert-decoder": _modernbert,
     "nanochat": _nanochat,
+    "nemotron-nas": _decilm,
     "phimoe": _phimoe,
     "zaya": _zaya,
     **dict.fromkeys(("bailing_moe", "sarvam_moe"), _sarvam_moe),

@@ -19,6 +19,7 @@ transformers = pytest.importorskip("transformers")
 conversion = pytest.importorskip("transformers.conversion_mapping")
 pytest.importorskip("transformers_minimax")
 pytest.importorskip("transformers_step")
+pytest.importorskip("transformers_decilm")
 
 
 class MiMoConfig(transformers.Qwen2Config):

@@ -285,6 +285,8 @@ class ModelConfig:
             return self.blocks.shared.layers
         if self.blocks.cache_sources:
             return tuple(i for i, source in enumerate(self.blocks.cache_sources) if source == i)
+        if self.blocks.parts:
+            return tuple(i for i, part in enumerate(self.blocks.parts) if part.kv_heads)
         if self.blocks.mixers:
             return tuple(i for i, mixer in enumerate(self.blocks.mixers) if mixer == "attention")
         is_recurrent = self.recurrent.layers if self.recurrent and not self.blocks.attends_everywhere else ()
@@ -307,6 +309,8 @@ class ModelConfig:
         return is_told or layer >= self.num_layers - self.blocks.num_sharing
 
     def ffn_width(self, layer: int) -> int:
+        if self.blocks.parts:
+            return self.blocks.parts[layer].ffn_width
         is_wide = self.blocks.is_wide_where_sharing and self.shares(layer)
         return self.intermediate_size * (2 if is_wide else 1)
 
@@ -323,7 +327,9 @@ class ModelConfig:
 
     def of_layer(self, layer: int) -> ModelConfig:
         """The same with the heads of a layer's attention, where those with a window have others than those without; or
-        with its latents, where layers that do not rotate have others."""
+        with its latents, where layers that do not rotate have others. Of one that has attention."""
+        if self.blocks.parts:
+            return replace(self, num_kv_heads=self.blocks.parts[layer].kv_heads)
         still = self.blocks.still_latent
         if still is not None and not self.rotates[layer]:
             return replace(self, head_dim=still.rank + still.rotary, blocks=replace(self.blocks, latent=still))

@@ -39,7 +39,7 @@ CONFIG = replace(
     },
     # residual sums of what is not normed are computed nowhere
     built_in={"postnorm": True},
-    ignorable=keys("block_size auto_map shared_moe_mode"),
+    ignorable=keys("block_size shared_moe_mode"),
     class_names=("MiniMaxText01ForCausalLM", "MiniMaxM1ForCausalLM", "MiniMaxForCausalLM"),
 )
 IGNORABLE_WEIGHTS, build = minimax.IGNORABLE_WEIGHTS, minimax.build

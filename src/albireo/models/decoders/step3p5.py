@@ -122,7 +122,7 @@ CONFIG = ConfigRules(
         "moe_every_n_layer": 1,
     },
     # what adds up a router's logits, and what others say of lengths and of layers that guess
-    ignorable=keys("need_fp32_gate max_seq_len num_nextn_predict_layers mtp_layer_types mtp_mlp_layer_types auto_map"),
+    ignorable=keys("need_fp32_gate max_seq_len num_nextn_predict_layers mtp_layer_types mtp_mlp_layer_types"),
     class_names=("Step3p5ForCausalLM",),
 )
 _NAMES = AttentionNames(gate="g_proj")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from albireo.models.settings.layer_kinds import Mixer
+from albireo.models.settings.layer_parts import LayerPart
 from albireo.models.settings.rope_settings import RopeSettings
 
 #: Where rows of q, k and v lie: in tensors of their own; of each group of heads that share a key and a value (its
@@ -240,6 +241,7 @@ class BlockSettings:
         index: what chooses the positions that attention sees; None: it sees all.
         layer_heads: query heads of each layer; empty: all have as many.
         layer_thetas: base of each layer's rotation, 0 where it does not rotate; empty: all have that of the model.
+        parts: of each layer KV heads and channels of its FFN, where layers differ; empty: they do not.
         rotates_dense: layers without experts rotate, whatever they see.
         has_rotation: queries and keys are rotated. slopes: of each head, what scores fall by from a position to the
             one before it; empty: they do not.
@@ -304,6 +306,7 @@ class BlockSettings:
     index: Index | None = None
     layer_heads: tuple[int, ...] = ()
     layer_thetas: tuple[float, ...] = ()
+    parts: tuple[LayerPart, ...] = ()
     rotates_dense: bool = False
     has_rotation: bool = True
     slopes: tuple[float, ...] = ()

@@ -301,6 +301,18 @@ def test_albert_of_one_group_and_electra_as_wide_as_its_embeddings(tmp_path: Pat
         assert farthest(embedded(opened(folder), "cls", prompts(), use_activation=False), exact) < 5e-6
 
 
+@pytest.mark.parametrize("has_tasks", [True, False])
+def test_ernie_with_tasks_and_without(has_tasks: bool, tmp_path: Path) -> None:
+    """text2vec; of two texts, too, whose tokens have two types and the same task. Also from a directory."""
+    folder = saved(tmp_path / "model", "ernie", use_task_id=has_tasks)
+    exact = hidden_states(folder, prompts(), "float64")
+    llm = opened(folder)
+    for kind in ("cls", "mean"):
+        assert farthest(embedded(llm, kind, prompts(), use_activation=False), pooled(exact, kind)) < 5e-6  # type: ignore[arg-type]
+    albireo.build(folder, tmp_path / "built")
+    assert embedded(opened(tmp_path / "built"), None, prompts()) == embedded(llm, None, prompts())
+
+
 @pytest.mark.parametrize("kind", ["relu", "gated-gelu"])
 def test_the_encoder_of_t5(kind: str, tmp_path: Path) -> None:
     """Its class in transformers is not the one that AutoModel takes."""

@@ -19,8 +19,8 @@ def parsed(model_type: str, **changes: Any) -> ModelConfig:
 
 
 def test_those_there_are() -> None:
-    of_transformers = "albert bert camembert deberta_v2 distilbert electra eurobert gte jina_embeddings_v3 modernbert"
-    of_transformers += " mpnet nomic_bert roberta t5 xlm_roberta"
+    of_transformers = "albert bert camembert deberta_v2 distilbert electra ernie eurobert gte jina_embeddings_v3"
+    of_transformers += " modernbert mpnet nomic_bert roberta t5 xlm_roberta"
     assert set(encoder_types()) == {*of_transformers.split(), "new", "llama_bidirec"}
     assert load_architecture("xlm-roberta").rules is load_architecture("xlm_roberta").rules
 

@@ -79,8 +79,10 @@ def _node_problem(graph: Graph, config: ModelConfig, node: Node) -> str:
             fits = _is_table(table, longest)
             return "" if fits else f"a table of {table.type} is read by position, config.json says {longest} positions"
         if node.inputs["ids"] is graph.inputs.get("token_types"):
-            types = config.blocks.num_token_types
-            return "" if _is_table(table, types) else f"a table of {table.type} is read by type, there are {types}"
+            types, tasks = config.blocks.num_token_types, config.blocks.num_tasks
+            # that of tasks has a row for each type, and those that are read by none
+            fits = _is_table(table, types) or (tasks > 0 and _is_table(table, types + tasks))
+            return "" if fits else f"a table of {table.type} is read by type, there are {types}"
         if node.inputs["ids"] is not graph.inputs["token_ids"] or not _is_table(table, config.vocab_size):
             return f"a table of {table.type} is read, config.json says vocab_size {config.vocab_size}"
     if node.op == "gather_rows":

@@ -39,7 +39,7 @@ CONVERT = "Convert it with transformers: AutoTokenizer.from_pretrained(DIRECTORY
 
 #: Class of tokenizers by model_type of config.json, where tokenizer_config.json names none.
 _CLASS_OF_MODELS = {
-    **dict.fromkeys(("bert", "nomic_bert"), "BertTokenizer"),
+    **dict.fromkeys(("bert", "ernie", "nomic_bert"), "BertTokenizer"),
     "distilbert": "DistilBertTokenizer",
     "electra": "ElectraTokenizer",
     "mpnet": "MPNetTokenizer",

@@ -75,6 +75,7 @@ _HEADLESS = {
     "distilbert.embeddings.word_embeddings.weight": (("distilbert.", ""), ("", "")),
     "deberta.embeddings.word_embeddings.weight": (("deberta.", ""), ("", "")),
     "albert.embeddings.word_embeddings.weight": (("albert.", ""), ("", "")),
+    "ernie.embeddings.word_embeddings.weight": (("ernie.", ""), ("", "")),
     "electra.embeddings.word_embeddings.weight": (("electra.", ""), ("", "")),
     "nomic_bert.embeddings.word_embeddings.weight": (("nomic_bert.", ""), ("", "")),
     "gte.embeddings.word_embeddings.weight": (("gte.", ""), ("", "")),

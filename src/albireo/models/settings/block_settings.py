@@ -261,6 +261,7 @@ class BlockSettings:
         still_growth, still_period: queries of layers that do not rotate are multiplied by 1 + still_growth * ln(1 +
             floor((position + 1) / still_period)); 0: by nothing.
         num_token_types: rows of the table of token types; 0: there is none.
+        num_tasks: rows of a table of tasks, of which every token has the first added; 0: there is none.
         first_position: rows of the table of positions before that of position 0.
         has_positions: encoders add rows of a table of positions to embeddings.
         embedding_width: of embeddings that a linear makes as wide as the model; 0: they are.
@@ -328,6 +329,7 @@ class BlockSettings:
     still_growth: float = 0.0
     still_period: int = 0
     num_token_types: int = 0
+    num_tasks: int = 0
     first_position: int = 0
     has_positions: bool = True
     embedding_width: int = 0

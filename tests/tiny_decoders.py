@@ -70,7 +70,7 @@ def _ends(c: Mapping[str, Any], layers: Shapes) -> Shapes:
 
 
 def _layer_norms(c: Mapping[str, Any]) -> Shapes:
-    """cohere2, nemotron, jais2, olmo."""
+    """cohere2, cohere_compass_text, nemotron, jais2, olmo."""
     kind, e = c["model_type"], c["hidden_size"]
     bias, mlp_bias = c["attention_bias"], bool(c.get("mlp_bias"))
     layers: Shapes = {}
@@ -79,7 +79,7 @@ def _layer_norms(c: Mapping[str, Any]) -> Shapes:
         layers |= _attention(c, f"{h}.self_attn", bias, bias)
         layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"], mlp_bias)
         if kind != "olmo":
-            layers |= _module(f"{h}.input_layernorm", (e,), kind != "cohere2")
+            layers |= _module(f"{h}.input_layernorm", (e,), not kind.startswith("cohere"))
         if kind in ("nemotron", "jais2"):
             layers |= _module(f"{h}.post_attention_layernorm", (e,), True)
     shapes = _ends(c, layers)
@@ -456,7 +456,7 @@ def _modernbert(config: Mapping[str, Any]) -> Shapes:
 
 
 DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
-    **dict.fromkeys(("cohere2", "jais2", "nemotron", "olmo"), _layer_norms),
+    **dict.fromkeys(("cohere2", "cohere_compass_text", "jais2", "nemotron", "olmo"), _layer_norms),
     **dict.fromkeys(
         (
             "apertus",

@@ -21,6 +21,7 @@ LAYER_NORMS = (
         "codegen",
         "cohere",
         "cohere2",
+        "cohere_compass_text",
         "falcon",
         "gpt2",
         "gpt_bigcode",

@@ -31,6 +31,8 @@ from tiny_models import parse_tiny
         ("granite_swa", {"layer_rope_theta": [1.5] * 5}, "layer_rope_theta=.* must be, for each of 5 layers"),
         ("granite_swa", {"sliding_window": None}, "names sliding_attention but no sliding window is in use"),
         ("granitemoe_swa", {"layer_rope_theta": [0, True]}, "layer_rope_theta=.* must be, for each of 2 layers"),
+        ("cohere_compass_text", {"rope_parameters": None}, "must have a rotation, or null, of full_attention, sliding"),
+        ("cohere_compass_text", {"pooling": "mean"}, "'pooling': 'mean'"),
         ("laguna", {"gating": False}, "gating=False is not supported; supported: true, per-head, per-element"),
         ("laguna", {"num_attention_heads_per_layer": [4, 5, 4]}, "for each of 3 layers, a multiple of num_key_value_h"),
         ("laguna", {"num_attention_heads_per_layer": [4]}, "num_attention_heads_per_layer=.* must be, for each of 3"),

@@ -190,6 +190,8 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "mistral_large4-plain": tiny("mistral_large4_text", attention_bias=True, kv_source_layers=[0, 1, 2, 3, 4])
     | {"indexer_types": ["full"] * 5, "no_rope_layers": [1, 1, 1, 0, 1], "index_topk": 128},
     "longcat_flash-plain": tiny("longcat_flash", attention_bias=True, zero_expert_num=0),
+    "cohere_compass-still": tiny("cohere_compass_text", attention_bias=True, logit_scale=None)
+    | {"rope_parameters": {"full_attention": None, "sliding_attention": {"rope_type": "default", "rope_theta": 1e5}}},
     "modernbert_decoder-biases": tiny("modernbert_decoder", norm_bias=True, attention_bias=True, mlp_bias=True)
     | {"decoder_bias": False, "tie_word_embeddings": False, "layer_types": ["sliding_attention"] * 4},
     "mistral4-growing": tiny("mistral4", rope_parameters=_grows(tiny("mistral4"), 7)),

@@ -87,8 +87,10 @@ def decoder(
         x = _with_positions(b, c, x, positions)
     still = no_rotation(c)
     turning = rope_spec(c, max_model_len) if positions is None else still
+    of_windows = turning if c.local_rope is None else rope_spec(c, max_model_len, is_local=True)
     for layer, window in enumerate(windows(c, max_model_len)):
-        x = _layer(b, c, x, layer, turning if c.rotates[layer] else still, window, names)
+        rope = turning if c.windows[layer] is None else of_windows
+        x = _layer(b, c, x, layer, rope if c.rotates[layer] else still, window, names)
     return head(b, c, x, ends, has_head_bias)
 
 

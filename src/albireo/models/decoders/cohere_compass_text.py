@@ -47,7 +47,7 @@ _OF_PLACES = ("mrope_section", "mrope_interleaved")
 
 
 def _as_others_say(data: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Which layers rotate, as a list. Raises: ModelError where of a kind of layers neither rotation nor null is said."""
+    """Which layers rotate, as a list. Raises: ModelError where a kind of layers has neither rotation nor null."""
     fields = Fields(data, where)
     layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS, default=40)
     kinds = fields.texts("layer_types") or ("full_attention",) * layers

@@ -80,12 +80,12 @@ def _layer_norms(c: Mapping[str, Any]) -> Shapes:
         layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"], mlp_bias)
         if kind != "olmo":
             layers |= _module(f"{h}.input_layernorm", (e,), not kind.startswith("cohere"))
-        if kind in ("nemotron", "jais2"):
+        if kind in ("nemotron", "jais2", "orion"):
             layers |= _module(f"{h}.post_attention_layernorm", (e,), True)
     shapes = _ends(c, layers)
     if kind == "olmo":
         del shapes["model.norm.weight"]
-    if kind in ("nemotron", "jais2"):
+    if kind in ("nemotron", "jais2", "orion"):
         shapes["model.norm.bias"] = (e,)
     return shapes
 
@@ -143,8 +143,9 @@ def _gpt_neo(c: Mapping[str, Any]) -> Shapes:
 
 
 def _llamas(c: Mapping[str, Any]) -> Shapes:
-    """apertus, arcee, helium, hyperclovax, internlm3, vaultgemma, ministral, hunyuan_v1_dense."""
+    """apertus, arcee, helium, hyperclovax, internlm, internlm3, xverse, vaultgemma, ministral, hunyuan_v1_dense."""
     kind, e, bias = c["model_type"], c["hidden_size"], bool(c.get("attention_bias") or c.get("qkv_bias"))
+    bias |= bool(kind == "internlm" and c["bias"])
     d = c.get("head_dim") or e // c["num_attention_heads"]
     vectors = {"input_layernorm": e, "post_attention_layernorm": e}
     if kind == "vaultgemma":
@@ -161,7 +162,9 @@ def _llamas(c: Mapping[str, Any]) -> Shapes:
     for i in range(c["num_hidden_layers"]):
         h = f"model.layers.{i}"
         layers |= _attention(c, f"{h}.self_attn", bias, bias and kind != "helium")
-        layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"], bool(c.get("mlp_bias") or c.get("bias")))
+        layers |= _ffn(
+            c, f"{h}.mlp", c["intermediate_size"], bool(c.get("mlp_bias") or (kind != "internlm" and c.get("bias")))
+        )
         layers |= {f"{h}.{name}.weight": (width,) for name, width in vectors.items()}
         if kind.startswith("apertus"):
             layers |= {f"{h}.mlp.act_fn.{name}": (1,) for name in ("alpha_p", "alpha_n")}
@@ -456,7 +459,7 @@ def _modernbert(config: Mapping[str, Any]) -> Shapes:
 
 
 DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
-    **dict.fromkeys(("cohere2", "cohere_compass_text", "jais2", "nemotron", "olmo"), _layer_norms),
+    **dict.fromkeys(("cohere2", "cohere_compass_text", "jais2", "nemotron", "olmo", "orion"), _layer_norms),
     **dict.fromkeys(
         (
             "apertus",
@@ -466,11 +469,13 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
             "helium",
             "hunyuan_v1_dense",
             "hyperclovax",
+            "internlm",
             "internlm3",
             "iquestcoder",
             "minicpm",
             "ministral",
             "vaultgemma",
+            "xverse",
         ),
         _llamas,
     ),

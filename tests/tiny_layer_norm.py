@@ -30,7 +30,7 @@ LAYER_NORMS = (
         "gptj",
         "jais2",
     ),
-    *("mpt", "nemotron", "olmo", "opt", "phi", "stablelm", "starcoder2"),
+    *("mpt", "nemotron", "olmo", "opt", "orion", "phi", "stablelm", "starcoder2"),
 )
 _OF_GPT = {
     "hidden_size": "n_embd",

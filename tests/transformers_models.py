@@ -20,6 +20,7 @@ conversion = pytest.importorskip("transformers.conversion_mapping")
 pytest.importorskip("transformers_minimax")
 pytest.importorskip("transformers_step")
 pytest.importorskip("transformers_decilm")
+pytest.importorskip("transformers_llamas")
 
 
 class MiMoConfig(transformers.Qwen2Config):

@@ -27,7 +27,7 @@ from tiny_layer_norm import LAYER_NORMS
 from tiny_models import make_checkpoint, random_weights, weight_shapes, write_safetensors
 
 #: Of those with a LayerNorm.
-GATED = ("cohere", "cohere2", "cohere_compass_text", "olmo", "stablelm")
+GATED = ("cohere", "cohere2", "cohere_compass_text", "olmo", "orion", "stablelm")
 
 
 def config_of(model_type: str, **changes: Any) -> ModelConfig:

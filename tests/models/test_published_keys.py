@@ -145,6 +145,18 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **{"sparse_prediction": False, "sparse_pred_ignore_index": -100, "initializer_cutoff_factor": 2.0},
         **{"embedding_dropout": 0.0, "mlp_dropout": 0.0, "norm_bias": False, "sliding_window": 13, "cls_token_id": 1},
     },
+    "xverse": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_xverse.XverseForCausalLM"},
+        "max_tokenizer_truncation": 6144,
+    },
+    "internlm": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_internlm.InternLMForCausalLM"},
+        "num_key_value_heads": 6,
+    },
+    "orion": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_orion.OrionForCausalLM"},
+        **{"max_sequence_length": 128, "pretraining_tp": 1, "rope_scaling": None},
+    },
     "kimi_linear": {
         "auto_map": {"AutoModelForCausalLM": "modeling_kimi.KimiLinearForCausalLM"},
         **{"head_dim": 10, "moe_layer_freq": 1, "num_nextn_predict_layers": 0, "rope_theta": 1e4, "rope_scaling": None},

@@ -71,6 +71,29 @@ WHOLES: dict[str, dict[str, Any]] = {
         "vision_config": _QWEN,
         "tie_word_embeddings": False,
     },
+    # text alone: their towers are left where they lie
+    "cohere_compass": {
+        "text_config": text("cohere_compass_text", "cohere_compass_text"),
+        "vision_config": {**_QWEN, "out_hidden_size": 48},
+        "tie_word_embeddings": True,
+    },
+    "hyperclovax_vision_v2": {
+        "text_config": text("hyperclovax", "hyperclovax"),
+        "vision_config": {**_QWEN2_5, "model_type": "qwen2_5_vl_vision"},
+        "tie_word_embeddings": False,
+    },
+    "lfm3_vl": {
+        "text_config": text("lfm3", "lfm3"),
+        "vision_config": {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
+        | {"num_hidden_layers": 1, "num_key_value_heads": 1, "layer_types": ["conv"]},
+        "tie_word_embeddings": True,
+    },
+    "step3p7": {
+        "text_config": text("step3p5", "step3p5"),
+        "vision_config": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_ratio": 2.0}
+        | {"image_size": 28, "max_position_embeddings": 4},
+        "tie_word_embeddings": False,
+    },
     # of which tokens of pictures have experts of another width
     "ernie4_5_vl_moe": {
         "text_config": text(

@@ -21,7 +21,7 @@ from albireo.models.settings.text_part import (
     sees_images_both_ways,
     text_settings,
 )
-from albireo.models.vision.tower import check_tensors, open_tower, tower_tensors
+from albireo.models.vision.tower import check_tensors, has_tower, open_tower, tower_tensors
 from backends.reference.test_interpret import Model, assert_same_logits, prompt
 from models.test_fused_experts import turn_experts
 from published_internvl import publish
@@ -42,6 +42,26 @@ def test_logits_are_those_of_the_whole(name: str, tmp_path: Path) -> None:
         answering = theirs.language_model if name == "llama4" else theirs
         wanted = answering(input_ids=torch.tensor([tokens])).logits[0].numpy()
     assert_same_logits(Model(tmp_path).logits(tokens), wanted)
+
+
+def test_hyperclova_x_vision_as_published(tmp_path: Path) -> None:
+    """Its text part is a model within a model, and the whole has another name; what reads pictures is left out."""
+    from safetensors.torch import load_file, save_file
+
+    save("hyperclovax_vision_v2", tmp_path)
+    tokens = prompt(WHOLES["hyperclovax_vision_v2"]["text_config"], 20, 6)
+    wanted = Model(tmp_path).logits(tokens)
+    tensors, head = load_file(tmp_path / "model.safetensors"), "model.language_model.lm_head."
+    inner = ("model.language_model.", "model.language_model.model.")
+    named = {n if n.startswith(head) else n.replace(*inner): t for n, t in tensors.items()}
+    assert named.keys() != tensors.keys()
+    save_file(named, tmp_path / "model.safetensors")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["vision_config"]["model_type"] = "qwen2_5_vl"
+    config |= {"model_type": "vlm", "architectures": ["HCXVisionV2ForCausalLM"], "mm_projector_type": "linear"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert (Model(tmp_path).logits(tokens) == wanted).all()
+    assert not has_tower(config)
 
 
 def as_published(directory: Path, rope: dict[str, Any]) -> None:

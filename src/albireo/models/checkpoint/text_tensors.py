@@ -26,6 +26,9 @@ Prefixes = Sequence[tuple[str, str]]
 #: What names of tensors of the text part begin with, and what with in a model of text alone: as transformers writes
 #: them, and as it did before 4.52.
 _PREFIXES = (
+    # of HyperCLOVA X Vision, as published
+    ("model.language_model.model.", "model."),
+    ("model.language_model.lm_head.", "lm_head."),
     ("model.language_model.", "model."),
     ("model.text_model.", "model."),
     ("language_model.backbone.", "backbone."),

@@ -52,7 +52,8 @@ _OF_NEMOTRON = {
 }
 #: A model_type as it was first published -> what transformers calls it, and what its keys.
 _FIRST_NAMES: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "NemotronH_Nano_Omni_Reasoning_V3": ("nemotron_h_omni", _OF_NEMOTRON)
+    "NemotronH_Nano_Omni_Reasoning_V3": ("nemotron_h_omni", _OF_NEMOTRON),
+    "vlm": ("hyperclovax_vision_v2", {}),
 }
 #: A class -> the model_type that it was published with, and what it is.
 _BELIED = {"LightOnOCRForConditionalGeneration": ("mistral3", "lighton_ocr")}

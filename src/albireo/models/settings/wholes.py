@@ -175,6 +175,11 @@ WHOLES: Mapping[str, Whole] = {
             "alignment_intermediate_size alignment_activation_fn max_splits_per_img adapter_layer_norm_eps image_token",
         ),
     ),
+    "cohere_compass": Whole(
+        "CohereCompassForConditionalGeneration",
+        {"cohere_compass_text": "cohere_compass_text"},
+        beside=keys("vision_start_token_id vision_end_token_id"),
+    ),
     "dots3_note": Whole(
         "Dots3NoteForConditionalGeneration",
         {"dots3_note_text": "dots3_note_text"},
@@ -286,6 +291,19 @@ WHOLES: Mapping[str, Whole] = {
         are_beside=True,
         may_be_flat=True,
     ),
+    "hyperclovax_vision_v2": Whole(
+        "HyperCLOVAXVisionV2ForConditionalGeneration",
+        {"hyperclovax": "hyperclovax"},
+        # of pictures, and of training
+        beside=keys(
+            "anyres decoder_max_length end_token_id freeze_before_sampler freeze_decoder freeze_encoder",
+            "freeze_mm_projector img_start_id is_safetensor_save max_image_cnt max_num_grids mm_projector_type",
+            "num_queries_vis_abstractor possible_resolutions proj_pos_emb proj_prenorm unpad use_1x1_grid",
+            "use_nth_layer video_num_queries_fast video_num_queries_slow video_start_id",
+        ),
+        # as it was published
+        other_classes=("HCXVisionV2ForCausalLM",),
+    ),
     "idefics2": replace(
         _IDEFICS,
         class_name="Idefics2ForConditionalGeneration",
@@ -314,6 +332,7 @@ WHOLES: Mapping[str, Whole] = {
     "janus": Whole(
         "JanusForConditionalGeneration", {"llama": "llama"}, {"tie_word_embeddings": False}, beside=keys("vq_config")
     ),
+    "lfm3_vl": Whole("Lfm3VlForConditionalGeneration", {"lfm3": "lfm3"}),
     "lfm2_vl": _LFM2,
     # as it was first published
     "lfm2-vl": _LFM2,

@@ -478,6 +478,21 @@ FAMILIES: dict[str, Family] = {
         ),
         inputs=sight_inputs.of_exaone4_5,
     ),
+    "hyperclovax_vision_v2": Family(
+        "HyperCLOVAXVisionV2ForConditionalGeneration",
+        ("<|image_start|>", "<|IMAGE_PAD|>", "<|image_end|>", "<|VIDEO_PAD|>"),
+        "<|image_start|><|IMAGE_PAD|><|image_end|>",
+        lambda ids: {
+            "text_config": {**_text_of("hyperclovax"), "vocab_size": len(ids)},
+            "vision_config": {**_QWEN2_5, "model_type": "qwen2_5_vl_vision", "out_hidden_size": 40},
+            "image_token_id": ids["<|IMAGE_PAD|>"],
+            "video_token_id": ids["<|VIDEO_PAD|>"],
+        },
+        {"preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, **_QWEN_SIZES}},
+        inputs=lambda prompt, ids, tiles: sight_inputs.of_exaone4_5(
+            prompt, {"<|image_pad|>": ids["<|IMAGE_PAD|>"]}, tiles
+        ),
+    ),
     "qwen2_5_vl": _qwen("Qwen2_5_VL", "qwen2_5_vl_text", _QWEN2_TEXT, _QWEN2_5),
     "qwen2_vl": _qwen(
         "Qwen2VL", "qwen2_vl_text", _QWEN2_TEXT, {**_QWEN2_VL, "embed_dim": 32, "hidden_size": 48, "mlp_ratio": 2}

@@ -240,6 +240,14 @@ FAMILIES: dict[str, Family] = {
         {**_QWEN2_5_VL, "num_heads": 6, "num_key_value_heads": 2},
         {**LLAMA, "model_type": "exaone4", **_HEADS, "layer_types": ["full_attention"]},
     ),
+    # its whole, likewise
+    "hyperclovax_vision_v2": Family(
+        "HyperCLOVAXVisionV2ForConditionalGeneration",
+        _ANY,
+        _of_qwen_vl,
+        {**_QWEN2_5_VL, "model_type": "qwen2_5_vl_vision", "out_hidden_size": 40},
+        text_of("hyperclovax"),
+    ),
     "gemma3": Family(
         "Gemma3Model", ((96, 96),), _of_gemma3, SIGLIP, text_of("gemma3_text"), {"mm_tokens_per_image": 9}
     ),

@@ -21,7 +21,7 @@ from albireo.models.settings.text_part import (
     sees_images_both_ways,
     text_settings,
 )
-from albireo.models.vision.tower import check_tensors, has_tower, open_tower, tower_tensors
+from albireo.models.vision.tower import check_tensors, open_tower, tower_tensors
 from backends.reference.test_interpret import Model, assert_same_logits, prompt
 from models.test_fused_experts import turn_experts
 from published_internvl import publish
@@ -45,7 +45,7 @@ def test_logits_are_those_of_the_whole(name: str, tmp_path: Path) -> None:
 
 
 def test_hyperclova_x_vision_as_published(tmp_path: Path) -> None:
-    """Its text part is a model within a model, and the whole has another name; what reads pictures is left out."""
+    """Its text part is a model within a model, and the whole has another name."""
     from safetensors.torch import load_file, save_file
 
     save("hyperclovax_vision_v2", tmp_path)
@@ -61,7 +61,6 @@ def test_hyperclova_x_vision_as_published(tmp_path: Path) -> None:
     config |= {"model_type": "vlm", "architectures": ["HCXVisionV2ForCausalLM"], "mm_projector_type": "linear"}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert (Model(tmp_path).logits(tokens) == wanted).all()
-    assert not has_tower(config)
 
 
 def as_published(directory: Path, rope: dict[str, Any]) -> None:

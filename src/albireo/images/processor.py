@@ -34,6 +34,7 @@ _FAMILIES: Mapping[str, str] = {
     "granite4_vision": "granite4_vision.Granite4Vision",
     "got_ocr2": "got_ocr2.GotOcr2",
     "hunyuan_vl": "hunyuan_vl.HunyuanVl",
+    "hyperclovax_vision_v2": "qwen2_vl.HyperClovaX",
     "idefics2": "idefics2.Idefics2",
     "idefics3": "idefics3.Idefics3",
     "internvl": "internvl.InternVL",

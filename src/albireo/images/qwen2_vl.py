@@ -135,6 +135,13 @@ class Exaone45(Qwen2VL):
     classes = (*Qwen2VL.classes, "Exaone4_5_ImageProcessor")
 
 
+class HyperClovaX(Qwen2VL):
+    """HyperCLOVA X Vision, whose positions know no axes; templates write <|image_start|><|IMAGE_PAD|><|image_end|>."""
+
+    __slots__ = ()
+    image_token = placeholder = "<|IMAGE_PAD|>"
+
+
 def nearest_size(
     height: int,
     width: int,

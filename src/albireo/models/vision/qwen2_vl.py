@@ -1,4 +1,5 @@
-"""Qwen2-VL, Qwen2.5-VL and EXAONE 4.5: patches of any grid rotated by row and column, and a merger of blocks of 2 x 2.
+"""Qwen2-VL, Qwen2.5-VL, EXAONE 4.5 and HyperCLOVA X Vision: patches of any grid rotated by row and column, and a merger
+of blocks of 2 x 2.
 
 Found by tower.py. Patches are in the order of blocks, so that what becomes one row lies side by side. A tile is two
 frames, of a picture two that are alike; patches see none of other tiles. In most layers of Qwen2.5-VL they see those of
@@ -47,7 +48,8 @@ _OF_OTHERS = keys("tokens_per_second spatial_patch_size init_std embed_dim")
 @dataclass(frozen=True, slots=True)
 class Qwen2VLTower(InBlocks, HoldsNothing):
     """Implements tower.VisionTower. Fields: frames: that a patch has. merge: patches on a side of what becomes one row.
-    theta: base of frequencies. window: blocks on a side; 0: no layer has windows. whole: layers without."""
+    theta: base of frequencies. window: blocks on a side; 0: no layer has windows. whole: layers without. module: that
+    all is in. widened: channels of what a linear makes of rows, behind all; 0: there is none."""
 
     encoder: EncoderSettings
     names: Names
@@ -57,6 +59,8 @@ class Qwen2VLTower(InBlocks, HoldsNothing):
     width: int
     window: int = 0
     whole: tuple[int, ...] = ()
+    module: str = "visual"
+    widened: int = 0
 
     def sequences(self, height: int, width: int) -> Sequences:
         """Of layers without windows, then of those with."""
@@ -98,12 +102,12 @@ class Qwen2VLTower(InBlocks, HoldsNothing):
         b, c = GraphBuilder(), self.encoder
         with b.part("embed"):
             patches = b.given(c.patch_width * self.frames, 0)
-            x = linear(b, c, patches, "visual.patch_embed.proj", c.hidden_size, "patches", False)
+            x = linear(b, c, patches, f"{self.module}.patch_embed.proj", c.hidden_size, "patches", False)
         for number in range(c.num_layers):
             kv_layer = int(bool(self.window and self.whole) and number not in self.whole)
-            x = layer(b, c, x, number, "visual.blocks", self.names, kv_layer)
+            x = layer(b, c, x, number, f"{self.module}.blocks", self.names, kv_layer)
         with b.part("head"):
-            x = norm(b, c, x, "visual.merger.ln_q")
+            x = norm(b, c, x, f"{self.module}.merger.ln_q")
         return pooled_states(b, x)
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
@@ -111,9 +115,12 @@ class Qwen2VLTower(InBlocks, HoldsNothing):
         return rows[np.argsort(self._windows(grid)[0])] if self.window else rows
 
     def projector(self) -> Graph:
-        b, c, name = GraphBuilder(), self.encoder, "visual.merger.mlp"
+        b, c, name = GraphBuilder(), self.encoder, f"{self.module}.merger.mlp"
         width = c.hidden_size * self.merge**2
-        return pooled_states(b, mlp(b, c, b.given(width, 0), name, (width, self.width), "gelu", parts=("0", "2")))
+        rows = mlp(b, c, b.given(width, 0), name, (width, self.width), "gelu", parts=("0", "2"))
+        if self.widened:
+            rows = linear(b, c, rows, "vision_projector", self.widened, "widened")
+        return pooled_states(b, rows)
 
 
 def open_qwen2_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VLTower:
@@ -147,6 +154,13 @@ def open_exaone4_5(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VLTo
     if encoder.num_heads % shared:
         fields.fail("num_key_value_heads", shared, f"must divide num_heads={encoder.num_heads}")
     return _with_windows(fields, replace(encoder, num_kv_heads=shared), data, where)
+
+
+def open_hyperclovax(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VLTower:
+    """That of Qwen2.5-VL, of any width, and a linear behind it. Raises: as open_qwen2_5_vl()."""
+    fields = vision_fields(data, where, ("qwen2_5_vl_vision", "qwen2_5_vl"), _KEYS)
+    encoder = encoder_settings(fields, dtype, _DEFAULTS_2_5, eps=1e-6, is_rms=True)
+    return replace(_with_windows(fields, encoder, data, where), module="vision_model", widened=text_width(data, where))
 
 
 def _with_windows(fields: Fields, encoder: EncoderSettings, data: Mapping[str, Any], where: str) -> Qwen2VLTower:
@@ -188,6 +202,6 @@ def _tower(
         fields.unsupported("num_heads", encoder.num_heads, f"heads of {encoder.head_dim} are not four equal parts")
     theta, of_text = axial_theta(fields), text_width(data, where)
     fields.refuse_unread(IGNORABLE | _OF_OTHERS | {key}, {"in_chans": (3,)})
-    if width != of_text:
+    if width != of_text and data["model_type"] != "hyperclovax_vision_v2":
         at.fail(key, width, f"must be the text part's hidden_size={of_text}")
     return Qwen2VLTower(encoder, names, frames, merge, theta, width)

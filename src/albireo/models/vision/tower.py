@@ -161,6 +161,7 @@ _FAMILIES: Mapping[str, str] = {
     "got_ocr2": "vision.got_ocr2.open_got_ocr2",
     "hunyuan_vl": "vision.hunyuan_vl.open_hunyuan_vl",
     "hubert": "hearing.wav2vec2.open_wav2vec2",
+    "hyperclovax_vision_v2": "vision.qwen2_vl.open_hyperclovax",
     "idefics2": "vision.idefics2.open_idefics2",
     "idefics3": "vision.idefics3.open_idefics3",
     "internvl": "vision.internvl.open_internvl",

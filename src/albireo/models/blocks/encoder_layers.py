@@ -85,7 +85,7 @@ def _embeddings(b: GraphBuilder, c: ModelConfig, widened: str) -> Value:
             with b.part("types"):
                 x = b.add(x, b.embed(b.token_types, b.weight(name, (c.blocks.num_token_types, width), c.dtype)))
         if c.blocks.num_tasks:  # whatever type a token has, it is the first row; the others are read by none
-            name, types = f"{prefix}.task_type_embeddings.weight", c.blocks.num_token_types
+            name, types = "embeddings.task_type_embeddings.weight", c.blocks.num_token_types
             each = (*(RowSegment(name, 0, 1),) * types, RowSegment(name, 0, c.blocks.num_tasks))
             with b.part("task"):
                 table = b.weight(f"{name}.by_type", (types + c.blocks.num_tasks, width), c.dtype, segments=each)

@@ -74,5 +74,5 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
             cache = c.cached_layers.index(layer)
             x = attention_block(b, c.of_layer(layer), x, layer, rope, qkv_bias=bias, o_bias=bias, cache=cache)
         if part.ffn_width:
-            x = mlp_block(b, c, x, layer, bias=c.mlp_bias)
+            x = mlp_block(b, c, x, layer)
     return head(b, c, x)

@@ -88,6 +88,12 @@ def test_frequencies_are_made_of_a_tensor(tmp_path: Path) -> None:
         ({"kv_source_layers": [0, 2, 2, 3, 4]}, ModelError, "must say of layer 1 itself, or one before it"),
         ({"kv_source_layers": [0, 1, 2, 2, 4]}, ModelError, "must not say 2 of layer 3: one of them alone rotates"),
         ({"kv_source_layers": [0, 1, 2, True, 4]}, ModelError, "must be a list of layers"),
+        # transformers would take what layer 2 wrote
+        (
+            {"kv_source_layers": [0, 1, 2, 1, 2], "no_rope_layers": [0] * 5},
+            ModelError,
+            "must say 2 of layer 3, the last of its kind that others share",
+        ),
         ({"no_rope_layers": [1, 0]}, ModelError, "no_rope_layers=.* must be a list of 0 and 1"),
         ({"qk_nope_head_dim": 11}, ModelError, "qk_nope_head_dim=11 must be even"),
         ({"q_lora_rank": 20}, UnsupportedModel, "q_lora_rank=20 is not supported"),

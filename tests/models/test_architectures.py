@@ -418,3 +418,6 @@ def test_what_some_do_not_have_yet_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(tiny | {"v_head_dim": 17}))
     with pytest.raises(WeightMismatch, match=r"kv_b_proj.weight' is \[128, 16\]; .* a multiple of 31 rows of 16"):
         open_checkpoint(tmp_path, graph)
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in tiny.items() if k != "v_head_dim"}))
+    with pytest.raises(WeightMismatch, match=r"config.json: v_head_dim must say how .*kv_b_proj.weight' is divided"):
+        open_checkpoint(tmp_path, graph)

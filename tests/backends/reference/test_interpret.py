@@ -195,6 +195,9 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "modernbert_decoder-biases": tiny("modernbert_decoder", norm_bias=True, attention_bias=True, mlp_bias=True)
     | {"decoder_bias": False, "tie_word_embeddings": False, "layer_types": ["sliding_attention"] * 4},
     "mistral4-growing": tiny("mistral4", rope_parameters=_grows(tiny("mistral4"), 7)),
+    # groups of which nothing is said, as of eight, and a null that is no
+    "deepseek_v3-unsaid": tiny("deepseek_v3", n_group=..., topk_group=..., norm_topk_prob=None, n_routed_experts=16),
+    "nemotron_h-one-group": tiny("nemotron_h", topk_group=...),
 }
 
 

@@ -31,6 +31,8 @@ _LOCAL_DEFAULTS = {
     **{"head_dim": 256, "qk_nope_head_dim": 192, "v_head_dim": 128},
 }
 _LATENT_KEYS = (*_LOCAL_DEFAULTS, "qk_rope_head_dim")
+#: What divides a joined matrix.
+_WIDTHS = ("kv_lora_rank", "qk_nope_head_dim", "v_head_dim")
 _NUMBERS = {"F32": ("float32", "<f4"), "F16": ("float16", "<f2"), "BF16": ("bfloat16", "<u2")}
 
 
@@ -42,10 +44,16 @@ def split_up_projections(plan: Plan, stored: StoredTensors, config: Mapping[str,
     text, kind = config.get("text_config"), text_type(config)
     config = text if isinstance(text, Mapping) else config
     said = (config, local_latent(config), _still_latent(config) if kind == _WITH_STILL_LAYERS else {})
-    kinds = [kind for kind in map(_widths, said) if kind is not None]
-    if not kinds:
-        return plan
+    kinds = [found for found in (_widths(each, kind) for each in said) if found is not None]
     names = {name for name in (*stored.names, *plan.matrices) if name.endswith(JOINED)}
+    if not names:
+        return plan
+    if not kinds:
+        missing = ", ".join(key for key in _WIDTHS if config.get(key) is None)
+        raise WeightMismatch(
+            f"config.json: {missing or ', '.join(_WIDTHS)} must say how {short(min(names))} is divided; write what the "
+            "model was made with"
+        )
     matrices = dict(plan.matrices)
     for name in sorted(names):
         whole = matrices.pop(name, None) or _number_matrix(stored, name)
@@ -89,11 +97,14 @@ def _still_latent(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "qk_nope_head_dim": plain + rotary}
 
 
-def _widths(config: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
-    """Of latents: their channels, those of a head's key and of its value, and heads; None: there are none."""
-    rank, plain, value = (config.get(key) for key in ("kv_lora_rank", "qk_nope_head_dim", "v_head_dim"))
+def _widths(config: Mapping[str, Any], kind: str) -> tuple[int, int, int, int] | None:
+    """Of latents: their channels, those of a head's key and of its value, and heads; None: it is not said.
+
+    Args: kind: model_type of the text part.
+    """
+    rank, plain, value = (config.get(key) for key in _WIDTHS)
     heads = config.get("num_attention_heads")
-    if value is None and isinstance(rank, int):  # of MiniCPM 3
+    if value is None and kind == "minicpm3":
         hidden = config.get("hidden_size")
         value = hidden // heads if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 else None
     # whoever reads config.json refuses other ones by name

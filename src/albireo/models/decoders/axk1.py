@@ -20,9 +20,6 @@ CONFIG = replace(
     defaults={
         **deepseek_v3.CONFIG.defaults,
         "first_k_dense_replace": 1,
-        "n_group": 8,
-        "topk_group": 4,
-        "routed_scaling_factor": 2.5,
         "num_experts_per_tok": 8,
         "n_routed_experts": 192,
         "moe_intermediate_size": 2048,

@@ -34,6 +34,8 @@ CONFIG = replace(
         "n_shared_experts": 2,
         "first_k_dense_replace": 0,
         "routed_scaling_factor": 1.0,
+        "n_group": 1,
+        "topk_group": 1,
     },
     built_in={"scoring_func": "softmax", "norm_topk_prob": False, "moe_layer_freq": 1},
 )

@@ -66,6 +66,8 @@ CONFIG = ConfigRules(
         "qk_rope_head_dim": 64,
         "v_head_dim": 128,
         "routed_scaling_factor": 2.5,
+        "n_group": 8,
+        "topk_group": 4,
     },
     built_in={**SIGMOIDS, "rope_interleave": True},
     ignorable=UNREAD,

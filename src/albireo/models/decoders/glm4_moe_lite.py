@@ -28,6 +28,8 @@ CONFIG = replace(
         "qk_nope_head_dim": 192,
         "v_head_dim": 256,
         "routed_scaling_factor": 1.8,
+        "n_group": 1,
+        "topk_group": 1,
     },
 )
 build = deepseek_v3.build

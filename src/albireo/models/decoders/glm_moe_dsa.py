@@ -31,6 +31,8 @@ CONFIG = replace(
         "q_lora_rank": 2048,
         "qk_nope_head_dim": 192,
         "v_head_dim": 256,
+        "n_group": 1,
+        "topk_group": 1,
     },
 )
 IGNORABLE_WEIGHTS = deepseek_v32.IGNORABLE_WEIGHTS

@@ -96,6 +96,13 @@ def _sources(fields: Fields, rotates: tuple[bool, ...]) -> tuple[int, ...]:
             fields.fail("kv_source_layers", said, f"must say of layer {layer} itself, or one before it that says so")
         if rotates[source] != rotates[layer]:
             fields.fail("kv_source_layers", said, f"must not say {source} of layer {layer}: one of them alone rotates")
+        # of each kind the last that others share is what they share
+        between = [
+            i for i in set(said) - {layer} if source < i < layer and said.count(i) > 1 and rotates[i] == rotates[layer]
+        ]
+        if source != layer and between:
+            what = f"must say {max(between)} of layer {layer}, the last of its kind that others share"
+            fields.fail("kv_source_layers", said, what)
     return tuple(said)
 
 

@@ -29,6 +29,8 @@ CONFIG = replace(
         "num_experts_per_tok": 8,
         "moe_intermediate_size": 2048,
         "routed_scaling_factor": 2.5,
+        "n_group": 1,
+        "topk_group": 1,
     },
     built_in={**deepseek_v3.CONFIG.built_in, "moe_router_enable_expert_bias": True},
     ignorable=deepseek_v3.CONFIG.ignorable | keys("q_head_dim"),

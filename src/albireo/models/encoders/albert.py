@@ -7,7 +7,7 @@ from dataclasses import replace
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.encoder_layers import Names, encoder
-from albireo.models.config import ModelConfig
+from albireo.models.config import MAX_WIDTH, ModelConfig
 from albireo.models.encoders import bert, electra
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS
@@ -47,7 +47,9 @@ def _blocks(fields: Fields) -> BlockSettings:
     layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     if layers < groups:
         fields.fail("num_hidden_groups", groups, f"must be at most num_hidden_layers={layers}")
-    return replace(electra.narrow_blocks(fields), layer_groups=groups)
+    # its linear is there where nothing is narrow, too
+    width = fields.integer("embedding_size", 1, MAX_WIDTH)
+    return replace(electra.narrow_blocks(fields), layer_groups=groups, embedding_width=width)
 
 
 def _pooled(fields: Fields, name: str) -> PoolingRule:

@@ -196,7 +196,8 @@ def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
         count,
         top_k,
         width,
-        not is_v2 and fields.flag("norm_topk_prob", True),
+        # null is no
+        not is_v2 and fields.flag("norm_topk_prob", not fields.has("norm_topk_prob")),
         0 if keys == "mimo" else _shared_width(fields, keys, width),
         _layers_of_mimo(fields, layers) if keys == "mimo" else _layers_of_deepseek(fields, layers, keys),
         is_shared_gated=False,
@@ -294,9 +295,12 @@ def _layers_behind_dense_ones(fields: Fields, layers: int) -> tuple[bool, ...]:
 
 
 def _groups(fields: Fields, count: int, top_k: int, best: int) -> tuple[int, int, int] | None:
-    """Args: best: of a group, that say what it is worth. Returns: None where every group may be chosen from."""
+    """Of groups that are said without how many are chosen from, as of most classes, it is one.
+
+    Args: best: of a group, that say what it is worth. Returns: None where every group may be chosen from.
+    """
     groups = fields.integer("n_group", 1, count, default=1)
-    kept = fields.integer("topk_group", 1, groups, default=groups)
+    kept = fields.integer("topk_group", 1, groups, default=1)
     if kept == groups:
         return None
     if count % groups or count // groups < best:

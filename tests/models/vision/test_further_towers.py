@@ -101,6 +101,16 @@ def test_q_formers_that_are_not_computed(changes: dict[str, Any], words: str, tm
         open_tower(data, "float32", "config.json")
 
 
+def test_what_a_table_of_q_formers_leaves_out_is_that_of_its_class(tmp_path: Path) -> None:
+    """Every other layer sees patches. Transformers' own file says so, which is taken away."""
+    folder, given = save(tmp_path, "granite4_vision"), tiles("granite4_vision")
+    data = change_vision(folder)
+    data["qformer_config"] = _FORMER
+    (folder / "config.json").write_text(json.dumps(data))
+    ours = [opened(folder).rows(tile) for tile in given]
+    assert farthest(ours, transformers_rows(folder, "granite4_vision", "float64", given)) < 1e-5
+
+
 def test_rows_of_ernie_are_normalized_as_text_is(tmp_path: Path) -> None:
     folder, given = save(tmp_path, "ernie4_5_vl_moe"), tiles("ernie4_5_vl_moe")
     data = change_vision(folder)

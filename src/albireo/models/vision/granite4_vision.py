@@ -186,11 +186,13 @@ def open_granite4_vision(data: Mapping[str, Any], dtype: str, where: str) -> Gra
     for key, only in (("use_spatial_sampling", True), ("spatial_stride", 2), ("use_image_newline_parameter", True)):
         whole.only(key, only)
     asks, window = _rate(whole, tower.side)
-    table = whole.table("qformer_config") or {}
-    fields = Fields({**table, **_sizes(tower.encoder)}, f"{where}: qformer_config")
+    table = whole.table("qformer_config")
+    # a table is of BLIP-2's class, whatever it leaves out; no table is of one that is made for it
+    defaults, every = (_OF_PROJECTOR, 1) if table is None else ({**_OF_PROJECTOR, "num_hidden_layers": 12}, 2)
+    fields = Fields({**(table or {}), **_sizes(tower.encoder)}, f"{where}: qformer_config")
     fields.one_of("model_type", ("blip_2_qformer",), "blip_2_qformer")
-    former = encoder_settings(fields, dtype, _OF_PROJECTOR)
-    period = fields.integer("cross_attention_frequency", 1, MAX_LAYERS, 1)
+    former = encoder_settings(fields, dtype, defaults)
+    period = fields.integer("cross_attention_frequency", 1, MAX_LAYERS, every)
     fields.refuse_unread(IGNORABLE | _OF_OTHERS, {"use_qformer_text_input": (False,)})
     text = Fields(text_keys(data, where), f"{where}: text_config")
     of_text = text.integer("num_hidden_layers", 1, MAX_LAYERS, sizes_of_class(data).get("num_hidden_layers", 32))

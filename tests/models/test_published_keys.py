@@ -217,6 +217,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     },
     "exaone4": {"reorder_and_qk_norm": True},
     "distilbert": {"output_past": True},
+    "wav2vec2": {"hidden_dropout_prob": 0.1},
+    "nemotron_h": {"num_query_groups": 2, "num_logits_to_keep": 1, "use_mamba_kernels": True},
 }
 
 
@@ -240,6 +242,7 @@ def test_what_published_files_say_besides_changes_nothing(name: str) -> None:
         ("apertus", "post_norm", True),
         ("hy_v3", "route_norm", False),
         ("mamba", "rms_norm", False),
+        ("nemotron_h", "num_query_groups", 4),
         ("jamba", "mamba_inner_layernorms", False),
         ("llama", "activation", "gelu"),
         ("opt", "learned_embeddings", False),

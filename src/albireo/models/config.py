@@ -79,6 +79,7 @@ IGNORABLE_KEYS = frozenset(
         "_num_labels is_llama_config custom_pipelines",
         # training only; pretraining_tp says how matrices were once cut
         "initializer_range attention_dropout hidden_dropout embd_pdrop resid_pdrop attn_pdrop gradient_checkpointing",
+        "hidden_dropout_prob attention_probs_dropout_prob",
         "pretraining_tp router_aux_loss_coef router_jitter_noise neftune_noise_alpha seq_length",
         # how some other program runs it
         "use_cache return_dict output_attentions output_hidden_states output_past torchscript use_bfloat16",

@@ -12,7 +12,7 @@ from albireo.models.blocks.experts import Names, experts, route
 from albireo.models.blocks.layers import Ends, attention, embedding, head, linear, norm, plain_mlp, queries_keys_values
 from albireo.models.blocks.mamba2_mixer import mamba_mixer
 from albireo.models.blocks.rope import no_rotation
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import MAX_HEADS, ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import parse_mixers
 from albireo.models.settings.mamba_settings import MambaKeys, MambaSettings, parse_mamba
@@ -62,6 +62,10 @@ TINY = {
 
 
 def _blocks(fields: Fields) -> BlockSettings:
+    kv_heads = fields.integer("num_key_value_heads", 1, MAX_HEADS)
+    if fields.raw("num_query_groups") not in (None, kv_heads):  # said twice
+        what = f"it must be num_key_value_heads={kv_heads}"
+        fields.unsupported("num_query_groups", fields.raw("num_query_groups"), what)
     return BlockSettings(mixers=parse_mixers(fields))
 
 

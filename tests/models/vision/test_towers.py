@@ -191,6 +191,13 @@ def test_a_table_of_positions_of_another_size(name: str, tmp_path: Path) -> None
         tower.hold({each: np.zeros((4, 144), np.float32) for each in tower.host_tensors})
 
 
+def test_how_many_rows_gemma_4_has_is_not_the_towers(tmp_path: Path) -> None:
+    """As files of nvidia/Gemma-4-31B-IT-NVFP4 say it."""
+    data = change_vision(save(tmp_path, "gemma4"), default_output_length=280, image_seq_length=280, video_seq_length=70)
+    tower = open_tower(data, "float32", "config.json")
+    assert tower.rows(48, 96) == open_tower(change_vision(tmp_path), "float32", "config.json").rows(48, 96) == 18
+
+
 def test_tables_and_numbers_of_another_size(tmp_path: Path) -> None:
     tower = open_tower(change_vision(save(tmp_path, "gemma4")), "float32", "config.json")
     with pytest.raises(InvariantError, match="is read before it is held"):

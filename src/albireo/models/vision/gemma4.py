@@ -44,7 +44,7 @@ _SHIFT, _GAIN = "vision_tower.std_bias", "vision_tower.std_scale"
 #: Far more than any picture has on a side.
 _MAX_POSITIONS = 2**20
 #: How many rows a picture has, which whoever prepares it decides; and positions of texts.
-_OF_OTHERS = keys("default_output_length max_position_embeddings")
+_OF_OTHERS = keys("default_output_length image_seq_length video_seq_length max_position_embeddings")
 
 
 @dataclass(frozen=True, slots=True)

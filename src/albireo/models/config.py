@@ -274,7 +274,8 @@ class ModelConfig:
         """Factor on attention scores."""
         given, latent = self.multipliers.attention, self.blocks.latent
         if latent is not None:
-            return float((latent.plain + latent.rotary) ** -0.5 * self.rope.score_growth**2)
+            growth = self.rope.score_growth if latent.scales_with_context else 1.0
+            return float((latent.plain + latent.rotary) ** -0.5 * growth**2)
         return float((self.head_dim**-0.5 if given is None else given) * self.multipliers.scores)
 
     @property

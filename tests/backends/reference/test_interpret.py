@@ -78,6 +78,13 @@ def _grows(config: Mapping[str, Any], period: int) -> dict[str, Any]:
     return {**config["rope_parameters"], "original_max_position_embeddings": period}
 
 
+def _stretched(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Its rotations, those of layers that choose by yarn."""
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "mscale_all_dim": 1.2}
+    own = config["rope_parameters"]
+    return {**own, "indexed_attention": {**own["indexed_attention"], **yarn}}
+
+
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
 MODELS: dict[str, Mapping[str, Any]] = {
     **{name: load_architecture(name).tiny for name in architectures()},
@@ -197,6 +204,8 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "mistral4-growing": tiny("mistral4", rope_parameters=_grows(tiny("mistral4"), 7)),
     # groups of which nothing is said, as of eight, and a null that is no
     "deepseek_v3-unsaid": tiny("deepseek_v3", n_group=..., topk_group=..., norm_topk_prob=None, n_routed_experts=16),
+    # whose scores are what they are without
+    "dots3_note-stretched": tiny("dots3_note_text", rope_parameters=_stretched(tiny("dots3_note_text"))),
     "nemotron_h-one-group": tiny("nemotron_h", topk_group=...),
 }
 

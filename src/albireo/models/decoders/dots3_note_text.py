@@ -85,7 +85,7 @@ def _blocks(fields: Fields) -> BlockSettings:
     kinds = _kinds(fields, layers)
     blocks = indexed_blocks(fields, has_pairs_side_by_side=True)
     assert blocks.latent is not None and blocks.index is not None
-    latent = replace(blocks.latent, eps=eps, is_lengthened=True, norms_key=True)
+    latent = replace(blocks.latent, eps=eps, is_lengthened=True, norms_key=True, scales_with_context=False)
     window = fields.integer("sliding_window", 1, MAX_POSITIONS, default=512)
     own = tuple(kind == _CHOOSING for kind in kinds)
     found = replace(

@@ -33,6 +33,7 @@ class Latent:
         norms_key: channels of keys that are rotated are normed before.
         grows: queries of each head are multiplied by a number that grows with the logarithm of the position, as two
             numbers of the head say.
+        scales_with_context: where yarn stretches the context, mscale_all_dim multiplies scores, too.
     """
 
     rank: int
@@ -45,6 +46,7 @@ class Latent:
     is_lengthened: bool = False
     norms_key: bool = False
     grows: bool = False
+    scales_with_context: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from albireo.models.blocks.rope import base_frequencies, rope_spec
 from albireo.models.config import ModelConfig, parse_config
 from albireo.models.settings.rope_settings import RopeSettings
 from in_turn import in_turn
+from tiny_models import parse_tiny
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
 LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -91,6 +92,14 @@ def test_dynamic_is_evaluated_at_the_longest_length(max_model_len: int) -> None:
     ours, theirs = configs({"rope_type": "dynamic", "factor": 2.5}, 64, 10000.0)
     inv_freq, _ = transformers_frequencies(theirs, seq_len=max_model_len)
     np.testing.assert_allclose(rope_spec(ours, max_model_len).inv_freq, inv_freq, rtol=5e-7)
+
+
+@pytest.mark.parametrize("changes", [{"rope_parameters": ...}, {"rope_parameters": None}])
+def test_a_rotation_that_mistral_small_4_does_not_say_is_refused(changes: dict[str, Any]) -> None:
+    """transformers stretches a context by numbers of its own then."""
+    with pytest.raises(UnsupportedModel, match="rope_parameters=None is not supported; it must be said"):
+        parse_tiny("mistral4", **changes)
+    assert parse_tiny("mistral4", rope_parameters={"rope_type": "default"}).rope.factor == 1.0
 
 
 def test_dynamic_of_one_pair_is_refused() -> None:

@@ -6,7 +6,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from albireo.json_file import Fields
+from albireo.models.blocks.latent_attention import latent_blocks
 from albireo.models.decoders import deepseek_v3
+from albireo.models.settings.block_settings import BlockSettings
 
 #: A context no longer than that of pretraining.
 TINY = {
@@ -33,8 +36,18 @@ TINY = {
     },
     "num_nextn_predict_layers": 0,
 }
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    """Raises: UnsupportedModel where nothing says how it rotates: its class stretches a context then."""
+    if fields.raw("rope_parameters") is None and fields.raw("rope_scaling") is None:
+        fields.unsupported("rope_parameters", None, "it must be said, as published files do; rope_type may be default")
+    return latent_blocks(fields)
+
+
 CONFIG = replace(
     deepseek_v3.CONFIG,
+    blocks=_blocks,
     keys=frozenset({"attention_bias", "llama_4_scaling_beta", "qk_rope_head_dim"}),
     experts="mistral4",
     built_in={"rope_interleave": True},

@@ -126,6 +126,11 @@ def test_an_engine_directory_hears(folder: Path, llm: LLM, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("file", "changes", "told"),
     [
+        (
+            "config.json",
+            {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}},
+            "rope_type='yarn' is not supported; supported: default",
+        ),
         ("config.json", {"encoder_num_key_value_heads": 2}, "encoder_num_key_value_heads=2 is not supported"),
         ("config.json", {"decoder_num_key_value_heads": 2}, "decoder_num_key_value_heads=2 is not supported"),
         ("config.json", {"attention_bias": True}, "attention_bias"),

@@ -243,6 +243,7 @@ def test_what_published_files_say_besides_changes_nothing(name: str) -> None:
         ("hy_v3", "route_norm", False),
         ("mamba", "rms_norm", False),
         ("nemotron_h", "num_query_groups", 4),
+        ("minicpm3", "mlp_bias", True),
         ("jamba", "mamba_inner_layernorms", False),
         ("llama", "activation", "gelu"),
         ("opt", "learned_embeddings", False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from albireo.json_file import Fields, keys
+from albireo.json_file import Fields
 from albireo.models.blocks.latent_attention import UNREAD, latent_blocks
 from albireo.models.config import MAX_HEADS, MAX_WIDTH, ConfigRules
 from albireo.models.decoders import youtu
@@ -58,7 +58,7 @@ CONFIG = ConfigRules(
         "qk_nope_head_dim": 64,
         "qk_rope_head_dim": 32,
     },
-    ignorable=UNREAD | keys("mlp_bias"),
+    ignorable=UNREAD,
     class_names=("MiniCPM3ForCausalLM",),
 )
 build = youtu.build

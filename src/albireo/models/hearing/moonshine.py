@@ -136,7 +136,9 @@ class MoonshineTower(RowAPatch, GivesRowsOnce):
 def open_moonshine(data: Mapping[str, Any], dtype: str, where: str) -> MoonshineTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     fields = Fields(data, where, _KEYS)
-    rope = Fields(fields.table("rope_parameters") or {}, f"{where}: rope_parameters")
+    rope = Fields(fields.table("rope_parameters") or fields.table("rope_scaling") or {}, f"{where}: rope_parameters")
+    if rope.text("rope_type", rope.text("type", "default")) != "default":
+        rope.unsupported("rope_type", rope.raw("rope_type") or rope.raw("type"), "supported: default")
     share = rope.number("partial_rotary_factor", 0.0, 1.0, fields.number("partial_rotary_factor", 0.0, 1.0, 0.9))
     theta = rope.number("rope_theta", 1.0, 1e12, fields.number("rope_theta", 1.0, 1e12, 10000.0))
     encoder = encoder_settings(

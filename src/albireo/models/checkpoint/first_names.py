@@ -122,6 +122,8 @@ _DECODERS: Mapping[str, Mapping[str, str]] = {
         ".compressor.norm.": ".compressor.kv_norm.",
         ".indexer.norm.": ".indexer.kv_norm.",
     },
+    # HRM-Text
+    ".attn.gqkv_proj.": {".attn.o_proj.": ".self_attn.o_proj."},
     # Dory
     ".sqk": {".self_attn.g_proj.": ".self_attn.gate_proj."},
     # its tower lies alone where it was built

@@ -71,6 +71,9 @@ _NAMES = {
     for name in ("mixtral", "minimax", "minimax_m1", "minimax_m2", "minimax_text_01")
 }
 _NAMES["phimoe"] = {**_NAMES["mixtral"], "router.weight": "gate.weight"}
+#: Of K-EXAONE, and what it is in memory.
+_CHOICE = "e_score_correction_bias"
+_NAMES["exaone_moe"] = {_CHOICE: f"gate.{_CHOICE}"}
 _NAMES["lfm2_moe"] = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
 
 
@@ -204,6 +207,7 @@ def split_experts(
         name.endswith((*_GATE_UP, *_DOWN, *_JETMOE, *_STEP, _BIAS, *_CONVS, *_BELOW)) for name in stored.names
     )
     is_fused |= any(name.endswith(_OF_HEADS) and len(stored.shape(name)) == 2 for name in stored.names)
+    is_fused |= text_type(config) == "exaone_moe" and any(name.endswith(f".mlp.{_CHOICE}") for name in stored.names)
     # of two kinds, see experts_of_pictures.py
     is_fused &= inner(config).get("model_type") != WHOLE
     if not is_fused or text_type(config) in INTERLEAVED:

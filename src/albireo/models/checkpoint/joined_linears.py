@@ -1,12 +1,12 @@
 """Linears of encoders that lie in one tensor, as they were first published: q, k and v, or what an FFN is made of; and
-those that lie with adapters of tasks.
+those that lie with adapters of tasks. Of HRM-Text likewise, which has a gate of attention among them.
 
 Called by rearranged.py, behind first_names.py. Does not know graphs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,20 +24,25 @@ _JOINED = {
     ".self_attn.qkv_proj.": (".self_attn.q_proj.", ".self_attn.k_proj.", ".self_attn.v_proj."),
     ".attention.self.qkv.": (".attention.self.query.", ".attention.self.key.", ".attention.self.value."),
     ".mlp.up_gate_proj.": (".mlp.up_proj.", ".mlp.gate_proj."),
+    ".attn.gqkv_proj.": tuple(f".self_attn.{part}_proj." for part in ("gate", "q", "k", "v")),
 }
+_OF_HRM = {".mlp.gate_up_proj.": (".mlp.gate_proj.", ".mlp.up_proj.")}
+#: Whose linears are joined as published, and apart as transformers has them in memory.
+HRM = "hrm_text"
 _WORDS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 
 
 def apart(stored: _Tensors, config: Mapping[str, Any]) -> Plan:
-    """The linears of an encoder that lie in one tensor, or with adapters of tasks.
+    """The linears of an encoder, or of HRM-Text, that lie in one tensor, or with adapters of tasks.
 
     Args: config: what config.json holds.
     Raises: ModelError for a task that is none.
     """
     plan, where = Plan(), f"{stored.directory}/config.json"
     task = task_of(config, where)
+    known = {**_JOINED, **(_OF_HRM if config.get("model_type") == HRM else {})}
     for name in stored.names:
-        joined = next((each for each in _JOINED if each in name), None)
+        joined = next((each for each in known if each in name), None)
         dtype = stored.dtype(name)
         sources: tuple[str, ...] = (name,)
         if dtype is None or (joined is None and not name.endswith((ORIGINAL, *ADAPTERS))):
@@ -54,15 +59,14 @@ def apart(stored: _Tensors, config: Mapping[str, Any]) -> Plan:
             whole = partial(with_adapter, stored, module, config, task)
             sources = (name, *(f"{module}{each}" for each in ADAPTERS)) if task is not None else sources
         shape = stored.shape(name)
-        for part, first, rows in _parts(made, joined, shape[0]):
+        for part, first, rows in _parts(made, joined, known.get(joined or "", ()), shape[0]):
             read = partial(_rows, whole, first, rows)
             plan.add(Matrix(part, (rows, *shape[1:]), None, sources, read, dtype=dtype))
     return plan
 
 
-def _parts(name: str, joined: str | None, rows: int) -> Iterator[tuple[str, int, int]]:
+def _parts(name: str, joined: str | None, parts: Sequence[str], rows: int) -> Iterator[tuple[str, int, int]]:
     """What a tensor is made of: name, first row and number of rows of each."""
-    parts = _JOINED[joined] if joined is not None else ()
     if joined is None or rows % len(parts):
         yield name, 0, rows
         return

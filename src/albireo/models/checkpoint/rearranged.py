@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from albireo.models.checkpoint.delayed_norms import delayed_norms
 from albireo.models.checkpoint.distance_vectors import distance_vectors
-from albireo.models.checkpoint.joined_linears import apart
+from albireo.models.checkpoint.joined_linears import HRM, apart
 from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
 from albireo.models.checkpoint.task_adapters import is_jina
 from albireo.models.checkpoint.text_tensors import TextTensors
@@ -25,7 +25,7 @@ from albireo.quantization.formats.matrix import Matrix, Plan
 
 #: Architectures that this file knows.
 REARRANGED = ("gpt2", "olmo_hybrid", "deberta-v2", "voxtral_realtime")
-_FIRST_NAMED = ("nomic_bert", "gte", "new", "jina_embeddings_v3")
+_FIRST_NAMED = ("nomic_bert", "gte", "new", "jina_embeddings_v3", HRM)
 _TRANSPOSED = tuple(f".{module}.weight" for module in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"))
 _WORDS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 

@@ -19,7 +19,11 @@ from tiny_models import parse_tiny
             {"expert_selection_fn": "best"},
             "expert_selection_fn='best' is not supported; supported: soft",
         ),
-        ("apertus1p5_text", {"rope_parameters": None}, "rope_scaling=None is not supported; said, as published files"),
+        (
+            "apertus1p5_text",
+            {"rope_parameters": None},
+            "rope_scaling=None is not supported; it must be said, as published",
+        ),
         ("apertus1p5_text", {"output_vocab_size": 0}, "vocab_size=0 must be a whole number"),
         ("cohere2_moe", {"shared_expert_combination_strategy": "max"}, "combination_strategy='max' is not supported"),
         ("cohere2_moe", {"sliding_window": None}, "sliding_window=None is not supported"),
@@ -46,6 +50,19 @@ from tiny_models import parse_tiny
         ("mimo_v2_flash", {"hybrid_layer_pattern": [1, 1, 1]}, "contradicts layer_types; keep one"),
         ("mimo_v2_flash", {"add_full_attention_sink_bias": True}, "'add_full_attention_sink_bias': True"),
         ("mimo_v2_flash", {"mlp_layer_types": ..., "moe_layer_freq": [0, 0, 0]}, "for each of 3 layers, with a 1"),
+        *(
+            (name, {"rope_parameters": {"rope_type": "linear", "factor": 2.0}, "rope_scaling": ...}, what)
+            for what in ("must say how full_attention rotates and how sliding_attention does",)
+            for name in ("gemma3_text", "gemma3n_text", "olmo3")
+        ),
+        *(
+            (
+                name,
+                {"rope_parameters": None, "rope_scaling": None},
+                "rope_scaling=None is not supported; it must be said",
+            )
+            for name in ("gpt_oss", "ministral3")
+        ),
         ("laguna", {"moe_apply_router_weight_on_input": True}, "'moe_apply_router_weight_on_input': True"),
     ],
 )

@@ -195,7 +195,11 @@ def _gguf_config(path: Path) -> ModelConfig:
 
     with contextlib.closing(GgufFile(path)) as file:
         data = config_of(file)
-    config = parse_config(data, load_architecture(data["model_type"]).rules, where=str(path))
+    rules, rope = load_architecture(data["model_type"]).rules, data.get("rope_parameters") or {}
+    if rules.has_local_rope and not any(isinstance(value, Mapping) for value in rope.values()):
+        # of layers without a window, which is what rope_scaling was before there was a table for each kind
+        data = {**data, "rope_parameters": None, "rope_scaling": rope}
+    config = parse_config(data, rules, where=str(path))
     # such files hold a norm's weights as they are multiplied
     return replace(config, multipliers=replace(config.multipliers, norm_plus=0.0))
 

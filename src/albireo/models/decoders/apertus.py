@@ -11,6 +11,7 @@ from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.layers import Norms, linear, norm
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.rope_settings import refuse_unsaid
 from albireo.models.settings.tiny import TINY_LLAMA
 
 TINY = TINY_LLAMA | {
@@ -39,8 +40,7 @@ TINY = TINY_LLAMA | {
 
 
 def _blocks(fields: Fields) -> BlockSettings:
-    if fields.raw("rope_scaling") is None and fields.raw("rope_parameters") is None:
-        fields.unsupported("rope_scaling", None, "said, as published files do: nothing else says how it rotates")
+    refuse_unsaid(fields)
     return BlockSettings()
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 from functools import partial
 
 from albireo.graph.op_numbers import SWIGLU_ALPHA, SWIGLU_LIMIT
+from albireo.json_file import Fields
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, moe_block
 from albireo.models.config import ConfigRules
+from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.rope_settings import refuse_unsaid
 from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Seven experts of 36 channels, three a token; windows of 5.
@@ -46,8 +49,15 @@ TINY = TINY_LLAMA | {
     "pad_token_id": 1,
 }
 
+
+def _blocks(fields: Fields) -> BlockSettings:
+    refuse_unsaid(fields)
+    return BlockSettings()
+
+
 CONFIG = ConfigRules(
     keys=frozenset({"attention_bias"}),
+    blocks=_blocks,
     windows="periodic",
     default_window=128,
     period=2,

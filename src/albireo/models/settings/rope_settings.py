@@ -121,6 +121,10 @@ def parse_ropes(
     if _HYBRID[0] in table:
         kinds = _HYBRID
         inner.raw("rope_type")  # said once more, of none of them
+    if fields.table("rope_parameters") and not any(name in table for name in kinds):
+        fields.fail(
+            "rope_parameters", table, f"must say how {kinds[0]} rotates and how {kinds[1]} does, each by itself"
+        )
     nested = tuple(inner.table(name) if name in table else None for name in kinds)
     # before transformers 5 what rope_scaling says was meant for layers without a window
     tables = (nested[0] or {}, nested[1] or {}) if any(name in table for name in kinds) else (table, {})
@@ -187,8 +191,8 @@ def _parse_rope(
     original = max_position_embeddings
     if rope_type in ("llama3", "yarn", "longrope"):
         inside = inner.optional_integer("original_max_position_embeddings", 1, MAX_POSITIONS)
-        # The value beside the rope settings goes before the one inside, as in transformers.
-        original = beside or inside or max_position_embeddings
+        # The value beside the rope settings goes before the one inside, as in transformers; but of Phi MoE.
+        original = (inside or beside if "long_mscale" in keys else beside or inside) or max_position_embeddings
     if rope_type == "llama3":
         values |= _llama3(inner)
     elif rope_type == "freq_factors":
@@ -241,6 +245,16 @@ def _ntk(inner: Fields, theta: float, head_dim: int) -> RopeSettings:
     factor = inner.number("factor", 1.0, MAX_FACTOR)
     inner.refuse_unread(_IGNORABLE, {})
     return RopeSettings("linear", theta=theta * factor, factor=factor ** (2 / head_dim))
+
+
+def refuse_unsaid(fields: Fields) -> None:
+    """Of architectures whose class stretches a context by numbers of one model where a file does not say it.
+
+    Raises: UnsupportedModel where the file says nothing, or null.
+    """
+    if fields.raw("rope_scaling") is None and fields.raw("rope_parameters") is None:
+        what = "it must be said, as published files do: nothing else says how it rotates; rope_type default is plainly"
+        fields.unsupported("rope_scaling", None, what)
 
 
 def _one_table(fields: Fields) -> dict[str, Any]:

@@ -19,6 +19,7 @@ TINY = {
 CONFIG = replace(
     sarvam_moe.CONFIG,
     defaults={**sarvam_moe.CONFIG.defaults, "rope_theta": 600000.0},
+    head_dim=None,
     # transformers has no class of it
     deciding=frozenset(),
     ignorable=sarvam_moe.CONFIG.ignorable | {"auto_map"},

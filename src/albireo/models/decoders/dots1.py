@@ -51,7 +51,13 @@ CONFIG = ConfigRules(
     blocks=_blocks,
     windows="by_layer",
     experts="deepseek",
-    defaults={"use_sliding_window": True, "max_window_layers": 62, "norm_topk_prob": False, "num_key_value_heads": 32},
+    defaults={
+        "use_sliding_window": True,
+        "max_window_layers": 62,
+        "norm_topk_prob": False,
+        "num_key_value_heads": 32,
+        "topk_group": 1,
+    },
     built_in=SIGMOIDS,
     ignorable=keys("ep_size seq_aux aux_loss_alpha"),
 )

@@ -43,6 +43,7 @@ CONFIG = ConfigRules(
     rotates_windows=True,
     names={"n_routed_experts": "num_experts", "n_shared_experts": "num_shared_experts"},
     defaults={
+        "topk_group": 1,
         "num_key_value_heads": 32,
         "rms_norm_eps": 1e-5,
         "num_shared_experts": 1,

@@ -51,6 +51,7 @@ CONFIG = ConfigRules(
     blocks=_blocks,
     experts="deepseek",
     defaults={
+        "topk_group": 1,
         "num_key_value_heads": 8,
         "partial_rotary_factor": 0.5,
         "rms_norm_eps": 1e-5,

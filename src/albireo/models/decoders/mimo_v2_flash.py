@@ -83,6 +83,7 @@ CONFIG = ConfigRules(
         "add_full_attention_sink_bias": False,
     },
     defaults={
+        "topk_group": 1,
         "bos_token_id": 1,
         "num_key_value_heads": 4,
         "head_dim": 192,

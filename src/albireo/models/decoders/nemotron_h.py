@@ -83,6 +83,7 @@ CONFIG = ConfigRules(
     keys=keys("mlp_bias"),
     names={"rms_norm_eps": "layer_norm_epsilon", "hidden_act": "mlp_hidden_act"},
     defaults={
+        "topk_group": 1,
         "layer_norm_epsilon": 1e-5,
         "num_attention_heads": 32,
         "num_key_value_heads": 8,

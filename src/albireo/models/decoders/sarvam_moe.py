@@ -54,6 +54,7 @@ CONFIG = ConfigRules(
     keys=keys("attention_bias partial_rotary_factor"),
     blocks=_blocks,
     experts="deepseek",
+    head_dim=64,
     older_names={
         "num_experts": "n_routed_experts",
         "num_shared_experts": "n_shared_experts",
@@ -61,6 +62,7 @@ CONFIG = ConfigRules(
     },
     deciding=frozenset({"num_experts", "num_shared_experts", "use_qkv_bias"}),
     defaults={
+        "topk_group": 1,
         "rope_theta": 8e6,
         "n_shared_experts": 1,
         "first_k_dense_replace": 1,

@@ -38,6 +38,7 @@ CONFIG = ConfigRules(
     experts="deepseek",
     head_dim=128,
     defaults={
+        "topk_group": 1,
         "num_key_value_heads": 8,
         # of layers without experts, of which there are none
         "intermediate_size": 1,

@@ -45,6 +45,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "llama, dynamic": PLAIN | {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
     "llama, yarn": PLAIN | {"rope_scaling": YARN},
     "llama, yarn, own attention factor": PLAIN | {"rope_scaling": YARN | {"attention_factor": 0.9, "beta_fast": 8.0}},
+    "llama, relu behind a gate": PLAIN | {"hidden_act": "relu"},
+    "llama, gelu behind a gate": PLAIN | {"hidden_act": "gelu"},
+    "gemma2, gelu without tanh": tiny_of("gemma2") | {"hidden_activation": "gelu"},
+    "gpt2, scores by layer": tiny_of("gpt2") | {"scale_attn_by_inverse_layer_idx": True, "n_layer": 3},
+    "llama4_text, heads normed behind a stretched rotation": tiny_of("llama4_text")
+    | {"rope_scaling": YARN, "rms_norm_eps": 1e-2},
+    "exaone4, windows in no layer": tiny_of("exaone4")
+    | {"layer_types": ["full_attention"] * tiny_of("exaone4")["num_hidden_layers"]},
+    "ernie4_5, heads of what is left": tiny_of("ernie4_5") | {"head_dim": None},
     "mistral, no window": MISTRAL | {"sliding_window": None},
     "mistral, a window of one tile": MISTRAL | {"sliding_window": 64},
     "qwen2, no window": QWEN2 | {"use_sliding_window": False, "tie_word_embeddings": True},

@@ -87,7 +87,7 @@ def assert_layer_norms_are_as_transformers_reads_them(ours: ModelConfig, directo
         ("mpt", {"no_bias": False}, "'no_bias': False"),
         ("falcon", {"num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn=2 is not supported"),
         ("phi", {"qk_layernorm": True}, "'qk_layernorm': True"),
-        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "'scale_attn_by_inverse_layer_idx': True"),
+        ("gpt_bigcode", {"scale_attn_by_inverse_layer_idx": True}, "'scale_attn_by_inverse_layer_idx': True"),
         ("gpt2", {"activation_function": "silu"}, "activation_function='silu' is not supported; supported: gelu, "),
         ("gpt2", {"rope_theta": 10000.0}, "'rope_theta': 10000.0"),
         ("gpt_neox", {"rotary_pct": 0.3}, "rotary_pct=0.3 must rotate pairs of 12"),

@@ -36,7 +36,7 @@ from tiny_models import make_checkpoint, parse_tiny
         ("use_sliding_window", True),
         ("some_key_of_tomorrow", "on"),
         ("layer_types", ["full_attention", "linear_attention", "full_attention"]),
-        ("hidden_act", "gelu"),
+        ("hidden_act", "quick_gelu"),
         ("torch_dtype", "float64"),
         ("torch_dtype", "float8_e4m3fn"),
         ("architectures", ["LlamaForQuestionAnswering"]),

@@ -189,6 +189,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "qwen2": {"seq_length": 32768, "use_mrope": False},
     # distilgpt2, gpt2-medium
     "gpt2": {"_num_labels": 1, "output_past": True, "n_special": 0, "predict_special_tokens": True},
+    "mixtral": {"output_router_logits": True, "is_decoder": True},  # of models that were trained further
+    "stablelm": {"rope_pct": 0.34, "num_heads": 4, "norm_eps": 1e-5, "rotary_scaling_factor": 1.0},  # the first ones
     # Dolly, Polyglot-Ko
     "gpt_neox": {
         "custom_pipelines": {"text-generation": {"impl": "pipeline.Pipeline"}},
@@ -198,7 +200,12 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **{"layer_norm_epsilon": 1e-5, "attention_softmax_in_fp32": True, "scale_attention_softmax_in_fp32": True},
         "scale_attn_weights": True,
     },
-    "opt": {"learned_embeddings": True, "scale_embeddings": False, "_remove_final_layer_norm": False},  # Galactica
+    "opt": {
+        "learned_embeddings": True,
+        "scale_embeddings": False,
+        "_remove_final_layer_norm": False,
+        "output_projection": True,
+    },  # Galactica, OPT
     "ernie4_5": {"weight_share_add_bias": True, "compression_ratio": 1.0, "rope_scaling": None},
     "ernie4_5_moe": {"num_nextn_predict_layers": 1, "multi_token_pred_lambda": 0.3, "moe_capacity": [64, 64, 64]},
     "bamba": {"use_mamba_kernels": True, "num_logits_to_keep": 1},

@@ -42,22 +42,27 @@ from albireo.speculative_config import MAX_VOCAB
 MAX_WIDTH = 2**20
 MAX_HEADS = 2**12
 MAX_HEAD_DIM = 2**12
+_PLAIN = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
 #: What an activation is called in config.json -> op_numbers.UNARY_KINDS, or an op.
 ACTIVATIONS = {
     "silu": {"silu": "silu", "swish": "silu"},
     # the tanh of old files, whatever they call it: transformers reads them so
     "gelu_tanh": {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu_tanh"},
+    # likewise, but where hidden_activation says it, which is of later ones
+    "gelu_said": {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"},
     # of a gate and an up together, which its files call by the name of what it is made from
     "clamped_swiglu": {"silu": "clamped_swiglu", "swigluoai": "clamped_swiglu"},
     # of FFNs without a gate
-    "plain": {
-        "gelu": "gelu",
-        "gelu_python": "gelu",
-        "gelu_new": "gelu_tanh",
-        "gelu_fast": "gelu_tanh",
-        "gelu_pytorch_tanh": "gelu_tanh",
-        "relu": "relu",
-    },
+    "plain": _PLAIN,
+    # of gates, which a few models of a family of silu have otherwise (ReluLLaMA)
+    "gated": {"silu": "silu", "swish": "silu", **_PLAIN},
     "relu2": {"relu2": "relu2"},
     # of an FFN, and whether it has a gate
     "t5": {"relu": "relu", "gated-gelu": "gelu_tanh"},
@@ -81,6 +86,8 @@ IGNORABLE_KEYS = frozenset(
         "initializer_range attention_dropout hidden_dropout embd_pdrop resid_pdrop attn_pdrop gradient_checkpointing",
         "hidden_dropout_prob attention_probs_dropout_prob",
         "pretraining_tp router_aux_loss_coef router_jitter_noise neftune_noise_alpha seq_length",
+        # experts' logits are given to who trains them
+        "output_router_logits",
         # how some other program runs it
         "use_cache return_dict output_attentions output_hidden_states output_past torchscript use_bfloat16",
         "chunk_size_feed_forward",
@@ -469,7 +476,8 @@ def parse_config(
         fields.unsupported("is_causal", False, "tokens of layers with a sliding window see none behind them")
     latent = blocks.latent
     head_dim = _head_dim(fields, rules, hidden, heads) if latent is None else latent.rank + latent.rotary
-    if rules.rotates_windows and any(windows):
+    # also where every layer is said to have none, but not where there is no window to have
+    if rules.rotates_windows and (any(windows) or _has_window(fields, rules)):
         rotates = tuple(window is not None for window in windows)
     rope, local_rope = RopeSettings(), None
     if rules.has_rope:
@@ -518,7 +526,9 @@ def parse_config(
         fields.fail(_HONOURS_PARTIAL, config.rope.partial_rotary_factor, f"must rotate pairs of {config.head_dim}")
     neutral = {**NEUTRAL_VALUES, **{key: (value,) for key, value in rules.built_in.items()}}
     own_code = {"auto_map"} if rules.pooled is None and is_own_code(data.get("auto_map"), names) else set()
-    fields.refuse_unread(IGNORABLE_KEYS | rules.ignorable | own_code, neutral)
+    # which says of a decoder what it is
+    is_decoder = {"is_decoder"} if rules.pooled is None else set()
+    fields.refuse_unread(IGNORABLE_KEYS | rules.ignorable | own_code | is_decoder, neutral)
     return config
 
 
@@ -581,11 +591,18 @@ def _bias(fields: Fields, rules: ConfigRules, key: str) -> bool:
     return key in rules.keys and fields.flag(key, False)
 
 
+def _has_window(fields: Fields, rules: ConfigRules) -> bool:
+    window = fields.raw("sliding_window") if fields.has("sliding_window") else rules.default_window
+    return window is not None
+
+
 def _head_dim(fields: Fields, rules: ConfigRules, hidden: int, heads: int) -> int:
     given = fields.optional_integer("head_dim", 1, MAX_HEAD_DIM)
-    if given is None and rules.head_dim is None and hidden % heads:
+    # null is not what is not there
+    absent = None if fields.has("head_dim") else rules.head_dim
+    if given is None and absent is None and hidden % heads:
         fields.fail("hidden_size", hidden, f"must be a multiple of num_attention_heads={heads}, or head_dim be given")
-    head_dim = given or rules.head_dim or hidden // heads
+    head_dim = given or absent or hidden // heads
     if head_dim % 2 or head_dim > MAX_HEAD_DIM:
         fields.fail("head_dim", head_dim, f"must be even, for rotary pairs, and at most {MAX_HEAD_DIM}")
     return head_dim
@@ -607,5 +624,6 @@ def _activation(fields: Fields, rules: ConfigRules) -> str:
     found = next(iter(known.values()))
     for key in ("hidden_act", "hidden_activation"):
         if fields.raw(key) is not None:
-            found = known[fields.one_of(key, known)]
+            names = ACTIVATIONS["gelu_tanh"] if rules.activation == "gelu_said" and key == "hidden_act" else known
+            found = names[fields.one_of(key, names)]
     return found

@@ -282,7 +282,7 @@ def attention(
             num_heads=c.num_heads,
             num_kv_heads=c.num_kv_heads,
             head_dim=c.head_dim,
-            scale=c.scale,
+            scale=c.scale / (layer + 1) if c.blocks.scores_by_layer else c.scale,
             window=window,
             softcap=c.multipliers.attention_cap,
             **ways,

@@ -51,7 +51,7 @@ CONFIG = ConfigRules(
         "attn_logit_softcapping": 50.0,
         "final_logit_softcapping": 30.0,
     },
-    activation="gelu_tanh",
+    activation="gelu_said",
     multipliers=GEMMA,
     # in the 9B's file; sliding_window is read
     ignorable=keys("sliding_window_size"),

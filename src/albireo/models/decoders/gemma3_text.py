@@ -64,7 +64,7 @@ CONFIG = ConfigRules(
         "query_pre_attn_scalar": 256,
         "rope_theta": 1000000.0,
     },
-    activation="gelu_tanh",
+    activation="gelu_said",
     multipliers=GEMMA,
     has_local_rope=True,
     ignorable=frozenset({"_sliding_window_pattern"}),

@@ -142,7 +142,7 @@ CONFIG = ConfigRules(
         "final_logit_softcapping": 30.0,
         "rope_theta": 1000000.0,
     },
-    activation="gelu_tanh",
+    activation="gelu_said",
     multipliers=Multipliers(embedding=None, attention=1.0),
     has_local_rope=True,
     blocks=_blocks,

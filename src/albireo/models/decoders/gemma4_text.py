@@ -139,7 +139,7 @@ CONFIG = ConfigRules(
             "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
         },
     },
-    activation="gelu_tanh",
+    activation="gelu_said",
     experts="gemma4",
     multipliers=Multipliers(embedding=None, attention=1.0),
     has_local_rope=True,

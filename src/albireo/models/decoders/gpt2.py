@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from albireo.json_file import keys
+from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, Positions, decoder
 from albireo.models.config import ConfigRules
@@ -38,9 +38,19 @@ _NAMES = {
 }
 
 
+def _blocks(fields: Fields) -> BlockSettings:
+    return BlockSettings(
+        is_layer_norm=True,
+        qkv_bias=True,
+        o_bias=True,
+        ffn_bias=True,
+        scores_by_layer=fields.flag("scale_attn_by_inverse_layer_idx", False),
+    )
+
+
 CONFIG = ConfigRules(
     names=_NAMES,
-    blocks=BlockSettings(is_layer_norm=True, qkv_bias=True, o_bias=True, ffn_bias=True),
+    blocks=_blocks,
     ffn_factor=4,
     has_rope=False,
     activation="plain",

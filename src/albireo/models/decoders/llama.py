@@ -32,6 +32,7 @@ TINY = TINY_LLAMA | {
 
 CONFIG = ConfigRules(
     keys=frozenset({"attention_bias", "mlp_bias"}),
+    activation="gated",
     # of Llama 1, whose first files do not say it
     defaults={"max_position_embeddings": 2048},
     # as Falcon 3 calls what hidden_act says

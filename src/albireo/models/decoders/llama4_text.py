@@ -100,7 +100,18 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
     x = embedding(b, c)
     for layer, rotates in enumerate(c.rotates):
         normed = c.blocks.has_qk_norm and rotates
-        x = attention_block(b, c, x, layer, ropes[rotates], qk_norm=normed, window=seen[layer], names=_UNWEIGHED)
+        # norms without weights turn as what they norm does, but take back what a rotation stretches
+        x = attention_block(
+            b,
+            c,
+            x,
+            layer,
+            ropes[rotates],
+            qk_norm=normed,
+            is_norm_behind=normed and ropes[rotates].attention_factor != 1,
+            window=seen[layer],
+            names=_UNWEIGHED,
+        )
         x = _moe_block(b, c, x, layer) if c.experts.layers[layer] else mlp_block(b, c, x, layer, names=_FFN)
     return head(b, c, x)
 

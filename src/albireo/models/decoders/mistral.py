@@ -21,5 +21,5 @@ TINY = TINY_LLAMA | {
     "bos_token_id": 1,
 }
 
-CONFIG = ConfigRules(defaults={"num_key_value_heads": 8}, windows="every_layer")
+CONFIG = ConfigRules(defaults={"num_key_value_heads": 8}, windows="every_layer", activation="gated")
 build = decoder

@@ -63,7 +63,7 @@ CONFIG = ConfigRules(
         "layer_norm_eps": 1e-5,
         "tie_word_embeddings": True,
     },
-    built_in={"learned_embeddings": True},  # of Galactica
+    built_in={"learned_embeddings": True, "output_projection": True},  # of Galactica, and of OPT
     ignorable=keys("dropout layerdrop init_std activation_dropout"),
     class_names=("OPTForCausalLM",),
 )

@@ -42,6 +42,9 @@ def _blocks(fields: Fields) -> BlockSettings:
 CONFIG = ConfigRules(
     keys=keys("partial_rotary_factor"),
     names={"rms_norm_eps": "layer_norm_eps"},
+    # of files from before transformers had a class
+    older_names={"rope_pct": "partial_rotary_factor", "num_heads": "num_attention_heads", "norm_eps": "layer_norm_eps"},
+    built_in={"rotary_scaling_factor": 1.0},
     blocks=_blocks,
     defaults={
         "layer_norm_eps": 1e-5,

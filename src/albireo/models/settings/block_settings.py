@@ -267,6 +267,7 @@ class BlockSettings:
         first_position: rows of the table of positions before that of position 0.
         has_positions: encoders add rows of a table of positions to embeddings.
         embedding_width: of embeddings that a linear makes as wide as the model; 0: they are.
+        scores_by_layer: scores of each layer are divided by its number, the first one's by 1.
         layer_groups: of layers that have the same weights; 0: each has its own.
         norm_rank: channels that norms' own gates are made of, see axk2.py; 0: norms have none.
         by_distance: what scores have beside products of queries and keys; None: nothing.
@@ -300,6 +301,7 @@ class BlockSettings:
     full_values_are_keys: bool = False
     value_dim: int = 0
     value_factor: float = 1.0
+    scores_by_layer: bool = False
     latent: Latent | None = None
     local_latent: Latent | None = None
     local_heads: int = 0

@@ -26,6 +26,7 @@ from tiny_models import parse_tiny
         ),
         ("apertus1p5_text", {"output_vocab_size": 0}, "vocab_size=0 must be a whole number"),
         ("cohere2_moe", {"shared_expert_combination_strategy": "max"}, "combination_strategy='max' is not supported"),
+        ("cohere2_moe", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "it is said in rope_parameters"),
         ("cohere2_moe", {"sliding_window": None}, "sliding_window=None is not supported"),
         ("cohere2_moe", {"mlp_layer_types": ["dense"] * 3}, "no layer has experts"),
         ("flint", {"mlp_only_layers": [0, 1, 2]}, "no layer has experts"),

@@ -57,6 +57,9 @@ TINY = TINY_LLAMA | {
 def _blocks(fields: Fields) -> BlockSettings:
     if fields.has("sliding_window") and fields.raw("sliding_window") is None:
         fields.unsupported("sliding_window", None, "a number: layers without a window do not rotate")
+    if (scaling := fields.table("rope_scaling")) is not None:
+        # its class keeps the key, and rotates as rope_parameters says
+        fields.unsupported("rope_scaling", scaling, "it is said in rope_parameters, which transformers reads alone")
     bias = fields.flag("attention_bias", False)
     eps = fields.number("layer_norm_eps", 1e-30, 1.0, default=1e-5)
     is_layer_norm = fields.raw("rms_norm_eps") is None

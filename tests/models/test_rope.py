@@ -169,3 +169,16 @@ def test_longrope_takes_factors_by_the_longest_sequence(max_model_len: int, chan
     with pytest.raises(ModelError, match="long_factor has 47 numbers; heads of 96 need 48"):
         short = {**scaling, "long_factor": scaling["long_factor"][1:]}
         rope_spec(parse_config({**data, "rope_scaling": short}, architecture.rules), max_model_len)
+
+
+def test_parts_of_yarns_attention_factor_by_other_names_say_nothing_where_they_are_one() -> None:
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+    llama = load_architecture("llama")
+
+    def read(**more: float) -> RopeSettings:
+        return parse_config({**llama.tiny, "rope_scaling": {**yarn, **more}}, llama.rules).rope
+
+    assert read(attn_factor=1.0, extrapolation_factor=1) == read()
+    for key in ("attn_factor", "extrapolation_factor"):
+        with pytest.raises(UnsupportedModel, match=f"'{key}': 0.9"):
+            read(**{key: 0.9})

@@ -224,6 +224,9 @@ def _parse_rope(
         "partial_rotary_factor": turning,
         "original_max_position_embeddings": (max_position_embeddings,),
         "factor": (1.0,),
+        # of yarn, as other programs call what attention_factor is in parts
+        "attn_factor": (1.0,),
+        "extrapolation_factor": (1.0,),
     }
     inner.refuse_unread(_IGNORABLE, neutral)
     return RopeSettings(rope_type, original_max_position_embeddings=original, **values)

@@ -411,6 +411,8 @@ def test_a_reader_whose_loop_is_gone_is_dropped(house: Any) -> None:
     # The other reader's end is after the engine's attempt to reach the first.
     assert asyncio.run(last(llm, "b", GREEDY)).finished
     assert llm.stats().finished["abort"] == 1
+    asyncio.run(llm.sleep())  # nobody is waited for who cannot come back
+    assert asyncio.run(llm.is_sleeping())
     llm.shutdown()
     del reader
     gc.collect()

@@ -10,6 +10,7 @@ import itertools
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -83,8 +84,10 @@ class AsyncLLM:
         """Args: config: what it is loaded by again, after a sleep."""
         self._config: EngineConfig | None = config
         self._request_ids = itertools.count()
-        # How many want the thread now; and, held for as long as that takes, by who ends it or makes a new one.
-        self._num_asking, self._counting, self._changing = 0, threading.Lock(), threading.Lock()
+        # How many want the thread now, by their event loops; and, held for as long as that takes, by who ends it or
+        # makes a new one.
+        self._asking_on: Counter[asyncio.AbstractEventLoop] = Counter()
+        self._counting, self._changing = threading.Lock(), threading.Lock()
         # Requests that the engine has not heard of yet, and whether they were aborted since.
         self._to_be_added: dict[str, bool] = {}
         # One thread, so that requests reach the engine in the order in which they came.
@@ -386,8 +389,11 @@ class AsyncLLM:
     def _fall_asleep(self) -> None:
         with self._changing:
             with self._counting:
-                if self._num_asking:
-                    raise EngineError(f"there are {self._num_asking} requests; sleep when they are over")
+                # Whose loop was closed never says that he is done.
+                num_asking = sum(num for loop, num in self._asking_on.items() if not loop.is_closed())
+                if num_asking:
+                    raise EngineError(f"there are {num_asking} requests; sleep when they are over")
+                self._asking_on.clear()
                 self._thread = None
             device = None if self.loaded is None else self.loaded.device
             self._end()
@@ -402,17 +408,20 @@ class AsyncLLM:
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[EngineThread]:
         """The engine's thread, which does not sleep meanwhile. Raises: EngineError after shutdown()."""
+        loop = asyncio.get_running_loop()
         with self._counting:
-            self._num_asking += 1
+            self._asking_on[loop] += 1
             sleeps = self._thread is None
         try:
             self._check_open()
             if sleeps:
-                await asyncio.get_running_loop().run_in_executor(None, self._wake)
+                await loop.run_in_executor(None, self._wake)
             yield self._running()
         finally:
             with self._counting:
-                self._num_asking -= 1
+                self._asking_on[loop] -= 1
+                if self._asking_on[loop] <= 0:
+                    del self._asking_on[loop]
 
     # -- the stream ----------------------------------------------------------------------------------------------------
 

@@ -198,20 +198,28 @@ def test_attention_to_entries(dtype: str, every: int, block_size: int, is_chosen
 
 
 @pytest.mark.parametrize(("every", "block_size"), [(4, 16), (32, 8)])
-def test_entries_are_chosen(every: int, block_size: int) -> None:
-    """Of keys and queries of small whole numbers, whose sums are exact, so that many scores are equal."""
+@pytest.mark.parametrize(("weighs", "as_positions"), [(True, False), (False, True)])
+def test_entries_are_chosen(every: int, block_size: int, weighs: bool, as_positions: bool) -> None:
+    """Of keys and queries of small whole numbers, whose sums are exact, so that many scores are equal; entries, or
+    positions of three of them and those behind the last."""
     step, rng = step_of(block_size), np.random.default_rng(3)
     keys = rng.integers(-2, 3, (600, 12)).astype(np.float32)
     entries = Entries("float32", every, block_size, step, 12, keys)
     q = rng.integers(-2, 3, (step.num_tokens, HEADS * 12)).astype(np.float32)
     weights = rng.integers(-1, 3, (step.num_tokens, HEADS)).astype(np.float32)
-    attrs = {"layer": 0, "num_heads": HEADS, "head_dim": 12, "count": COUNT, "every": every}
-    (wanted,) = reference.choose_keys(OpCall({"q": q, "weights": weights, "kv": entries.kv}, attrs, step))
-    found = torch.full((step.num_tokens, COUNT), 99, dtype=torch.int32)
+    count = 4 * every - 1 if as_positions else COUNT
+    attrs = {"layer": 0, "num_heads": HEADS, "head_dim": 12, "count": count, "every": every}
+    attrs |= {"as_positions": True} if as_positions else {}
+    roles = {"q": q, "kv": entries.kv} | ({"weights": weights} if weighs else {})
+    (wanted,) = reference.choose_keys(OpCall(roles, attrs, step))
+    whole = torch.full((step.num_tokens, count + 3), 99, dtype=torch.int32)
+    found = whole[:, :count]
     scores = torch.full((50, -(-int(step.context_len.max()) // every)), float("nan"))
     told = on_device(step, block_size)
-    choose_keys(tensor(q), tensor(weights), entries.layer, found, told, 0, scores, HEADS, 12)
+    given = tensor(weights) if weighs else None
+    choose_keys(tensor(q), given, entries.layer, found, told, 0, scores, HEADS, 12, as_positions)
     np.testing.assert_array_equal(found.numpy(), wanted)
+    assert (whole[:, count:] == 99).all(), "written past the ends"
 
 
 def test_one_attention_of_two() -> None:
@@ -289,7 +297,10 @@ FIRST, SECOND = [7, 2, 9, 5], [4, 1, 3]
 PIECES = [[(16, 0, FIRST, 1)], [(8, 16, FIRST, 1), (8, 0, SECOND, 2)], [(1, 24, FIRST, 1), (1, 8, SECOND, 2)]]
 
 
-@pytest.mark.parametrize("name", ["deepseek_v4", "longcat_flash", "mistral_large4_text", "zaya", "hrm_text"])
+@pytest.mark.parametrize(
+    "name",
+    ["deepseek_v4", "glm5_next_text", "qwen4_exp_text", "longcat_flash", "mistral_large4_text", "zaya", "hrm_text"],
+)
 def test_a_model_computes_what_its_graph_says(name: str) -> None:
     """Entries that end in a step and between steps, and choices among them; of others what else they alone have."""
     model, weights = model_of(name, "float32"), weights_of(name, "float32")
@@ -326,9 +337,14 @@ def test_matrices_as_published() -> None:
     assert np.quantile(errors, 0.75) <= 0.05
 
 
-def test_tokens_are_those_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "more"), [("deepseek_v4", {"sliding_window": 5}), ("glm5_next_text", {}), ("qwen4_exp_text", {})]
+)
+def test_tokens_are_those_of_the_cpu(
+    name: str, more: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Windows have blocks of their own, which are let go; two continuations of one; requests that wait."""
-    directory = make_checkpoint(tmp_path, tiny_of("deepseek_v4") | {"sliding_window": 5}, seed=5)
+    directory = make_checkpoint(tmp_path, tiny_of(name) | more, seed=5)
     prompts = [[5, 9, 30, 7, 11, 2, 8, 40, 3, 12, 17, 4, 9], [6, 31, 2, 7, 9, 1, 3], [5, 9, 30, 7, 11, 2, 8, 40, 8]]
     greedy = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
     params = [greedy, greedy.clone(temperature=0.8, top_p=0.9, seed=3, n=2), greedy]
@@ -336,4 +352,5 @@ def test_tokens_are_those_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
     engine = llm(directory, device="cuda", num_gpu_blocks_override=4)
     assert tokens_of(engine, prompts, params) == wanted
-    assert engine.stats().num_failed_steps == 0 and MODELS[-1].program.kv.num_groups > 1
+    assert engine.stats().num_failed_steps == 0
+    assert (MODELS[-1].program.kv.num_groups > 1) == ("sliding_window" in more)

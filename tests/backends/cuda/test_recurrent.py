@@ -40,6 +40,8 @@ FADING = {"num_k_heads": 4, "num_v_heads": 4, "k_dim": 20, "v_dim": 20}
 #: Channels of one series, and of two, of which each so many positions make an entry.
 ONE_SERIES = {"num_k_heads": 1, "num_v_heads": 1, "k_dim": 8, "v_dim": 70}
 TWO_SERIES = {"num_k_heads": 2, "num_v_heads": 1, "k_dim": 4, "v_dim": 20}
+#: Of one series, whose positions count alike.
+ALIKE = {"num_k_heads": 1, "num_v_heads": 1, "k_dim": 4, "v_dim": 30}
 #: Tokens of the sequences, each in its slot.
 LENGTHS = {3: 19, 0: 5, 4: 1}
 
@@ -76,7 +78,10 @@ class Layer:
             self.size, width = (9 if series == 2 else 3) * self.out, series * self.out
             self.attrs = {"every": shape["k_dim"], "series": series}
             self.weights = {"places": normal(shape["k_dim"], width, seed=8)}
-            for seed, (name, size) in enumerate((("x", 1), ("gates", 20))):  # gates that are far from each other, too
+            kinds = [("x", 1), ("gates", 20)]  # gates that are far from each other, too
+            if shape == ALIKE:
+                self.weights, kinds = {}, kinds[:1]
+            for seed, (name, size) in enumerate(kinds):
                 self.rows[name] = {slot: size * normal(n, width, seed=50 * seed + slot) for slot, n in lengths.items()}
         else:
             self.size, self.out = heads * shape["k_dim"] * shape["v_dim"], heads * shape["v_dim"]
@@ -143,9 +148,9 @@ class Layer:
         else:
             launches = {"gated_delta_rule": gated_delta_rule, "selective_state": selective_state}
             launch = (launches | {"pool_rows": pool_rows}).get(self.family, selective_scan)
-            launch(
-                **given, **{name: n for name, n in self.attrs.items() if name not in ("num_v_heads", "every", "slopes")}
-            )
+            given = (dict.fromkeys(("gates", "places")) if self.family == "pool_rows" else {}) | given
+            attrs = {name: n for name, n in self.attrs.items() if name not in ("num_v_heads", "slopes")}
+            launch(**given, **attrs)
         assert (out[count:] == FILL).all(), "rows of padding are not written"
         return numbers(out)[:count]
 
@@ -171,6 +176,7 @@ CASES: list[tuple[str, dict[str, int], int, Conv]] = [
     ("selective_scan", WIDE, 4, SILU),
     ("pool_rows", ONE_SERIES, 4, SILU),
     ("pool_rows", TWO_SERIES, 4, SILU),
+    ("pool_rows", ALIKE, 4, SILU),
 ]
 #: Two prompts; a token of each beside one that begins; one goes on alone; a slot is taken anew.
 PLANS = [
@@ -268,7 +274,7 @@ def test_a_convolution_of_more_rows_than_a_tile() -> None:
     assert_same_bits(numbers(pieces.state)[3], numbers(layer.state)[3], "state")
 
 
-@pytest.mark.parametrize("shape", [ONE_SERIES, TWO_SERIES])
+@pytest.mark.parametrize("shape", [ONE_SERIES, TWO_SERIES, ALIKE])
 def test_windows_of_a_long_prompt(shape: dict[str, int]) -> None:
     """Each by a program of its own: rows as the reference has them, states and snapshots as of prompts that end there,
     in the last window, the one before and others, whatever was before the step."""

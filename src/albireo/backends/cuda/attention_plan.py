@@ -76,7 +76,7 @@ class AttentionShape:
         block_group: whose block tables they read.
         first_key, num_keys, in_chunks: see graph.ops; 0, False: nothing is said.
         chosen: positions that each row has chosen and sees, at most; 0: it sees all. chosen_unit: so many side by side
-            are chosen together.
+            are chosen together. sees_rest: those behind the last of these that is whole are always seen.
         by_distance: scores have numbers of rows added by distance.
         every: so many positions have one entry, and rows see entries; splits and lists are of these.
     """
@@ -101,6 +101,7 @@ class AttentionShape:
     result_dim: int = 0
     chosen: int = 0
     chosen_unit: int = 1
+    sees_rest: bool = False
     by_distance: bool = False
     every: int = 1
 

@@ -257,8 +257,8 @@ def _choose_keys(args: CallArgs) -> Launch:
     if "block" in attrs:
         blocks = attrs["block"], attrs["nearest"]
         return lambda step: choose_blocks(q(step), layer, ids(step), step, group, scores, *heads, *blocks)
-    weights = args.buffer("weights")
-    return lambda step: choose_keys(q(step), weights(step), layer, ids(step), step, group, scores, *heads)
+    weights, is_spelled = args.optional_buffer("weights"), bool(attrs.get("as_positions", False))
+    return lambda step: choose_keys(q(step), weights(step), layer, ids(step), step, group, scores, *heads, is_spelled)
 
 
 def _head_top(args: CallArgs) -> Launch:

@@ -93,9 +93,10 @@ def _selective_scan(args: CallArgs) -> Launch:
 
 
 def _pool_rows(args: CallArgs) -> Launch:
-    x, gates, out, places = args.buffer("x"), args.buffer("gates"), args.buffer("out"), args.matrix("places").codes
-    states, series = args.memory.states.of(args.number("state")), args.number("series")
-    return lambda step: pool_rows(x(step), gates(step), places, states, out(step), step.for_states, series)
+    x, gates, out = args.buffer("x"), args.optional_buffer("gates"), args.buffer("out")
+    places = args.matrix("places").codes if "places" in args.call.args else None
+    states, (every, series) = args.memory.states.of(args.number("state")), (args.number(n) for n in ("every", "series"))
+    return lambda step: pool_rows(x(step), gates(step), places, states, out(step), step.for_states, every, series)
 
 
 #: Families of graph.op_numbers.RECURRENT.

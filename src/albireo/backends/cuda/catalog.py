@@ -94,14 +94,8 @@ class CudaCatalog:
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog.
 
-        Raises: UnsupportedModel for what the CPU alone has kernels of, for latents that are too small, and for heads
-            that are too large.
+        Raises: UnsupportedModel for latents that are too small, and for heads that are too large.
         """
-        if attrs.get("as_positions"):
-            raise UnsupportedModel(
-                "entries that are chosen and given as positions (GLM-5.3, Qwen 4): no kernels of them are there for "
-                "GPUs yet; choose --device cpu"
-            )
         if family == "attention" and "value_dim" not in attrs and attrs["head_dim"] > MAX_HEAD_DIM:
             raise UnsupportedModel(
                 f"head_dim={attrs['head_dim']}: on a GPU {MAX_HEAD_DIM} is the most; choose --device cpu"

@@ -185,7 +185,9 @@ def _rows_of_codes(calls: list[Call], program: Program, tokens: int, device: tor
 def _shape_of(call: Call, program: Program, max_positions: int, device: torch.device) -> AttentionShape:
     """What calls of attention that share a work list have in common."""
     chosen = call.args.get("chosen", "")
-    units = {each.args["ids"]: each.attrs.get("block", 1) for each in program.calls if each.family == "choose_keys"}
+    choices = {each.args["ids"]: each.attrs for each in program.calls if each.family == "choose_keys"}
+    choice = choices.get(chosen, {})
+    sees_rest = bool(choice.get("as_positions", False))
     sizes = _heads_and_keys(call)
     heads, kv_heads, head_dim, value_dim, result_dim, window, first_key, num_keys, in_chunks, every = sizes
     return AttentionShape(
@@ -202,7 +204,8 @@ def _shape_of(call: Call, program: Program, max_positions: int, device: torch.de
         first_key=first_key,
         num_keys=num_keys,
         chosen=program.buffers[chosen].cols // lists_of(call.attrs) if chosen else 0,
-        chosen_unit=int(units.get(chosen, 1)),
+        chosen_unit=int(choice.get("every" if sees_rest else "block", 1)),
+        sees_rest=sees_rest,
         by_distance="from_rows" in call.args,
         in_chunks=in_chunks,
         result_dim=result_dim,

@@ -1,10 +1,11 @@
 """choose_keys: which positions attention is to see: of each token the best by score, its own and those before it.
 
-q: [T, H * D] float32, bfloat16 or float16, weights: [T, H] float32, rows any distance apart. kv: a LayerKV [N, 1, P, D
-rounded up to 16] of numbers, in which this step's keys are written. ids: [T, count] int32, rows any distance apart.
-scores: [any, L] float32, L at least the positions of the longest sequence: a step of more tokens takes turns at it.
-Where kv has an entry for every so many positions (kv.every), entries are chosen, and L is of these; blocks of it may
-be any distance apart.
+q: [T, H * D] float32, bfloat16 or float16, weights: [T, H] float32, or None: all are 1; rows any distance apart. kv: a
+LayerKV [N, 1, P, D rounded up to 16] of numbers, in which this step's keys are written. ids: [T, count] int32, rows any
+distance apart. scores: [any, L] float32, L at least the positions of the longest sequence: a step of more tokens takes
+turns at it. Where kv has an entry for every so many positions (kv.every), entries are chosen, and L is of these; blocks
+of it may be any distance apart. as_positions: ids are those of their positions, and behind them up to every - 1 that
+have no entry yet; count, of which these are part, is a multiple of every less one.
 
 score[s] = sum over h of weights[t, h] * max(q[t, h] . k[s], 0), in float32; of equals the first are chosen. ids are
 ascending; behind the last, where a token has fewer positions (or entries) than count, -1. What is done for a token
@@ -54,7 +55,7 @@ def score_keys_kernel(
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     STORED_DIM: tl.constexpr,
-    COUNT: tl.constexpr,
+    TAKEN: tl.constexpr,
     PAGE: tl.constexpr,
     BLOCKS: tl.constexpr,
     APART: tl.constexpr,
@@ -68,7 +69,7 @@ def score_keys_kernel(
     token = first + place
     start = tl.program_id(1) * BN
     seen = (tl.load(positions + token) + 1) // EVERY
-    if (seen > COUNT) & (start < seen):
+    if (seen > TAKEN) & (start < seen):
         each = tl.arange(0, SEQUENCES)
         ends = tl.load(query_start + 1 + each, mask=each < num_sequences, other=0x7FFFFFFF)
         sequence = tl.sum((ends <= token).to(tl.int32), axis=0)
@@ -89,8 +90,11 @@ def score_keys_kernel(
             other=0.0,
         )
         met = mma(tile_q, tl.trans(numbers_of(tile_k, tile_q.dtype)), tl.zeros((HEAD_BLOCK, BN), tl.float32))
-        weight = tl.load(weights + token.to(tl.int64) * weights_stride + heads, mask=heads < HEADS, other=0.0)
-        total = tl.sum(weight[:, None] * tl.maximum(met, 0.0), axis=0)
+        met = tl.maximum(met, 0.0)
+        if weights is not None:
+            weight = tl.load(weights + token.to(tl.int64) * weights_stride + heads, mask=heads < HEADS, other=0.0)
+            met = weight[:, None] * met
+        total = tl.sum(met, axis=0)
         tl.store(scores + place.to(tl.int64) * scores_stride + at, total, mask=is_there)
 
 
@@ -103,21 +107,26 @@ def best_keys_kernel(
     scores_stride,
     ids_stride,
     COUNT: tl.constexpr,
+    TAKEN: tl.constexpr,
     EVERY: tl.constexpr,
+    SPELLED: tl.constexpr,
     TILE: tl.constexpr,
 ):
+    """SPELLED: each of TAKEN entries is SPELLED positions of COUNT, and what has none follows; 0: it is itself."""
     place = tl.program_id(0)
     token = first + place
-    seen = (tl.load(positions + token) + 1) // EVERY
+    position = tl.load(positions + token)
+    seen = (position + 1) // EVERY
     row = scores + place.to(tl.int64) * scores_stride
     to = ids + token.to(tl.int64) * ids_stride
     lanes = tl.arange(0, TILE)
-    if seen <= COUNT:
+    if seen <= TAKEN:
+        num_seen = position + 1 if SPELLED else seen
         for start in range(0, COUNT, TILE):
             at = start + lanes
-            tl.store(to + at, tl.where(at < seen, at, -1), mask=at < COUNT)
+            tl.store(to + at, tl.where(at < num_seen, at, -1), mask=at < COUNT)
     else:
-        low, left = bound_of_best(row, seen, COUNT, TILE)
+        low, left = bound_of_best(row, seen, TAKEN, TILE)
         taken = tl.zeros((), tl.int32)
         for start in range(0, seen, TILE):
             at = start + lanes
@@ -127,14 +136,23 @@ def best_keys_kernel(
             nth = tl.cumsum(is_equal.to(tl.int32), axis=0)
             is_taken = (is_there & (order > low)) | (is_equal & (nth <= left))
             slot = taken + tl.cumsum(is_taken.to(tl.int32), axis=0) - 1
-            tl.store(to + slot, at, mask=is_taken)
+            if SPELLED:
+                for each in range(0, SPELLED):
+                    tl.store(to + slot * SPELLED + each, at * SPELLED + each, mask=is_taken)
+            else:
+                tl.store(to + slot, at, mask=is_taken)
             taken += tl.sum(is_taken.to(tl.int32), axis=0)
             left -= tl.sum(is_equal.to(tl.int32), axis=0)
+        if SPELLED:
+            for start in range(TAKEN * SPELLED, COUNT, TILE):
+                at = start + lanes
+                behind = at + (seen - TAKEN) * SPELLED
+                tl.store(to + at, tl.where(behind <= position, behind, -1), mask=at < COUNT)
 
 
 def choose_keys(
     q: torch.Tensor,
-    weights: torch.Tensor,
+    weights: torch.Tensor | None,
     kv: LayerKV,
     ids: torch.Tensor,
     step: DeviceStep,
@@ -142,8 +160,10 @@ def choose_keys(
     scores: torch.Tensor,
     num_heads: int,
     head_dim: int,
+    as_positions: bool = False,
 ) -> None:
     num_tokens, num_sequences, count = len(q), step.sizes["B"], ids.shape[1]
+    taken = count // kv.every if as_positions else count
     turns = len(scores)
     tiles = triton.cdiv(scores.shape[1], _SCORED)
     for first in range(0, num_tokens, turns):
@@ -160,12 +180,12 @@ def choose_keys(
             first,
             num_sequences,
             q.stride(0),
-            weights.stride(0),
+            0 if weights is None else weights.stride(0),
             scores.stride(0),
             HEADS=num_heads,
             HEAD_DIM=head_dim,
             STORED_DIM=kv.k.shape[3],
-            COUNT=count,
+            TAKEN=taken,
             PAGE=kv.k.shape[2],
             BLOCKS=kv.blocks,
             APART=kv.k.stride(0),
@@ -185,7 +205,9 @@ def choose_keys(
             scores.stride(0),
             ids.stride(0),
             COUNT=count,
+            TAKEN=taken,
             EVERY=kv.every,
+            SPELLED=kv.every if as_positions else 0,
             TILE=_TILE,
             num_warps=8,
             enable_fp_fusion=False,
@@ -196,15 +218,18 @@ def aot_cases() -> list[AotCase]:
     of_step = {name: "*i32" for name in ("positions", "query_start", "table_start", "block_table")}
     strides = {name: "i32" for name in ("q_stride", "weights_stride", "scores_stride")}
     scoring = {"q": "*bf16", "weights": "*fp32", "k": "*bf16", **of_step, "scores": "*fp32", "first": "i32"}
-    constants = {"HEADS": 64, "HEAD_DIM": 128, "STORED_DIM": 128, "COUNT": 2048, "PAGE": 16, "HEAD_BLOCK": 64}
+    constants = {"HEADS": 64, "HEAD_DIM": 128, "STORED_DIM": 128, "TAKEN": 2048, "PAGE": 16, "HEAD_BLOCK": 64}
     constants |= {"BLOCKS": 1, "APART": 2048, "EVERY": 1}
     entries = {"PAGE": 4, "APART": 65536, "EVERY": 4}
+    alike = entries | {"weights": None, "HEADS": 4, "HEAD_BLOCK": 16, "TAKEN": 512}
+    best = {"scores": "*fp32", "positions": "*i32", "ids": "*i32"}
+    best |= dict.fromkeys(("first", "scores_stride", "ids_stride"), "i32")
     return [
         *(
             AotCase(
-                f"choose_keys.scores{'.entries' * bool(more)}",
+                f"choose_keys.scores{name}",
                 score_keys_kernel,
-                scoring | {"num_sequences": "i32"} | strides,
+                {name: kind for name, kind in scoring.items() if name not in more} | {"num_sequences": "i32"} | strides,
                 constants | {"DIM_BLOCK": 128, "SEQUENCES": 16, "BN": _SCORED} | more,
                 num_warps=4,
                 aligned=("q", "k", "scores", "q_stride", "scores_stride"),
@@ -212,17 +237,27 @@ def aot_cases() -> list[AotCase]:
                 max_shared=64 << 10,
                 architectures=architectures,
             )
-            for more, architectures in (({}, ARCHITECTURES), (entries, (90,)))
+            for name, more, architectures in (
+                ("", {}, ARCHITECTURES),
+                (".entries", entries, (90,)),
+                (".alike", alike, (90,)),
+            )
         ),
-        AotCase(
-            "choose_keys.best",
-            best_keys_kernel,
-            {"scores": "*fp32", "positions": "*i32", "ids": "*i32", "first": "i32"}
-            | {"scores_stride": "i32", "ids_stride": "i32"},
-            {"COUNT": 2048, "EVERY": 1, "TILE": _TILE},
-            num_warps=8,
-            aligned=("scores", "ids", "scores_stride", "ids_stride"),
-            max_registers=64,
-            max_shared=8 << 10,
+        *(
+            AotCase(
+                f"choose_keys.best{name}",
+                best_keys_kernel,
+                best,
+                {"COUNT": 2048, "TAKEN": 2048, "EVERY": 1, "SPELLED": 0, "TILE": _TILE} | more,
+                num_warps=8,
+                aligned=("scores", "ids", "scores_stride", "ids_stride"),
+                max_registers=registers,
+                max_shared=8 << 10,
+                architectures=architectures,
+            )
+            for name, more, registers, architectures in (
+                ("", {}, 64, ARCHITECTURES),
+                (".positions", {"COUNT": 2063, "TAKEN": 128, "EVERY": 16, "SPELLED": 16}, 96, (90,)),
+            )
         ),
     ]

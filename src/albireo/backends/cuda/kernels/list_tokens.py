@@ -3,9 +3,9 @@
 query_start: [B + 1], positions: [T], table_start: [B] int32 of a DeviceStep; work: a WorkList (../attention_plan.py) of
 a shape with lists, all of it written but its counters. One launch a step, a program a token; build_work_list.py is the
 same for rows that see all. A token has min(position + 1, chosen) places to see (of those in blocks fewer, where its own
-block is not whole; of entries of `every` positions min((position + 1) / every, chosen), rounded down), whole or an item
-a split, as the plan says of the step: the bits are the same. Where a token has fewer splits than others, the items
-behind its last one have no rows; tokens of no sequence see nothing.
+block is not whole, or has no key yet and is always seen; of entries of `every` positions min((position + 1) / every,
+chosen), rounded down), whole or an item a split, as the plan says of the step: the bits are the same. Where a token has
+fewer splits than others, the items behind its last one have no rows; tokens of no sequence see nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def list_tokens_kernel(
     num_tokens,
     CHOSEN: tl.constexpr,
     UNIT: tl.constexpr,
+    REST: tl.constexpr,
     EVERY: tl.constexpr,
     GROUP: tl.constexpr,
     TILE_ROWS: tl.constexpr,
@@ -39,7 +40,8 @@ def list_tokens_kernel(
     SEQUENCES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """SPLITS: items of a tile; 1: lists are whole. UNIT: positions that are chosen together."""
+    """SPLITS: items of a tile; 1: lists are whole. UNIT: positions that are chosen together. REST: up to UNIT - 1
+    behind the last whole unit are seen beside those."""
     token = tl.program_id(0)
     each = tl.arange(0, SEQUENCES)
     ends = tl.load(query_start + 1 + each, mask=each < num_sequences, other=0x7FFFFFFF)
@@ -47,7 +49,8 @@ def list_tokens_kernel(
     is_real = token < tl.load(query_start + num_sequences)
     table = tl.load(table_start + sequence, mask=is_real, other=0)
     position = tl.load(positions + token)
-    seen = tl.where(is_real, tl.minimum((position + 1) // EVERY, CHOSEN - UNIT + position % UNIT + 1), 0)
+    most = CHOSEN - UNIT + 1 + (position + REST) % UNIT
+    seen = tl.where(is_real, tl.minimum((position + 1) // EVERY, most), 0)
     splits = (seen + SPLIT - 1) // SPLIT
     lanes = tl.arange(0, BLOCK)
     row = lanes // SPLITS * TILE_ROWS
@@ -93,6 +96,7 @@ def list_tokens(step: DeviceStep, work: WorkList) -> None:
         num_tokens,
         CHOSEN=shape.chosen,
         UNIT=shape.chosen_unit,
+        REST=int(shape.sees_rest),
         EVERY=shape.every,
         GROUP=shape.group,
         TILE_ROWS=plan.tile_rows,
@@ -110,8 +114,8 @@ def list_tokens(step: DeviceStep, work: WorkList) -> None:
 def aot_cases() -> list[AotCase]:
     names = ["query_start", "positions", "table_start", "count", "items"]
     signature = {name: "*i32" for name in names} | {name: "i32" for name in ("num_sequences", "num_tokens")}
-    constants = {"CHOSEN": 2048, "UNIT": 1, "EVERY": 1, "GROUP": 128, "TILE_ROWS": 16, "TILES": 8, "SPLIT": 512}
-    constants |= {"ITEM": ITEM_FIELDS}
+    constants = {"CHOSEN": 2048, "UNIT": 1, "REST": 0, "EVERY": 1, "GROUP": 128, "TILE_ROWS": 16, "TILES": 8}
+    constants |= {"SPLIT": 512, "ITEM": ITEM_FIELDS}
     return [
         AotCase(
             f"list_tokens.{splits}",

@@ -3,10 +3,11 @@ Channel by channel the mean of x by the softmax of gates + places[position % eve
 two series of channels, over the first series of the window before and the last of its own; the first window has none
 before it.
 
-x, gates: [T, series * V] float32, rows any distance apart; places: [every, series * V] float32, contiguous; out: [T, V]
-float32, apart from both. states: see parts/recurrence.py; a sequence's is [3 or 9, V]: largest gate, sum of powers, sum
-of products of the rows so far; of two series of the last, of the first for the next window, of the first for this one.
-Of what it has of a window before, nothing is read at a window's first row but that.
+x, gates: [T, series * V] float32, rows any distance apart; places: [every, series * V] float32, contiguous; without
+both all rows count alike. out: [T, V] float32, apart from them. states: see parts/recurrence.py; a sequence's is [3 or
+9, V]: largest gate, sum of powers, sum of products of the rows so far; of two series of the last, of the first for the
+next window, of the first for this one. Of what it has of a window before, nothing is read at a window's first row but
+that.
 
 A program has COLUMNS channels of a sequence. Where there are several for these, the first takes the two windows that a
 state may say something of, and keeps what becomes of it; each other one takes windows of its own, and computes what
@@ -43,6 +44,14 @@ def _with_row(most, whole, total, gate, x):
 @triton.jit
 def _row(of, row, column, is_column):
     return tl.load(of + row + column, mask=is_column, other=0.0)
+
+
+@triton.jit
+def _gate(gates, places, of_gates, of_place, column, is_column):
+    gate = tl.zeros(column.shape, tl.float32)
+    if gates is not None:
+        gate = _row(gates, of_gates, column, is_column) + _row(places, of_place, column, is_column)
+    return gate
 
 
 @triton.jit
@@ -96,10 +105,10 @@ def _take_rows(
         row = position.to(tl.int64) - base
         of_x, of_gates = row * x_stride, row * gates_stride
         of_place = place * (SERIES * V)
-        gate = _row(gates, of_gates + last, column, is_column) + _row(places, of_place + last, column, is_column)
+        gate = _gate(gates, places, of_gates + last, of_place + last, column, is_column)
         a0, a1, a2 = _with_row(a0, a1, a2, gate, _row(x, of_x + last, column, is_column))
         if SERIES == 2:
-            gate = _row(gates, of_gates, column, is_column) + _row(places, of_place, column, is_column)
+            gate = _gate(gates, places, of_gates, of_place, column, is_column)
             b0, b1, b2 = _with_row(b0, b1, b2, gate, _row(x, of_x, column, is_column))
         if t >= write_from:
             mean = tl.zeros(a0.shape, tl.float32)
@@ -186,15 +195,16 @@ def pool_rows_kernel(
 
 def pool_rows(
     x: torch.Tensor,
-    gates: torch.Tensor,
-    places: torch.Tensor,
+    gates: torch.Tensor | None,
+    places: torch.Tensor | None,
     states: torch.Tensor,
     out: torch.Tensor,
     slots: StateSlots,
+    every: int,
     series: int,
 ) -> None:
     """states: of the layer, rows as far apart as slots are."""
-    every, width = len(places), out.shape[1]
+    width = out.shape[1]
     num_tokens, num_sequences = len(x), len(slots.context_len)
     columns = min(_COLUMNS, max(16, triton.next_power_of_2(width)))
     # a window of each program but the first, unless there would be too many
@@ -208,7 +218,7 @@ def pool_rows(
         **slots.arguments(),
         out=out,
         x_stride=x.stride(0),
-        gates_stride=gates.stride(0),
+        gates_stride=0 if gates is None else gates.stride(0),
         out_stride=out.stride(0),
         slot_stride=states.stride(0),
         SERIES=series,

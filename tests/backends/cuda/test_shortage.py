@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from albireo.backends.cuda import open as opening
+from albireo.backends.cuda.page_locked import page_locked
 from albireo.backends.cuda.shortage import empty_cache, frees_cache
 from albireo.errors import DeviceLost, OutOfMemory
 
@@ -144,3 +145,25 @@ def test_page_locked_memory_is_given_back_too(is_public: bool, monkeypatch: pyte
         monkeypatch.setattr(torch._C, "_host_emptyCache", lambda: given.append("host"), raising=False)
     empty_cache()
     assert given == ["device", "host"]
+
+
+def test_memory_of_the_host_that_cannot_be_locked_is_not_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a step and where a model is opened: the driver's word is that of a GPU without memory."""
+    zeros, error = torch.zeros, RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported")
+
+    def locked(*args: Any, pin_memory: bool = False, **kwargs: Any) -> torch.Tensor:
+        if pin_memory:
+            raise error
+        return zeros(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "zeros", locked)
+    assert page_locked((2, 3), torch.int32, is_locked=False).shape == (2, 3)
+    with pytest.raises(OutOfMemory, match=r"^3\.0 MiB of page-locked memory of the host .*not the GPU's.* swap_space"):
+        frees_cache(page_locked)((3 << 18,), torch.int32)
+    monkeypatch.setattr(opening, "place_constants", lambda *_: page_locked((7,), torch.int32))
+    nothing: Any = SimpleNamespace(constants={}, states=())
+    with pytest.raises(OutOfMemory, match=r"^28 bytes of page-locked memory"):
+        opening.open_model(nothing, nothing, num_blocks=1, max_positions=1)
+    error.args = ("CUDA error: an illegal memory access was encountered",)
+    with pytest.raises(RuntimeError, match="illegal"):
+        page_locked((3,), torch.int32)

@@ -56,7 +56,7 @@ def open_model(
         device: None: the first GPU. recorder: None: what is_eager says.
         seat: of one of several ranks.
         advance: told the bytes of each constant that is in place. before_trial: called when all are.
-    Raises: OutOfMemory when the GPU has no room.
+    Raises: OutOfMemory when the GPU has no room, or the host none that may be locked.
     """
     device = device or torch.device("cuda", 0)
     own = {name: constant for name, constant in program.constants.items() if name not in borrowed}

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from albireo.backends.cuda.page_locked import page_locked
+
 #: A step is waited for while the next is under way, and a third may be computed in between.
 _SETS = 3
 
@@ -65,5 +67,5 @@ class Results:
         rooms = self._sets[turn]
         if name not in rooms:
             like = self._like[name]
-            rooms[name] = torch.zeros(like.shape, dtype=like.dtype, pin_memory=self._is_cuda)
+            rooms[name] = page_locked(tuple(like.shape), like.dtype, is_locked=self._is_cuda)
         return rooms[name]

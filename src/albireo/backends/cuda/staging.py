@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from albireo.backends.cuda.page_locked import page_locked
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
@@ -91,7 +92,9 @@ def _zeros(length: int, device: torch.device, is_pinned: bool = False) -> torch.
     """int32. Most are never touched, and are then no memory where there is no GPU."""
     if device.type == "cpu" and not is_pinned:
         return torch.from_numpy(np.zeros(length, np.int32))
-    return torch.zeros(length, dtype=torch.int32, device=device, pin_memory=is_pinned)
+    if is_pinned:
+        return page_locked((length,), torch.int32)
+    return torch.zeros(length, dtype=torch.int32, device=device)
 
 
 class _Host:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from albireo.backends.cuda.page_locked import page_locked
+
 
 class Upload:
     """Two buffers of num_bytes each; what is copied at once must fit in one."""
@@ -18,7 +20,7 @@ class Upload:
         self._copied: list[torch.cuda.Event] = []
         self._next = 0
         if device.type == "cuda":
-            self._buffers = [torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
+            self._buffers = [page_locked((num_bytes,), torch.uint8) for _ in range(2)]
             self._copied = [torch.cuda.Event() for _ in range(2)]
 
     def copy(self, source: torch.Tensor, target: torch.Tensor) -> None:

@@ -19,6 +19,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kv import DeviceKV
+from albireo.backends.cuda.page_locked import page_locked
 
 _BLOCK = 2048
 
@@ -85,7 +86,12 @@ def independent(pairs: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, in
 def pairs_on(device: torch.device, pairs: Sequence[tuple[int, int]]) -> torch.Tensor:
     """[n, 2] int32, from page-locked memory, which torch keeps until it is read: the host does not wait for the steps
     under way."""
-    return torch.tensor(pairs, dtype=torch.int32, pin_memory=device.type == "cuda").to(device, non_blocking=True)
+    given = torch.tensor(pairs, dtype=torch.int32)
+    return (
+        page_locked(tuple(given.shape), torch.int32, is_locked=device.type == "cuda")
+        .copy_(given)
+        .to(device, non_blocking=True)
+    )
 
 
 def copy_blocks(kv: DeviceKV, pairs: Sequence[tuple[int, int]]) -> None:

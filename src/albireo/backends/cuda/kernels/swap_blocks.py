@@ -11,14 +11,14 @@ CPU tensors the same code runs with plain memory.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
 
 from albireo.backends.cuda.kernels.copy_blocks import launch_copy, pairs_on, words_of
 from albireo.backends.cuda.kv import DeviceKV
-from albireo.errors import InvariantError, OutOfMemory
+from albireo.backends.cuda.page_locked import page_locked
+from albireo.errors import InvariantError
 
 
 class HostKV:
@@ -34,21 +34,10 @@ class HostKV:
         self.blocks, self.staging = [], []
         for words in words_of(kv):
             shape = (words.shape[0], words.shape[2])
-            is_pinned = device.type == "cuda"
-            self.blocks.append(_pages(num_blocks, shape, is_pinned))
+            blocks = page_locked((num_blocks, *shape), torch.int32, is_locked=device.type == "cuda")
+            self.blocks.append(blocks)
             self.staging.append(torch.zeros((staged, *shape), dtype=torch.int32, device=device))
         self.num_blocks, self.staged = num_blocks, staged
-
-
-def _pages(num_blocks: int, shape: tuple[int, ...], is_pinned: bool) -> torch.Tensor:
-    try:
-        return torch.zeros((num_blocks, *shape), dtype=torch.int32, pin_memory=is_pinned)
-    except RuntimeError as error:
-        size = num_blocks * 4 * math.prod(shape)
-        raise OutOfMemory(
-            f"{size / 2**30:.2f} GiB of host memory for swapped blocks could not be had page-locked "
-            f"({str(error).splitlines()[0]}); lower swap_space, or allow more locked memory (ulimit -l)"
-        ) from None
 
 
 def swap_out(kv: DeviceKV, host: HostKV, pairs: Sequence[tuple[int, int]]) -> None:

@@ -131,7 +131,7 @@ def _buffer(buffer: Buffer) -> dict[str, Any]:
         "rows": buffer.rows,
         "cols": buffer.cols,
         "offset": buffer.offset,
-    }
+    } | ({"within": buffer.within} if buffer.within else {})
 
 
 def _call(call: Call) -> dict[str, Any]:
@@ -205,7 +205,12 @@ def _read_buffer(record: Record) -> Buffer:
     if rows not in SYMBOLS:
         record.fail("rows", rows, f"must be one of {', '.join(SYMBOLS)}")
     buffer = Buffer(
-        record.text("name"), record.choice("dtype", tuple(SIZES)), rows, record.count("cols", 1), record.count("offset")
+        record.text("name"),
+        record.choice("dtype", tuple(SIZES)),
+        rows,
+        record.count("cols", 1),
+        record.count("offset"),
+        record.count("within") if record.has("within") else 0,
     )
     record.done()
     return buffer

@@ -22,7 +22,7 @@ from albireo.graph.attention_op import keys_taken, lists_of
 from albireo.graph.program import Call, Program, is_gated
 from albireo.step import StepPlan
 
-_LINEARS = ("linear", "linear_norm", "expert_linear")
+_LINEARS = ("linear", "linear_norm", "linear_parts", "expert_linear")
 #: Levels of a processor with an instruction for products of bfloat16; elsewhere they are products of float32.
 BFLOAT16_LEVELS = ("avx512bf16", "amx", "neonmm")
 

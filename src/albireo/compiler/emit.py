@@ -177,8 +177,8 @@ def _call(node: Node, kernel: Variant, constants: Mapping[str, str], names: Mapp
         elif role in node.inputs:
             args[role] = names[node.inputs[role]]
     activations = [value for value in node.outputs if value.type.dtype != "kv"]
-    if len(activations) != len(family.outputs):
+    if not (family.fewest or len(family.outputs)) <= len(activations) <= len(family.outputs):
         raise UnsupportedModel(f"{label(node)}: has {len(activations)} results, {node.family} has {family.outputs}")
-    args |= {role: names[value] for role, value in zip(family.outputs, activations, strict=True)}
+    args |= {role: names[value] for role, value in zip(family.outputs, activations, strict=False)}
     rows = symbol_rows(activations[0] if activations else node.inputs["k"])
     return Call(str(node.family), kernel.identity, args, call_attrs(node), rows, kernel.split, False, node.origin)

@@ -69,7 +69,7 @@ class _Planner:
                 continue
             args[role] = self._constant(value, _packing(role, value, family, packing), gated, blocks)
             self._roles.setdefault(value, set()).add(str(node.family))
-        if "rope" in family.required:
+        if "rope" in family.inputs and "rope" in node.attrs:
             args["rope"] = self._rope(node.attrs["rope"])
 
     def shared(self) -> list[tuple[Value, set[str]]]:

@@ -21,11 +21,14 @@ WHY = "activations that never live at the same time share bytes, and a step allo
 
 #: What a buffer is called, after the family that writes it first; the letters models are written with.
 _NAMES = {"embed": "x", "norm": "h", "qkv_rope_kv": "q", "attention": "a", "linear": "m", "linear_norm": "h"}
+_NAMES |= {"linear_parts": "m"}
 _NAMES |= {"causal_conv": "c", "gated_delta_rule": "d", "selective_state": "s", "selective_scan": "s"}
 _NAMES |= {
     "choose_keys": "c",
     "depthwise_conv": "c",
     "add_parts": "x",
+    "mix_streams": "x",
+    "read_streams": "h",
     "expert_linear": "e",
     "route": "r",
     "combine": "x",
@@ -100,6 +103,9 @@ def plan_memory(graph: Graph, maxima: Mapping[str, int]) -> tuple[MemoryPlan, Pa
     known: dict[tuple[int, str, str, int, str], str] = {}
     for group, offset in zip(groups, placement.offsets, strict=True):
         first = group.values[0]
+        if group.are_parts:
+            _place_parts(plan, graph, group, offset)
+            continue
         cols = int(first.type.dims[1]) if len(first.type.dims) > 1 else 1
         stem = _stem(graph, first, plan.names)
         key = (offset, first.type.dtype, symbol_rows(first), cols, stem)
@@ -117,6 +123,16 @@ def plan_memory(graph: Graph, maxima: Mapping[str, int]) -> tuple[MemoryPlan, Pa
     return plan, record
 
 
+def _place_parts(plan: MemoryPlan, graph: Graph, group: _Group, offset: int) -> None:
+    """A buffer for each of the values that lie side by side in the same rows."""
+    wide = sum(int(value.type.dims[1]) for value in group.values)
+    for value in group.values:
+        name, cols = _fresh_name(_stem(graph, value, plan.names), plan.buffers), int(value.type.dims[1])
+        plan.buffers[name] = Buffer(name, value.type.dtype, symbol_rows(value), cols, offset, wide)
+        plan.names[value] = name
+        offset += cols * itemsize(value.type.dtype)
+
+
 def _best_gap(taken: Iterable[tuple[int, int]], size: int) -> int:
     """Offset of the smallest gap of at least size between taken ranges, or the end of them."""
     best, best_size, end = -1, 0, 0
@@ -130,11 +146,12 @@ def _best_gap(taken: Iterable[tuple[int, int]], size: int) -> int:
 
 @dataclass(eq=False, slots=True)
 class _Group:
-    """Values that share a buffer because each is written over the one before."""
+    """Values that share a buffer because each is written over the one before; or are parts of the same rows."""
 
     values: list[Value]
     first: int
     last: int
+    are_parts: bool = False
 
 
 def _alias_groups(graph: Graph) -> list[_Group]:
@@ -143,6 +160,10 @@ def _alias_groups(graph: Graph) -> list[_Group]:
     last_read.update(dict.fromkeys(graph.outputs.values(), end))
     groups: dict[Value, _Group] = {}
     for i, node in enumerate(graph.nodes):
+        if node.family == "linear_parts":
+            last = max(last_read.get(value, i) for value in node.outputs)
+            groups |= dict.fromkeys(node.outputs, _Group(list(node.outputs), i, last, True))
+            continue
         for value in node.outputs:
             if value.type.dtype == "kv":
                 continue
@@ -152,7 +173,7 @@ def _alias_groups(graph: Graph) -> list[_Group]:
                 if value is node.outputs[0] and _may_overwrite(node, i, last_read)
                 else None
             )
-            if group is None:
+            if group is None or group.are_parts:
                 groups[value] = _Group([value], i, last)
             else:
                 group.values.append(value)
@@ -170,6 +191,8 @@ def _may_overwrite(node: Node, idx: int, last_read: Mapping[Value, int]) -> bool
 def _lifetime(graph: Graph, group: _Group, maxima: Mapping[str, int]) -> Lifetime:
     type_ = group.values[0].type
     cols = math.prod(int(dim) for dim in type_.dims[1:])
+    if group.are_parts:
+        cols = sum(int(value.type.dims[1]) for value in group.values)
     size = maxima[symbol_rows(group.values[0])] * row_stride(type_.dtype, cols) * itemsize(type_.dtype)
     return Lifetime(size, group.first, group.last)
 

@@ -241,8 +241,8 @@ def made_by(value: Value, op: str) -> Node | None:
     return node if node is not None and node.op == op else None
 
 
-def merge_linears(rw: Rewriter, linears: Sequence[Node]) -> None:
-    """Replace linears of one input by one linear over their weights' rows, and a split.
+def merge_linears(rw: Rewriter, linears: Sequence[Node], role: str | None = None) -> None:
+    """Replace linears of one input by one linear over their weights' rows, of that role, and a split.
 
     Raises: NotFired when they do not read the same input or their weights differ in type.
     """
@@ -261,7 +261,8 @@ def merge_linears(rw: Rewriter, linears: Sequence[Node]) -> None:
         inputs["bias"] = rw.add_constant(_concat(biases))
     parts = tuple(linear.output for linear in linears)
     merged = Value(f"{parts[0].name}m", TensorType("float32", (*parts[0].type.dims[:-1], sum(sizes))))
-    linear = Node("linear", inputs, {}, (merged,), origin=_common_origin([n.origin for n in linears]))
+    attrs = {} if role is None else {"role": role}
+    linear = Node("linear", inputs, attrs, (merged,), origin=_common_origin([n.origin for n in linears]))
     split = Node("split", {"x": merged}, {"sizes": sizes}, parts, origin=linear.origin)
     rw.saves_bytes(inputs["x"].type, len(linears) - 1)
     rw.replace(linears, (linear, split), at="first")

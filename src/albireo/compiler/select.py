@@ -31,6 +31,7 @@ _BY_OUTPUT = (
     "add_parts",
     "row_map",
     "balance",
+    "mix_streams",
     "join_sums",
     "elementwise",
     "head_norm",
@@ -40,7 +41,7 @@ _BY_OUTPUT = (
     "output_gate",
 )
 _BY_INPUT = {"embed": "table", "attention": "q", "kv_write": "k", "top": "x", "combine_norm": "x", "route": "x"}
-_BY_INPUT |= {"all_reduce_norm": "x", "choose_keys": "q"}
+_BY_INPUT |= {"all_reduce_norm": "x", "choose_keys": "q", "read_streams": "x"}
 _BY_INPUT |= {
     "add_given_norm": "x",
     "adapter": "x",

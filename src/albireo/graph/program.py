@@ -23,6 +23,8 @@ Call families and their roles (a backend implements these):
     linear_norm  x, weight, residual, gain [, bias]         a linear, and out * gain, rounded, and sums of out's squares
                  -> out, scaled, squares
         [, low]                                             attr modules: see graph.ops
+    linear_parts x, weight [, squares] [, low]              a linear whose columns are several values, which lie side
+                 -> out, out2, ...                          by side: each is a part of its rows
     adapter      x -> out                                   attrs modules, max_rank: what adapters of low rank have
                                                             between their two matrices; becomes a linear's low
     all_reduce   x [, bias] [, residual] -> out             the sum of every rank's x as a binary tree; ranks meet
@@ -112,18 +114,22 @@ CACHE_LINE_BYTES = 64
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """An activation in the arena: [rows, cols] of dtype at a byte offset planned for the largest rows."""
+    """An activation in the arena: [rows, cols] of dtype at a byte offset planned for the largest rows.
+
+    within: columns of the rows that its own are a part of; 0: they are none.
+    """
 
     name: str
     dtype: str
     rows: Dim
     cols: int
     offset: int
+    within: int = 0
 
     @property
     def stride(self) -> int:
         """Elements from one row to the next; see row_stride()."""
-        return row_stride(self.dtype, self.cols)
+        return row_stride(self.dtype, self.within or self.cols)
 
 
 def row_stride(dtype: str, cols: int) -> int:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from albireo.dtypes import KV_CODES
+from albireo.dtypes import KV_CODES, itemsize
 from albireo.errors import InvariantError
 from albireo.graph.attention_op import (
     SUM_NUMBERS,
@@ -36,6 +36,7 @@ from albireo.graph.op_numbers import (
 from albireo.graph.op_types import are_groups
 from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program, is_gated, weight_rows
 from albireo.graph.program_spec import (
+    ABLE_KINDS,
     ACTS,
     ALIGNMENT,
     FAMILIES,
@@ -75,7 +76,10 @@ def check_program(program: Program) -> None:
 
 def _check_buffer(program: Program, buffer: Buffer) -> None:
     stop = buffer.offset + buffer_bytes(buffer, program.maxima)
-    if buffer.offset % ALIGNMENT or buffer.offset < 0 or stop > program.arena_bytes:
+    aligned = itemsize(buffer.dtype) if buffer.within else ALIGNMENT
+    if buffer.within and not 0 < buffer.cols < buffer.within:
+        raise InvariantError(f"{buffer} is no part of rows of {buffer.within} columns")
+    if buffer.offset % aligned or buffer.offset < 0 or stop > program.arena_bytes:
         raise InvariantError(f"{buffer} is not {ALIGNMENT}-byte aligned inside an arena of {program.arena_bytes} bytes")
 
 
@@ -84,7 +88,7 @@ def _check_roles(call: Call) -> None:
     if family is None:
         raise InvariantError(f"unknown family {call.family!r} in {call}")
     known = {*family.inputs, *family.outputs}
-    missing = {*family.required, *family.outputs} - set(call.args)
+    missing = {*family.required, *family.outputs[: family.fewest]} - set(call.args)
     extra = set(call.args) - known
     if missing or extra or set(call.attrs) - set(family.optional_attrs) != set(family.attrs):
         raise InvariantError(
@@ -108,7 +112,7 @@ def _check_args(program: Program, call: Call) -> None:
     if ("q_norm" in call.args) != ("k_norm" in call.args):
         raise InvariantError(f"{call}: q_norm and k_norm come together")
     # A buffer written while it is read must be the residual, which each thread reads where it writes.
-    written = [program.buffers[call.args[role]] for role in family.outputs]
+    written = [program.buffers[call.args[role]] for role in family.outputs if role in call.args]
     for role, name in call.args.items():
         buffer = program.buffers.get(name)
         if buffer is None or role in family.outputs:
@@ -124,7 +128,9 @@ def _overlap(program: Program, a: Buffer, b: Buffer) -> bool:
 
 
 def _check_shapes(program: Program, call: Call) -> None:
-    if call.family in ("linear", "linear_norm", "head_top"):
+    if call.family == "linear_parts":
+        _check_parts(program, call)
+    if call.family in ("linear", "linear_norm", "linear_parts", "head_top"):
         weight = _constant(program, call, "weight")
         n, k = call.attrs["n"], call.attrs["k"]
         gated = is_gated(call.attrs.get("act", "none"))
@@ -159,6 +165,18 @@ def _check_shapes(program: Program, call: Call) -> None:
         name = call.args.get(role)
         if name in program.buffers and program.buffers[name].rows != call.rows and not _is_input(call, role):
             raise InvariantError(f"{call}: {role} has {program.buffers[name].rows} rows, the call {call.rows}")
+
+
+def _check_parts(program: Program, call: Call) -> None:
+    """Outputs of a linear in parts are its columns, one behind the other, of the same rows."""
+    parts = [program.buffers[call.args[role]] for role in FAMILIES[call.family].outputs if role in call.args]
+    end = parts[0].offset
+    for part in parts:
+        if (part.offset, part.dtype, part.within) != (end, "float32", call.attrs["n"]):
+            raise InvariantError(f"{call}: {part} is not where its columns are")
+        end += part.cols * itemsize(part.dtype)
+    if end != parts[0].offset + call.attrs["n"] * itemsize("float32") or call.attrs["act"] != "none":
+        raise InvariantError(f"{call}: its parts are not its {call.attrs['n']} columns")
 
 
 def _check_attention(program: Program, call: Call) -> None:
@@ -327,8 +345,9 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         found = _constant(program, call, "weight").cols if "weight" in call.args else None
         if found != (cols["x"] if a["kind"] in KINDS_OF_COLUMNS else KIND_NUMBERS.get(a["kind"])):
             return False
-        fits = a["kind"] in KINDS and ("y" in cols) == (a["kind"] in KINDS_OF_TWO) and len(set(cols.values())) == 1
-        are_right = all(a.get(kind, 1.0) > 0 for kind in ("softcap", "clip", "clip_above"))
+        fits = a["kind"] in (*KINDS, *ABLE_KINDS) and ("y" in cols) == (a["kind"] in KINDS_OF_TWO)
+        fits = fits and len(set(cols.values())) == 1
+        are_right = all(a.get(kind, 1.0) > 0 for kind in ("softcap", "clip", "clip_above", *ABLE_KINDS))
         return fits and numbers == {a["kind"]}.intersection(NUMBERS_OF_KINDS) and are_right
     if call.family == "row_map":
         return a["kind"] in ROW_KINDS and ("y" in cols) == (a["kind"] == ROW_KINDS[0]) and len(set(cols.values())) == 1
@@ -345,6 +364,8 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         fits = not rest and width > 0 and cols["y"] % width == 0 < cols["y"] and 0 <= a["first"] < a["num_parts"]
         of_coefs = cols.get("coefs", a["num_parts"] * cols["y"] // max(width, 1))
         return fits and cols["x"] == cols["out"] and of_coefs == a["num_parts"] * cols["y"] // width
+    if call.family in ("read_streams", "mix_streams"):
+        return _streams_fit(program, call, cols)
     if call.family == "head_norm":
         width, rest = divmod(cols["x"], int(a["num_heads"]))
         fits = "weight" not in call.args or _constant(program, call, "weight").cols in (width, cols["x"])
@@ -358,6 +379,8 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         vectors = [_constant(program, call, role) for role in ("slope", "start") if role in call.args]
         is_table = is_table and len(vectors) == (2 if "ahead" in a else 0)
         is_table = is_table and all((each.rows, each.cols) == (1, int(a["num_heads"])) for each in vectors)
+        if "weight" in call.args:
+            is_table = is_table and "eps" in a and _constant(program, call, "weight").cols == a["head_dim"]
         return is_table and cols["x"] == cols["out"] == int(a["num_heads"]) * int(a["head_dim"])
     if call.family == "choose_keys":
         heads, is_weighed = int(a["num_heads"]), "weights" in cols
@@ -368,6 +391,8 @@ def _single_op_fits(program: Program, call: Call) -> bool:
     if call.family == "kv_write":
         widths = {cols[role] for role in ("k", "v") if role in cols}
         fits = ("v" in cols) == program.kv.keeps_values(a["layer"]) and not _every_problem(program, a)
+        if {"eps", "rope", "tail"} & {*a, *call.args}:
+            return fits and _kv_row_fits(program, call, cols)
         return fits and widths == {int(a["num_kv_heads"]) * int(a["head_dim"])}
     if call.family == "join_heads":
         fits = cols["x"] % int(a["num_heads"]) == cols["y"] % int(a["num_heads"]) == 0
@@ -382,6 +407,37 @@ def _single_op_fits(program: Program, call: Call) -> bool:
     if call.family == "slice":
         return 0 <= int(a["start"]) <= cols["x"] - cols["out"]
     return call.family != "top" or cols["x"] == int(a["n"])
+
+
+def _streams_fit(program: Program, call: Call, cols: Mapping[str, int]) -> bool:
+    """Of a call that reads residual streams, or writes them."""
+    count, a = int(call.attrs["num_parts"]), call.attrs
+    if call.family == "mix_streams":
+        fits = cols["x"] == cols["out"] == count * cols["y"] and cols["coefs"] == count > 1
+        return fits and cols.get("matrix", count * count) == count * count
+    widths = {"read": count, "written": count, "mixed": count * count}
+    shapes = {name: _constant(program, call, f"{name}_bias") for name in widths}
+    fits = all((shape.rows, shape.cols) == (1, widths[name]) for name, shape in shapes.items())
+    fits = fits and all(_constant(program, call, f"{name}_scale").cols == 1 for name in widths)
+    fits = fits and cols["x"] == count * cols["out"] and cols["y"] == sum(widths.values())
+    fits = fits and (cols["coefs"], cols["matrix"]) == (count, count * count) and 1 < count <= MAX_STREAMS
+    if "gain" in call.args:
+        fits = fits and "norm_eps" in a and _constant(program, call, "gain").cols == cols["out"]
+    return fits and 0 < a["rounds"] <= MAX_ROUNDS and min(a["eps"], a["least"]) >= 0
+
+
+def _kv_row_fits(program: Program, call: Call, cols: Mapping[str, int]) -> bool:
+    """Of a kv_write that norms and rotates what it writes."""
+    vectors = [_constant(program, call, role) for role in ("weight", "bias") if role in call.args]
+    is_right = all((each.rows, each.cols) == (1, cols["k"]) for each in vectors) and (
+        "eps" in call.attrs or not vectors
+    )
+    turned = cols.get("tail", cols["k"])
+    if "rope" in call.args:
+        table = _constant(program, call, "rope")
+        is_right = is_right and table.packing == "rope" and table.cols == turned
+    is_right = is_right and "v" not in cols and call.attrs["num_kv_heads"] == 1 and not (turned | cols["k"]) % 2
+    return is_right and cols["k"] + cols.get("tail", 0) == call.attrs["head_dim"]
 
 
 def _is_input(call: Call, role: str) -> bool:

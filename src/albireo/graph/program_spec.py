@@ -50,12 +50,14 @@ KINDS = (
     "clip_above",
     "shift",
 )
+#: Those that backends have who are able to (pipeline.ABLE_PASSES): silu(min(x, most)) * y kept between -most and most.
+ABLE_KINDS = ("clipped_silu_mul",)
 #: Kinds that read a number of each column.
 KINDS_OF_COLUMNS = ("gain", "shift")
 #: Attributes of kinds, which they are called after.
-NUMBERS_OF_KINDS = ("scale", "softcap", "clip", "clip_above")
+NUMBERS_OF_KINDS = ("scale", "softcap", "clip", "clip_above", *ABLE_KINDS)
 #: Those that read two operands.
-KINDS_OF_TWO = ("add", "mul", "clamped_swiglu")
+KINDS_OF_TWO = ("add", "mul", "clamped_swiglu", *ABLE_KINDS)
 #: How many numbers of a weight those read that read one.
 KIND_NUMBERS = {"scale_by": 1, "clamp": 2, "xielu": 2}
 #: What a row_map call does to each row, in the native core's order; the first reads two operands.
@@ -63,6 +65,8 @@ ROW_KINDS = ("match_length", "cut")
 #: What an output_gate does to a gate.
 GATE_KINDS = ("silu", "sigmoid")
 ALIGNMENT = 64
+#: Values that the columns of a linear are, at most.
+MOST_PARTS = 8
 
 #: (start, stop, is_write) ranges one call touches.
 Accesses = list[tuple[int, int, bool]]
@@ -74,7 +78,7 @@ class Family:
 
     Fields:
         weight: the role whose packing the kernel chooses. writes_kv: it writes its layer's KV cache.
-        optional_attrs: absent where they say nothing.
+        optional_attrs: absent where they say nothing. fewest: outputs that a call has at least; None: all.
     """
 
     required: tuple[str, ...]
@@ -84,6 +88,7 @@ class Family:
     weight: str | None = None
     optional_attrs: tuple[str, ...] = ()
     writes_kv: bool = False
+    fewest: int | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -123,6 +128,15 @@ FAMILIES: dict[str, Family] = {
         optional=("bias", "low"),
         weight="weight",
         optional_attrs=("chunks", *_OF_MODULES),
+    ),
+    "linear_parts": Family(
+        ("x", "weight"),
+        ("out", *(f"out{i}" for i in range(2, MOST_PARTS + 1))),
+        ("n", "k", "act"),
+        optional=("squares", "low"),
+        weight="weight",
+        optional_attrs=("norm_eps", *_OF_MODULES),
+        fewest=2,
     ),
     "all_reduce": Family(("x",), ("out",), ("n", "ranks"), optional=("bias", "residual")),
     "all_reduce_norm": Family(
@@ -176,6 +190,14 @@ FAMILIES: dict[str, Family] = {
     "pool_rows": Family(("x",), ("out",), ("state", "every", "series"), optional=("gates", "places")),
     "balance": Family(("x",), ("out",), ("rounds", "eps")),
     "add_parts": Family(("x", "y"), ("out",), ("num_parts", "first", "plus"), optional=("coefs",)),
+    "read_streams": Family(
+        ("x", "y", *(f"{name}_{part}" for name in ("read", "written", "mixed") for part in ("scale", "bias"))),
+        ("out", "coefs", "matrix"),
+        ("num_parts", "eps", "plus", "rounds", "least"),
+        optional=("gain",),
+        optional_attrs=("norm_eps",),
+    ),
+    "mix_streams": Family(("x", "y", "coefs"), ("out",), ("num_parts", "plus", "factor"), optional=("matrix",)),
     "row_map": Family(("x",), ("out",), ("kind", "number"), optional=("y",)),
     "output_gate": Family(
         ("x", "gate"), ("out",), ("kind",), optional=("weight",), optional_attrs=("eps", "num_heads"), weight="weight"
@@ -190,15 +212,15 @@ FAMILIES: dict[str, Family] = {
         ("x", "rope"),
         ("out",),
         ("num_heads", "head_dim"),
-        optional=("rows", "slope", "start"),
-        optional_attrs=("side_by_side", "ahead"),
+        optional=("rows", "slope", "start", "weight"),
+        optional_attrs=("side_by_side", "ahead", "eps"),
     ),
     "kv_write": Family(
         ("k",),
         (),
         ("layer", "num_kv_heads", "head_dim"),
-        optional=("v",),
-        optional_attrs=("every",),
+        optional=("v", "tail", "weight", "bias", "rope"),
+        optional_attrs=("every", "eps", "centered", "side_by_side"),
         writes_kv=True,
     ),
     "causal_conv": Family(
@@ -235,9 +257,10 @@ FAMILIES: dict[str, Family] = {
 #: Families where ranks meet.
 MEETINGS = ("all_reduce", "all_reduce_norm")
 #: Families of backends that are able to (pipeline.ABLE_PASSES, pipeline.adapter_passes); every backend has the others.
-OF_STREAMS = ("add_parts", "row_map", "balance", "join_sums")
+OF_STREAMS = ("add_parts", "row_map", "balance", "join_sums", "read_streams", "mix_streams")
 ABLE_FAMILIES = (
     "linear_norm",
+    "linear_parts",
     "all_reduce_norm",
     "combine_norm",
     "add_given_norm",
@@ -253,7 +276,8 @@ COMMON_FAMILIES = tuple(name for name in FAMILIES if name not in ABLE_FAMILIES)
 def buffer_bytes(buffer: Buffer, maxima: Mapping[str, int]) -> int:
     """Bytes of a buffer at the largest rows."""
     rows = maxima[buffer.rows] if isinstance(buffer.rows, str) else buffer.rows
-    return rows * buffer.stride * itemsize(buffer.dtype)
+    numbers = (rows - 1) * buffer.stride + buffer.cols if buffer.within else rows * buffer.stride
+    return numbers * itemsize(buffer.dtype)
 
 
 def accesses(call: Call, buffers: Mapping[str, Buffer], maxima: Mapping[str, int]) -> Accesses:

@@ -157,7 +157,7 @@ def _call_line(call: Call, layer: bool = True) -> str:
     args = ", ".join(f"{role}={name}" for role, name in call.args.items() if role not in outputs)
     attrs = _pairs({k: v for k, v in call.attrs.items() if layer or k not in _OF_LAYERS})
     args = f"{args}; {attrs}" if attrs else args
-    results = ", ".join(call.args[role] for role in outputs)
+    results = ", ".join(call.args[role] for role in outputs if role in call.args)
     meet = ", barrier" if call.barrier else ""
     return f"{results} = {call.family}({args})    # {call.kernel}, {call.rows} {call.split}{meet}"
 

@@ -106,7 +106,7 @@ def _check_fused(node: Node) -> None:
         raise InvariantError(f"{_at(node)}: a fused node needs a body and a known family")
     extra = set(node.inputs) - {*family.inputs, *IMPLICIT_ROLES}
     missing = set(family.required) - {*node.inputs, *node.attrs}
-    attrs = set(node.attrs) - set(family.required) - set(family.optional_attrs)
+    attrs = set(node.attrs) - set(family.inputs) - set(family.optional_attrs)
     if extra or missing or attrs != set(family.attrs):
         raise InvariantError(
             f"{_at(node)}: roles missing {sorted(missing)}, extra {sorted(extra)}; attributes {sorted(attrs)}, "

@@ -94,7 +94,7 @@ def _lives(program: Program) -> Iterator[Life]:
         read = {name for role, name in call.args.items() if role not in outputs and name in open_}
         for name in sorted(read):
             open_[name] = _until(open_[name], i)
-        for name in (call.args[role] for role in outputs):
+        for name in (call.args[role] for role in outputs if role in call.args):
             if name in read:
                 continue
             if name in open_:

@@ -223,7 +223,7 @@ def _reads(program: Program, group: Group) -> str:
     """What a call reads and writes, and what of it the threads share out: h, x → x · 128 KiB weights, by panels"""
     call, outputs = group.call, FAMILIES[group.call.family].outputs
     read = [name for role, name in call.args.items() if role not in outputs and name not in program.constants]
-    write = [call.args[role] for role in outputs]
+    write = [call.args[role] for role in outputs if role in call.args]
     (write if call.family == "qkv_rope_kv" else read if call.family == "attention" else []).append("KV cache")
     weights = f"{svg.num_bytes(group.weight_bytes)} weights, " if group.weight_bytes else ""
     return f"{', '.join(read)} → {', '.join(write)} · {weights}by {call.split}"
@@ -247,7 +247,8 @@ def _between(program: Program, group: Group, place: Rect, following: Rect) -> It
     """The step from one call to the next: what was written, and a line where all threads meet."""
     x, middle = place.x + 46, (place.bottom + following.y) / 2
     yield svg.line(x, place.bottom, x, following.y - 6, "wire") + svg.tip_down(x, following.y)
-    written = (program.buffers[group.call.args[role]] for role in FAMILIES[group.call.family].outputs)
+    args = group.call.args
+    written = (program.buffers[args[role]] for role in FAMILIES[group.call.family].outputs if role in args)
     words = ", ".join(f"{b.name} {b.dtype}[{b.rows}, {b.cols}]" for b in written)
     yield svg.text(x + 10, middle - 7, svg.fit(words, place.width - 130), "mono soft")
     if group.call.barrier:

@@ -135,6 +135,22 @@ def test_a_limit_on_both_sides() -> None:
     assert_same_bits(numbers(out), np.clip(x, -np.float32(0.75), np.float32(0.75)), "kept between")
 
 
+def test_a_gate_and_its_up_below_a_limit() -> None:
+    """As five launches have it, bit by bit."""
+    gate, up, most = 3 * normal(3, 70, seed=1), 3 * normal(3, 70, seed=2), 1.5
+    gate[0, 0], up[1, :2] = np.inf, (np.inf, -np.inf)
+    parts = [room(*gate.shape) for _ in range(4)]
+    elementwise("clip_above", tensor(gate), None, parts[0], 70, most)
+    elementwise("clip", tensor(up), None, parts[1], 70, most)
+    elementwise("silu", parts[0], None, parts[2], 70)
+    elementwise("mul", parts[2], parts[1], parts[3], 70)
+    for dtype in ("float32", "bfloat16"):
+        apart, together = room(*gate.shape, dtype), room(*gate.shape, dtype)
+        elementwise("cast", parts[3], None, apart, 70)
+        elementwise("clipped_silu_mul", tensor(gate, pad=3), tensor(up), together, 70, most)
+        assert_same_bits(numbers(together), numbers(apart), dtype)
+
+
 def test_bounds_that_are_stored() -> None:
     x = np.concatenate([np.linspace(-3, 3, 45), [np.inf, -np.inf]]).astype(np.float32)[None]
     for least, most in ((-0.5, 0.75), (-np.inf, 0.25)):

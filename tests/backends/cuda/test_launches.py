@@ -25,7 +25,7 @@ from backends.cuda.test_rank_adapters import both_of as both_of_rank
 #: Launches of a call, one where it is not named: a linear of q, k and v, and what turns and stores them; logits, the
 #: best of each part of a row, the best of those. Of a linear of leaves one more, which adds them up, and of one with
 #: adapters one more, which ends its sums.
-LAUNCHES = {"qkv_rope_kv": 2, "head_top": 3, "adapter": 1}
+LAUNCHES = {"qkv_rope_kv": 2, "head_top": 3, "adapter": 1, "choose_keys": 2}
 LLAMA_8B = {
     "hidden_size": 4096,
     "intermediate_size": 14336,
@@ -137,11 +137,30 @@ def test_launches_of_a_layer_of_experts(encoding: str | None, capability: int, w
     assert [family for family in found if family in {*experts, "combine"}] == experts
 
 
-@pytest.mark.parametrize(("encoding", "wanted"), [(None, (8, 9)), ("fp8", (9, 13)), ("int8", (12, 15))])
+@pytest.mark.parametrize(("encoding", "wanted"), [(None, (8, 8)), ("fp8", (9, 12)), ("int8", (12, 14))])
 def test_launches_of_layers_beside_those_that_keep_a_state(encoding: str | None, wanted: tuple[int, int]) -> None:
     """Of one whose attention has a gate; and of one with a recurrence, of whose linears one has numbers always."""
     program = program_of("qwen3_5_text", {}, encoding, 90)
     for layer, count in zip((1, 2), wanted, strict=True):
+        calls = [call for call in program.calls if call.origin.startswith(f"layers.{layer}.")]
+        found = [call.family for call in calls for _ in range(LAUNCHES.get(call.family, 1))]
+        assert len(found) == count, found
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("deepseek_v3", (15, 19, 19)),
+        ("deepseek_v32", (20, 24)),
+        ("deepseek_v4", (26, 36, 30)),
+        ("kimi_linear", (13, 15, 17)),
+        ("nemotron_h", (9, 12, 8, 12, 6, 5)),
+    ],
+)
+def test_launches_of_layers_of_many_calls(name: str, wanted: tuple[int, ...]) -> None:
+    """Latents, what chooses, streams, entries; small linears of one input are one."""
+    program = program_of(name, {"max_position_embeddings": 4096}, None, 90)
+    for layer, count in enumerate(wanted):
         calls = [call for call in program.calls if call.origin.startswith(f"layers.{layer}.")]
         found = [call.family for call in calls for _ in range(LAUNCHES.get(call.family, 1))]
         assert len(found) == count, found

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from albireo.backends.cuda.kernels.head_norm import head_norm
 from albireo.backends.cuda.kernels.rope import Growing, rope
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.rope_table import rope_table
@@ -75,3 +76,21 @@ def test_heads_grow_by_numbers_of_their_own() -> None:
     assert (np.abs(numbers(grown).reshape(wanted.shape) - wanted) <= 8 * ULP * size + 1e-12).all()
     rope(tensor(x[2:3]), given[0], ids([199]), alone, heads, dim, growing=Growing(*growing, ids(far[2:3]), 1))
     assert_same_bits(numbers(alone), numbers(grown)[2:3], "a row alone")
+
+
+@pytest.mark.parametrize(("is_weighed", "side_by_side"), [(False, False), (True, False), (False, True), (True, True)])
+def test_heads_that_are_normed_before(is_weighed: bool, side_by_side: bool) -> None:
+    """As two launches, bit by bit; of pairs side by side as sums of squares differ, which have another order."""
+    heads, dim = 5, 20
+    x, table = normal(3, heads * dim), torch.from_numpy(packed_table(dim, 200))
+    weight = torch.from_numpy(normal(1, dim, seed=2)[0]) if is_weighed else None
+    normed, apart, together = room(*x.shape), room(*x.shape, "bfloat16"), room(*x.shape, "bfloat16")
+    head_norm(tensor(x), weight, normed, 1e-6, heads)
+    rope(normed, table, ids(POSITIONS), apart, heads, dim, side_by_side)
+    rope(tensor(x), table, ids(POSITIONS), together, heads, dim, side_by_side, weight=weight, eps=1e-6)
+    if not side_by_side:
+        assert_same_bits(numbers(together), numbers(apart), "bfloat16")
+    exact = room(*x.shape)
+    rope(tensor(x), table, ids(POSITIONS), exact, heads, dim, side_by_side, weight=weight, eps=1e-6)
+    rope(normed, table, ids(POSITIONS), normed, heads, dim, side_by_side)
+    assert (np.abs(numbers(exact) - numbers(normed)) <= 1e-6 * np.abs(numbers(normed)).max()).all()

@@ -18,7 +18,7 @@ LINK_BYTES_PER_S = 20e9
 #: Products while a prompt is computed again: half of what an H100 is sold for in bfloat16. Not measured here.
 PREFILL_FLOPS_PER_S = 4e14
 
-_LINEARS = ("linear", "linear_norm", "qkv_rope_kv")
+_LINEARS = ("linear", "linear_norm", "linear_parts", "qkv_rope_kv")
 
 
 @dataclass(frozen=True, slots=True)

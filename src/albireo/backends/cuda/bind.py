@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping
 import torch
 
 from albireo.backends.cuda.bind_states import OF_STATES
+from albireo.backends.cuda.bind_streams import OF_STREAMS
 from albireo.backends.cuda.call_args import CallArgs, Launch, Memory
 from albireo.backends.cuda.expert_linear import expert_linear
 from albireo.backends.cuda.kernels.adapter import adapter
 from albireo.backends.cuda.kernels.add_given import add_given
 from albireo.backends.cuda.kernels.add_parts import add_parts
-from albireo.backends.cuda.kernels.add_streams import add_streams
 from albireo.backends.cuda.kernels.attention import attention
-from albireo.backends.cuda.kernels.balance import balance
 from albireo.backends.cuda.kernels.choose_blocks import choose_blocks
 from albireo.backends.cuda.kernels.choose_keys import choose_keys
 from albireo.backends.cuda.kernels.depthwise_conv import depthwise_conv
@@ -29,7 +28,7 @@ from albireo.backends.cuda.kernels.given import given
 from albireo.backends.cuda.kernels.head_linear import head_linear
 from albireo.backends.cuda.kernels.head_norm import head_norm
 from albireo.backends.cuda.kernels.join_heads import join_heads
-from albireo.backends.cuda.kernels.join_sums import join_sums
+from albireo.backends.cuda.kernels.kv_row import RowNorm, RowTurns, kv_row
 from albireo.backends.cuda.kernels.kv_write import kv_write
 from albireo.backends.cuda.kernels.moe_combine import moe_combine
 from albireo.backends.cuda.kernels.moe_route import Groups, Rules, moe_route
@@ -38,7 +37,6 @@ from albireo.backends.cuda.kernels.output_gate import output_gate
 from albireo.backends.cuda.kernels.parts.by_distance import ByDistance
 from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
 from albireo.backends.cuda.kernels.rope import Growing, rope
-from albireo.backends.cuda.kernels.row_map import row_map
 from albireo.backends.cuda.kernels.slice_columns import slice_columns
 from albireo.backends.cuda.kernels.top import top
 from albireo.backends.cuda.linear import linear, linear_of_leaves
@@ -135,6 +133,19 @@ def _linear(args: CallArgs) -> Launch:
         parts_out=parts_out(step),
         added=added(step),
     )
+
+
+def _linear_parts(args: CallArgs) -> Launch:
+    """Columns of one linear, which is written where the first of them begins."""
+    x, weight, first, n = args.buffer("x"), args.matrix(), args.buffer("out"), args.number("n")
+    scratch, squares, added = args.memory.scratch.linear, args.row_squares(), args.added()
+
+    def launch(step: DeviceStep) -> None:
+        part = first(step)
+        out = part.as_strided((len(part), n), part.stride())
+        linear(x(step), weight, out, n=n, workspace=scratch, squares=squares(step), added=added(step))
+
+    return launch
 
 
 def _all_reduce(args: CallArgs) -> Launch:
@@ -355,13 +366,14 @@ def _rope(args: CallArgs) -> Launch:
     x, table, out = args.buffer("x"), args.vector("rope"), args.buffer("out")
     heads, head_dim = args.number("num_heads"), args.number("head_dim")
     is_side_by_side, ahead = bool(args.call.attrs.get("side_by_side", False)), args.call.attrs.get("ahead")
-    slope, start = args.optional_vector("slope"), args.optional_vector("start")
+    slope, start, weight = (args.optional_vector(role) for role in ("slope", "start", "weight"))
+    eps = args.call.attrs.get("eps")
 
     def launch(step: DeviceStep) -> None:
         growing = None
         if slope is not None and start is not None and ahead is not None:
             growing = Growing(slope, start, step.turned_positions, int(ahead))
-        rope(x(step), *step.rotation(table), out(step), heads, head_dim, is_side_by_side, growing)
+        rope(x(step), *step.rotation(table), out(step), heads, head_dim, is_side_by_side, growing, weight, eps)
 
     return launch
 
@@ -369,7 +381,17 @@ def _rope(args: CallArgs) -> Launch:
 def _kv_write(args: CallArgs) -> Launch:
     k, v, layer = args.buffer("k"), args.optional_buffer("v"), args.memory.kv.layers[args.number("layer")]
     kv_heads, head_dim = args.number("num_kv_heads"), args.number("head_dim")
-    group = args.block_group
+    group, attrs = args.block_group, args.call.attrs
+    if {"eps", "rope", "tail"} & {*attrs, *args.call.args}:
+        tail, weight, bias = args.optional_buffer("tail"), args.optional_vector("weight"), args.optional_vector("bias")
+        norm = RowNorm(attrs["eps"], weight, bias, bool(attrs.get("centered", False))) if "eps" in attrs else None
+        table, pairs = args.optional_vector("rope"), bool(attrs.get("side_by_side", False))
+
+        def launch(step: DeviceStep) -> None:
+            turns = RowTurns(*step.rotation(table), pairs) if table is not None else None
+            kv_row(k(step), tail(step), norm, turns, step.positions, step.slots[group], layer)
+
+        return launch
     return lambda step: kv_write(k(step), v(step), step.slots[group], layer, kv_heads, head_dim, step.positions)
 
 
@@ -382,28 +404,6 @@ def _head_linear(args: CallArgs) -> Launch:
 def _join_heads(args: CallArgs) -> Launch:
     x, y, out, heads = args.buffer("x"), args.buffer("y"), args.buffer("out"), args.number("num_heads")
     return lambda step: join_heads(x(step), y(step), out(step), heads)
-
-
-def _add_streams(args: CallArgs) -> Launch:
-    x, y, out, coefs = args.buffer("x"), args.buffer("y"), args.buffer("out"), args.optional_buffer("coefs")
-    parts, first, plus = args.number("num_parts"), args.number("first"), float(args.call.attrs["plus"])
-    return lambda step: add_streams(x(step), y(step), coefs(step), out(step), parts, first, plus)
-
-
-def _row_map(args: CallArgs) -> Launch:
-    x, y, out = args.buffer("x"), args.optional_buffer("y"), args.buffer("out")
-    kind, number = args.call.attrs["kind"], float(args.call.attrs["number"])
-    return lambda step: row_map(kind, x(step), y(step), out(step), number)
-
-
-def _join_sums(args: CallArgs) -> Launch:
-    x, y, sinks, out = args.buffer("x"), args.buffer("y"), args.vector("sinks"), args.buffer("out")
-    return lambda step: join_sums(x(step), y(step), sinks, out(step))
-
-
-def _balance(args: CallArgs) -> Launch:
-    x, out, rounds, eps = args.buffer("x"), args.buffer("out"), args.number("rounds"), float(args.call.attrs["eps"])
-    return lambda step: balance(x(step), out(step), rounds, eps)
 
 
 def _output_gate(args: CallArgs) -> Launch:
@@ -429,6 +429,7 @@ def _slice(args: CallArgs) -> Launch:
 
 _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     **OF_STATES,
+    **OF_STREAMS,
     "embed": _embed,
     "given": _given,
     "add_given": _add_given,
@@ -437,6 +438,7 @@ _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     "gather": _gather,
     "linear": _linear,
     "linear_norm": _linear,
+    "linear_parts": _linear_parts,
     "all_reduce": _all_reduce,
     "all_reduce_norm": _all_reduce,
     "qkv_rope_kv": _qkv_rope_kv,
@@ -450,10 +452,6 @@ _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     "gate_rows": _gate_rows,
     "head_linear": _head_linear,
     "join_heads": _join_heads,
-    "add_parts": _add_streams,
-    "row_map": _row_map,
-    "join_sums": _join_sums,
-    "balance": _balance,
     "elementwise": _elementwise,
     "head_norm": _head_norm,
     "rope": _rope,

@@ -30,7 +30,7 @@ MAX_HEAD_DIM = 512
 #: Channels of a latent, at least: what a matrix unit takes at once.
 LEAST_LATENT = 16
 #: Families that read a matrix, and may read one in few bits.
-_MATRICES = ("embed", "linear", "linear_norm", "qkv_rope_kv", "head_top", "expert_linear")
+_MATRICES = ("embed", "linear", "linear_norm", "linear_parts", "qkv_rope_kv", "head_top", "expert_linear")
 #: Families that read a matrix of numbers.
 _ROWS_OF_NUMBERS = ("head_linear", "causal_conv", "depthwise_conv")
 #: Families that can write, copy, or read rows of 8-bit codes.
@@ -41,6 +41,8 @@ _OTHERS = (
     "add_parts",
     "row_map",
     "balance",
+    "read_streams",
+    "mix_streams",
     "join_sums",
     "pool_rows",
     "norm",
@@ -86,6 +88,7 @@ class CudaCatalog:
 
     def __init__(self, capability: int | None = None) -> None:
         able = {BLOCK_GROUPS, FOUR_BY_SIXTEEN, PLAIN_SCALES, "attention to codes", "norms in linears", "gated outputs"}
+        able |= {"turned rows", "streams at once", "columns in place"}
         if capability is not None and capability >= FP8_CAPABILITY:
             able.add(EIGHT_BY_EIGHT_FLOATS)
         #: See KernelCatalog.

@@ -43,9 +43,10 @@ from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.cuda.step_rows import brings_rows, with_empty_rows, with_rows
 from albireo.backends.cuda.tokens import numbers_of
 from albireo.backends.step_inputs import StepInputs
-from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN, itemsize
+from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN
 from albireo.errors import InvariantError
 from albireo.graph.program import Buffer, Call, Program
+from albireo.graph.program_spec import buffer_bytes
 
 
 class PlacedProgram:
@@ -300,10 +301,11 @@ class PlacedProgram:
 
     def _view(self, buffer: Buffer) -> torch.Tensor:
         rows = buffer.rows if isinstance(buffer.rows, int) else self.maxima[buffer.rows]
-        size = itemsize(buffer.dtype)
-        stored = self.arena[buffer.offset : buffer.offset + rows * buffer.stride * size]
+        num_bytes = buffer_bytes(buffer, self.maxima)
+        stored = self.arena[buffer.offset : buffer.offset + num_bytes]
         if buffer.dtype == TOKEN:
             return stored.view(rows, buffer.stride)
         if buffer.dtype == FP8_TOKEN:
             return stored.view(torch.float8_e4m3fn).view(rows, buffer.stride)
-        return stored.view(TORCH_DTYPES[buffer.dtype]).view(rows, buffer.stride)[:, : buffer.cols]
+        numbers = stored.view(TORCH_DTYPES[buffer.dtype])
+        return numbers.as_strided((rows, buffer.cols), (buffer.stride, 1))

@@ -34,7 +34,7 @@ from albireo.graph.program import Call, Program, row_stride
 from albireo.graph.program_spec import MEETINGS
 
 _ROWS = {TOKEN: torch.uint8, FP8_TOKEN: torch.float8_e4m3fn}
-_LINEARS = ("linear", "linear_norm", "qkv_rope_kv", "head_top")
+_LINEARS = ("linear", "linear_norm", "linear_parts", "qkv_rope_kv", "head_top")
 
 
 @dataclass(frozen=True, slots=True)

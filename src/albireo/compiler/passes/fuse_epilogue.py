@@ -32,7 +32,11 @@ def _fuse(rw: Rewriter, linear: Node) -> None:
     y = linear.output
     split, add, act = (rw.only(y, op) for op in ("split", "add", "unary"))
     if split is not None:
-        _gated(rw, linear, split)
+        try:
+            _gated(rw, linear, split)
+        except NotFired:
+            _alone(rw, linear)
+            raise
     elif add is not None:
         _residual(rw, linear, add)
     elif act is not None:
@@ -40,8 +44,12 @@ def _fuse(rw: Rewriter, linear: Node) -> None:
     else:
         cast = rw.only(y, "cast")
         is_rounded = cast is not None and cast.attrs["dtype"] == linear.inputs["x"].type.dtype in COMPUTE_DTYPES
-        members = (linear, cast) if cast is not None and is_rounded else (linear,)
-        rw.fuse(members, "linear", _attrs(linear, "none"), linear_roles(linear), members[-1].outputs)
+        _alone(rw, linear, *((cast,) if cast is not None and is_rounded else ()))
+
+
+def _alone(rw: Rewriter, linear: Node, *cast: Node) -> None:
+    members = (linear, *cast)
+    rw.fuse(members, "linear", _attrs(linear, "none"), linear_roles(linear), members[-1].outputs)
 
 
 def _residual(rw: Rewriter, linear: Node, add: Node) -> None:

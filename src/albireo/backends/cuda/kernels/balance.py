@@ -15,19 +15,10 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.graph.attention_op import NOTHING_SEEN
+from albireo.backends.cuda.kernels.parts.balancing import LEAST, balanced
 
-#: What is no number of a matrix, while the largest of its columns are sought.
-_LEAST = tl.constexpr(NOTHING_SEEN)
 #: Rows of a program.
 _ROWS = 8
-
-
-@triton.jit
-def _divided(m, is_number, eps, AXIS: tl.constexpr):
-    """By the sums of columns (AXIS 1) or of rows (2); what is no number of the matrix stays 0."""
-    whole = tl.expand_dims(tl.sum(m, axis=AXIS) + eps, AXIS)
-    return tl.where(is_number, tl.div_rn(m, tl.where(is_number, whole, 1.0)), 0.0)
 
 
 @triton.jit
@@ -40,14 +31,8 @@ def balance_kernel(
     is_number = ((i < SIZE)[None, :, None] & (i < SIZE)[None, None, :]) & (row < num_rows)[:, None, None]
     place = i[None, :, None] * SIZE + i[None, None, :]
     of_row = row.to(tl.int64)[:, None, None]
-    m = tl.load(x + of_row * x_stride + place, mask=is_number, other=_LEAST)
-    most = tl.expand_dims(tl.max(m, axis=1), 1)
-    m = tl.where(is_number, tl.exp(m - most), 0.0)
-    m = tl.where(is_number, _divided(m, is_number, 0.0, 1) + eps, 0.0)
-    m = _divided(m, is_number, eps, 2)
-    for _ in range(ROUNDS - 1):
-        m = _divided(m, is_number, eps, 1)
-        m = _divided(m, is_number, eps, 2)
+    m = tl.load(x + of_row * x_stride + place, mask=is_number, other=LEAST)
+    m = balanced(m, is_number, eps, ROUNDS)
     tl.store(out + of_row * out_stride + place, m, mask=is_number)
 
 

@@ -1,7 +1,8 @@
 """elementwise: out[i, e] = f(x[i, e] [, y[i, e]]) in float32, with f one of cast, silu, gelu, gelu_tanh, relu, relu2,
 sigmoid, scale (x * number), softcap (number * tanh(x / number)), scale_by (x * weight[0]), gain (x * weight[e]),
 shift (x + weight[e]), clip (x between -number and number), clip_above (x, or number where that is less),
-clamp (x between weight[0] and weight[1]), xielu (see graph.ops), add, mul, clamped_swiglu.
+clamp (x between weight[0] and weight[1]), xielu (see graph.ops), add, mul, clamped_swiglu,
+clipped_silu_mul (silu of x or number where that is less, times y between -number and number).
 
 x, y: [R, E] of any floating type. out: [R, E] float32, bfloat16 or float16, which may be x or y; token rows (uint8,
 or float8 e4m3; ../tokens.py). Columns are contiguous, rows any
@@ -37,7 +38,7 @@ KINDS = dict.fromkeys(
     ),
     False,
 )
-KINDS |= {"add": True, "mul": True, "clamped_swiglu": True}
+KINDS |= {"add": True, "mul": True, "clamped_swiglu": True, "clipped_silu_mul": True}
 
 
 @triton.jit
@@ -52,6 +53,8 @@ def elementwise_kernel(
         other = tl.load(y + row * y_stride + at, mask=mask, other=0.0).to(tl.float32)
         if KIND == "clamped_swiglu":
             value = clamped_swiglu(value, other)
+        elif KIND == "clipped_silu_mul":
+            value = silu(tl.minimum(value, number)) * tl.minimum(tl.maximum(other, -number), number)
         else:
             value = value + other if KIND == "add" else value * other
     if KIND == "silu":
@@ -96,8 +99,8 @@ def elementwise(
     number: float = 1.0,
     weight: torch.Tensor | None = None,
 ) -> None:
-    """kind: one of KINDS; y: of those that take it. cols: E, which a token row does not tell. number: of scale, clip
-    and softcap. weight: [1] float32, of scale_by; [2] of clamp and xielu; [E] of gain and shift.
+    """kind: one of KINDS; y: of those that take it. cols: E, which a token row does not tell. number: of scale, softcap
+    and what is clipped. weight: [1] float32, of scale_by; [2] of clamp and xielu; [E] of gain and shift.
 
     Raises: ValueError for another kind, or y given or missing where it should not be.
     """
@@ -143,6 +146,7 @@ def aot_cases() -> list[AotCase]:
     return [
         case("silu.bfloat16", "silu", {"x": "*fp32", "out": "*bf16"}, 1024, (80, 90, 100)),
         case("softcap.float32", "softcap", {"x": "*fp32", "out": "*fp32"}, 1024, (90,)),
+        case("clipped.bfloat16", "clipped_silu_mul", {"x": "*fp32", "y": "*fp32", "out": "*bf16"}, 1024, (90,)),
         case("add.float32", "add", {"x": "*fp32", "y": "*fp32", "out": "*fp32"}, 1024, (90,)),
         case("cast.tokens.16384", "cast", {"x": "*bf16", "out": "*u8"}, 16384, (80,)),
         case("cast.e4m3.16384", "cast", {"x": "*bf16", "out": "*fp8e4nv"}, 16384, (90,)),

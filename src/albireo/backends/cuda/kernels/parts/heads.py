@@ -96,6 +96,16 @@ def normalize(a, b, weight, eps, HEAD_DIM: tl.constexpr, HALF: tl.constexpr):
 
 
 @triton.jit
+def normalize_pairs(a, b, weight, eps, HEAD_DIM: tl.constexpr, HALF: tl.constexpr):
+    """normalize() of pairs that lie side by side."""
+    a, b = normalize(a, b, None, eps, HEAD_DIM, HALF)
+    if weight is not None:
+        gain_a, gain_b = load_pairs(weight, 0, 1, HEAD_DIM, 1, HALF)
+        a, b = a * gain_a, b * gain_b
+    return a, b
+
+
+@triton.jit
 def rotate(a, b, table, position, HEAD_DIM: tl.constexpr, HALF: tl.constexpr):
     """table: [positions, 2, D / 2] float32, cosines then sines."""
     cos, sin = load_halves(table + position.to(tl.int64) * HEAD_DIM, HEAD_DIM, HALF)

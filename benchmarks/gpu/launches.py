@@ -1,11 +1,11 @@
 """The question: how many kernels does a decoding step of one sequence launch for a layer?
 
-    python benchmarks/gpu/launches.py [--names llama,qwen3_moe,…] [--weights bf16] [--capability 90] [--list NAME]
+    python benchmarks/gpu/launches.py [--names llama,qwen3_moe,…] [--weights bf16] [--capability 90] [--list]
 
 Tiny models of each family, whose layers have the calls that large ones have, are launched for a GPU that is absent, and
-nothing is compiled: Triton is told that it knows each kernel, once it has said what it was asked for. A layer's kernels
-are those of calls that come of it; norms that linears around them are made with are none. --list: those of each kind of
-layer of one family, in order. Needs torch and Triton, no GPU.
+nothing is compiled: Triton is told that it knows each kernel, once it has said what it was asked for. Of the layers of
+a kind the one with the fewest counts: the first has a norm more. "apart": without the passes that make one of several
+small calls (catalog.SMALL_CALLS). --list: the kernels of each kind of layer, in order. Needs torch and Triton, no GPU.
 """
 
 from __future__ import annotations
@@ -69,19 +69,23 @@ def main() -> int:
         return True
 
     triton.knobs.runtime.jit_cache_hook = note
-    print("| family | launches of a layer |\n| --- | --- |")
+    print("| family | launches of a layer | apart |\n| --- | --- | --- |")
     for name in args.names.split(","):
-        found = launched(name, args.weights, args.capability, asked)
-        kinds = "; ".join(f"{kind} {len(kernels)}" for kind, kernels in found.items())
-        print(f"| {FAMILIES.get(name, name)} | {kinds} |", flush=True)
+        found, apart = (launched(name, args.weights, args.capability, asked, is_apart) for is_apart in (False, True))
+        counts = ["; ".join(f"{kind} {len(kernels)}" for kind, kernels in found.items())]
+        counts.append("; ".join(str(len(apart[kind])) for kind in found))
+        print(f"| {FAMILIES.get(name, name)} | {' | '.join(counts)} |", flush=True)
         for kind, kernels in found.items() if args.list else ():
             print(f"{kind}: {' '.join(kernels)}")
     return 0
 
 
-def launched(name: str, weights: str, capability: int, asked: list[str]) -> Mapping[str, list[str]]:
-    """The kernels of each kind of layer of a decoding step of one sequence. Args: asked: what is launched is added."""
-    from albireo.backends.cuda.catalog import CudaCatalog
+def launched(name: str, weights: str, capability: int, asked: list[str], is_apart: bool) -> Mapping[str, list[str]]:
+    """The kernels of each kind of layer of a decoding step of one sequence.
+
+    Args: asked: what is launched is added. is_apart: without catalog.SMALL_CALLS.
+    """
+    from albireo.backends.cuda.catalog import SMALL_CALLS, CudaCatalog
     from albireo.backends.cuda.compile_ahead import empty_model
     from albireo.compiler.passes import choose_precision
     from albireo.compiler.pipeline import compile_graph
@@ -94,7 +98,9 @@ def launched(name: str, weights: str, capability: int, asked: list[str]) -> Mapp
     if weights != "bf16":
         choose_precision.run(graph, lambda _, role: None if role == "router" else weights)
     maxima = {"T": 64, "R": 4, "G": 4}
-    program = compile_graph(graph, CudaCatalog(capability), maxima=maxima, block_size=16, max_positions=_LONGEST)
+    catalog = CudaCatalog(capability)
+    catalog.abilities -= SMALL_CALLS if is_apart else set()
+    program = compile_graph(graph, catalog, maxima=maxima, block_size=16, max_positions=_LONGEST)
     placed = empty_model(program, _LONGEST).placed
     step = placed._step({"T": 1, "B": 1, "R": 0, "G": 1, "S": 1, "D": 1, "L": 0})
     layers: dict[str, list[str]] = {}
@@ -107,10 +113,9 @@ def launched(name: str, weights: str, capability: int, asked: list[str]) -> Mapp
             layers.setdefault(number[1], []).extend(f"{call.family}:{kernel}" for kernel in asked)
             families.setdefault(number[1], set()).add(call.family)
     kinds: dict[str, list[str]] = {}
-    # of the last layer the rows that logits are made of alone go on: another layer of its kind says what it has
     for number, kernels in layers.items():
         kind = _kind(families[number])
-        kinds.setdefault(kind, kernels)
+        kinds[kind] = min(kinds.get(kind, kernels), kernels, key=len)
     return kinds
 
 

@@ -34,6 +34,7 @@ from albireo.compiler.passes import (
     fuse_output_gate,
     fuse_qkv_rope_kv,
     fuse_rope,
+    fuse_rounding,
     fuse_streams,
     last_layer_rows,
     linear_parts,
@@ -99,8 +100,10 @@ ABLE_PASSES: tuple[tuple[str, Pass, Pass], ...] = (
     ("turned rows", fuse_qkv_rope_kv.run, fuse_kv_row.run),
     ("turned rows", fuse_qkv_rope_kv.run, fuse_rope.run),
     # before fuse_epilogue, which has no such activation for the linear of a gate
-    ("gated outputs", fuse_gather.run, fuse_clipped_gate.run),
+    ("clipped gates", fuse_gather.run, fuse_clipped_gate.run),
     ("gated outputs", fuse_gather.run, fuse_output_gate.run),
+    # takes every rounding that is left
+    ("rounded rows", fuse_embed.run, fuse_rounding.run),
     ("attention of rows", last_layer_rows.run, rows_of_sharing_layers.run),
     ("norms in linears", fuse_combine.run, fold_norm.run),
     ("attention to codes", fuse_attention_cast.run, fuse_attention_codes.run),

@@ -154,7 +154,7 @@ def test_launches_of_layers_beside_those_that_keep_a_state(encoding: str | None,
         ("deepseek_v32", (20, 24)),
         ("deepseek_v4", (26, 36, 30)),
         ("kimi_linear", (13, 15, 17)),
-        ("nemotron_h", (9, 12, 8, 12, 6, 5)),
+        ("nemotron_h", (7, 10, 6, 10, 6, 4)),
     ],
 )
 def test_launches_of_layers_of_many_calls(name: str, wanted: tuple[int, ...]) -> None:

@@ -137,15 +137,12 @@ def _linear(args: CallArgs) -> Launch:
 
 def _linear_parts(args: CallArgs) -> Launch:
     """Columns of one linear, which is written where the first of them begins."""
-    x, weight, first, n = args.buffer("x"), args.matrix(), args.buffer("out"), args.number("n")
+    n = args.number("n")
+    x, weight, out = args.buffer("x"), args.matrix(), args.buffer("out", within=n)
     scratch, squares, added = args.memory.scratch.linear, args.row_squares(), args.added()
-
-    def launch(step: DeviceStep) -> None:
-        part = first(step)
-        out = part.as_strided((len(part), n), part.stride())
-        linear(x(step), weight, out, n=n, workspace=scratch, squares=squares(step), added=added(step))
-
-    return launch
+    return lambda step: linear(
+        x(step), weight, out(step), n=n, workspace=scratch, squares=squares(step), added=added(step)
+    )
 
 
 def _all_reduce(args: CallArgs) -> Launch:

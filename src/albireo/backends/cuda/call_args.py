@@ -58,10 +58,12 @@ class CallArgs:
     call: Call
     memory: Memory
 
-    def buffer(self, role: str) -> Callable[[DeviceStep], torch.Tensor]:
-        """The rows that a step has of an activation."""
+    def buffer(self, role: str, within: int = 0) -> Callable[[DeviceStep], torch.Tensor]:
+        """The rows that a step has of an activation, or of so many columns from its first on."""
         name = self.call.args[role]
         tensor, rows = self.memory.buffers[name], self.memory.specs[name].rows
+        if within:
+            tensor = tensor.as_strided((len(tensor), within), tensor.stride())
         if isinstance(rows, int):
             return lambda step: tensor[:rows]
         return lambda step: tensor[: step.sizes[rows]]

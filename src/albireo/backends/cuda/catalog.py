@@ -21,6 +21,8 @@ from albireo.graph.tuning import Tuning
 
 #: The level in kernels' identities: linear.bfloat16.triton.
 LEVEL = "triton"
+#: Abilities by which several small calls are one; benchmarks/gpu/launches.py counts what each is worth.
+SMALL_CALLS = frozenset({"turned rows", "streams at once", "columns in place", "clipped gates", "rounded rows"})
 #: Of the least compute capability, 8.0, as targets write it.
 MIN_CAPABILITY = 80
 #: Ada: the first whose matrix units multiply e4m3, and that write it.
@@ -88,7 +90,7 @@ class CudaCatalog:
 
     def __init__(self, capability: int | None = None) -> None:
         able = {BLOCK_GROUPS, FOUR_BY_SIXTEEN, PLAIN_SCALES, "attention to codes", "norms in linears", "gated outputs"}
-        able |= {"turned rows", "streams at once", "columns in place"}
+        able |= SMALL_CALLS
         if capability is not None and capability >= FP8_CAPABILITY:
             able.add(EIGHT_BY_EIGHT_FLOATS)
         #: See KernelCatalog.

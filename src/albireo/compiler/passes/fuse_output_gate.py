@@ -8,6 +8,7 @@ from typing import Any
 from albireo.compiler.rewrite import NotFired, Rewriter, made_by
 from albireo.dtypes import ROW_CODES
 from albireo.graph.node import Graph, Node, Value
+from albireo.graph.op_numbers import RECURRENT
 from albireo.graph.program_spec import GATE_KINDS
 from albireo.graph.report import PassRecord
 
@@ -24,13 +25,14 @@ def run(graph: Graph) -> PassRecord:
 
 
 def _gated(product: Node) -> Iterator[tuple[Value, Node]]:
-    """What is multiplied, and by which activation: silu of a norm of heads, sigmoids of anything."""
+    """What is multiplied, and by which activation: silu of a norm of heads or of what states give, sigmoids of all."""
     values = product.inputs["x"], product.inputs["y"]
     for x, y in (values, values[::-1]):
         unary = made_by(y, "unary")
         if x is y or unary is None or unary.attrs["kind"] not in GATE_KINDS:
             continue
-        if unary.attrs["kind"] == "sigmoid" or _is_norm_of_heads(x.producer):
+        is_of_state = x.producer is not None and x.producer.op in RECURRENT
+        if unary.attrs["kind"] == "sigmoid" or is_of_state or _is_norm_of_heads(x.producer):
             yield x, unary
             return
 

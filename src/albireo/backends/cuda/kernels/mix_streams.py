@@ -4,8 +4,7 @@ y[t].
 
 x, out: [T, n * E], y: [T, E], coefs: [T, n], matrix: [T, n * n] or None: all float32, rows any distance apart, columns
 contiguous; out lies apart from what is read. Products are rounded, then added in the order of i, then y: a row's bits
-depend on the row alone. A program has some columns of all streams, so that each is read once; a padding row is like
-others.
+depend on the row alone. A program has some columns of all streams; a padding row is like others.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 
-#: Numbers of a program, in all streams together.
-_NUMBERS = 1024
+#: Columns of a program, of all streams.
+_COLUMNS = 512
 
 
 @triton.jit
@@ -36,26 +35,23 @@ def mix_streams_kernel(
     factor,
     plus,
     COUNT: tl.constexpr,
-    COUNT_BLOCK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    part = tl.arange(0, COUNT_BLOCK)
     is_there = at < width
-    mask = (part < COUNT)[:, None] & is_there[None, :]
-    place = part[:, None] * width + at[None, :]
     x += row * x_stride
-    if matrix is None:
-        total = tl.load(x + place, mask=mask, other=0.0)
-    else:
-        total = tl.zeros((COUNT_BLOCK, BLOCK), tl.float32)
-        for i in tl.static_range(COUNT):
-            by = tl.load(matrix + row * matrix_stride + part * COUNT + i, mask=part < COUNT, other=0.0)
-            total += by[:, None] * tl.load(x + i * width + at, mask=is_there, other=0.0)[None, :]
-    by = tl.load(coefs + row * coefs_stride + part, mask=part < COUNT, other=0.0) * factor + plus
-    total += by[:, None] * tl.load(y + row * y_stride + at, mask=is_there, other=0.0)[None, :]
-    tl.store(out + row * out_stride + place, total, mask=mask)
+    made = tl.load(y + row * y_stride + at, mask=is_there, other=0.0)
+    for j in tl.static_range(COUNT):
+        if matrix is None:
+            total = tl.load(x + j * width + at, mask=is_there, other=0.0)
+        else:
+            total = tl.zeros((BLOCK,), tl.float32)
+            for i in tl.static_range(COUNT):
+                by = tl.load(matrix + row * matrix_stride + j * COUNT + i)
+                total += by * tl.load(x + i * width + at, mask=is_there, other=0.0)
+        total += (tl.load(coefs + row * coefs_stride + j) * factor + plus) * made
+        tl.store(out + row * out_stride + j * width + at, total, mask=is_there)
 
 
 def mix_streams(
@@ -68,8 +64,7 @@ def mix_streams(
     plus: float,
 ) -> None:
     width, count = y.shape[1], coefs.shape[1]
-    parts, block = _tile(count)
-    mix_streams_kernel[(len(x), triton.cdiv(width, block))](
+    mix_streams_kernel[(len(x), triton.cdiv(width, _COLUMNS))](
         x,
         y,
         coefs,
@@ -84,26 +79,18 @@ def mix_streams(
         factor,
         plus,
         COUNT=count,
-        COUNT_BLOCK=parts,
-        BLOCK=block,
+        BLOCK=_COLUMNS,
         num_warps=4,
         enable_fp_fusion=False,
     )
 
 
-def _tile(count: int) -> tuple[int, int]:
-    """Streams and columns of a program, powers of two."""
-    parts = int(triton.next_power_of_2(count))
-    return parts, max(32, _NUMBERS // parts)
-
-
 def aot_cases() -> list[AotCase]:
     numbers = ("x_stride", "y_stride", "coefs_stride", "matrix_stride", "out_stride", "width")
-    parts, block = _tile(4)
 
     def case(name: str, has_matrix: bool, architectures: tuple[int, ...]) -> AotCase:
         arrays = ("x", "y", "coefs", "out", *(("matrix",) if has_matrix else ()))
-        shape = {"COUNT": 4, "COUNT_BLOCK": parts, "BLOCK": block}
+        shape = {"COUNT": 4, "BLOCK": _COLUMNS}
         return AotCase(
             f"mix_streams.{name}",
             mix_streams_kernel,

@@ -125,6 +125,7 @@ def aot_cases() -> list[AotCase]:
 
     def case(name: str, head_dim: int, more: dict[str, str], architectures: tuple[int, ...], pairs: bool) -> AotCase:
         heads, half = head_tile(head_dim, 32)
+        stored = "STG.E.64" if pairs else "STG.E.128"
         return AotCase(
             f"rope.{name}",
             rope_kernel,
@@ -140,8 +141,8 @@ def aot_cases() -> list[AotCase]:
             num_warps=1,
             aligned=("x", "table", "out", "x_stride", "out_stride"),
             max_registers=80,
-            max_shared=4 << 10 if pairs else 0,
-            words=dict.fromkeys(architectures, ("LDG.E.128", "STG.E.64" if pairs else "STG.E.128")),
+            max_shared=4 << 10 if pairs or name.endswith("normed") else 0,
+            words=dict.fromkeys(architectures, ("LDG.E.128", "STG.E" if name == "d512.pairs.normed" else stored)),
             architectures=architectures,
         )
 

@@ -94,6 +94,8 @@ def launched(name: str, weights: str, capability: int, asked: list[str], is_apar
 
     architecture = load_architecture(name)
     keys = {"torch_dtype": "bfloat16", "max_position_embeddings": _LONGEST}
+    if not any(isinstance(value, list) for key, value in architecture.tiny.items() if key != "architectures"):
+        keys["num_hidden_layers"] = 4  # of which two are neither the first nor the last
     graph = build_graph(parse_config(architecture.tiny | keys, architecture.rules), _LONGEST)
     if weights != "bf16":
         choose_precision.run(graph, lambda _, role: None if role == "router" else weights)

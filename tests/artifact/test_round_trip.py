@@ -14,6 +14,7 @@ from albireo.artifact.graph_json import graph_from_json, graph_to_json
 from albireo.artifact.layout import REQUIRED, json_bytes
 from albireo.artifact.manifest import FileEntry, Manifest, Options, manifest_from_json, manifest_to_json
 from albireo.artifact.program_json import StoredConstant, program_from_json, program_to_json, rows_digest
+from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import run_passes, shard_pass
 from albireo.config import EngineConfig
@@ -57,6 +58,22 @@ def test_a_graph_compiles_to_the_same_program(model_type: str, dtype: str) -> No
     assert {n: v.constant for n, v in read.constants.items()} == {n: v.constant for n, v in graph.constants.items()}
     ours, theirs = compile_program(read, SMALL, 64), compile_program(graph, SMALL, 64)
     assert replace(ours, report=()) == replace(theirs, report=())
+
+
+@pytest.mark.parametrize("model_type", ["deepseek_v4", "deepseek_v32", "nemotron_h"])
+def test_a_program_for_a_gpu(model_type: str) -> None:
+    """Whose buffers may be parts of the rows of others; what is no such part is refused."""
+    program = compile_program(graph_of(model_type, "bfloat16"), SMALL, 64, catalog=CudaCatalog(90))
+    assert any(buffer.within for buffer in program.buffers.values())
+    written = through_text(program_to_json([program], [stored(program)]))
+    read, _ = program_from_json(written, "program.json")
+    assert (read.calls, read.buffers) == (program.calls, program.buffers)
+    part = next(buffer for buffer in written["buffers"] if "within" in buffer)
+    for name, value in (("within", part["cols"]), ("within", 0), ("offset", part["offset"] + 4)):
+        before, part[name] = part[name], value
+        with pytest.raises(Corrupt):
+            program_from_json(written, "program.json")
+        part[name] = before
 
 
 @pytest.mark.parametrize("model_type", [*ALL_REPRESENTATIVES, *IN_ANOTHER_ORDER])

@@ -111,7 +111,23 @@ def test_number_of_parts_is_a_constant_of_the_shape() -> None:
     assert num_parts(4096, 4096, "bfloat16") == 4
     assert num_parts(28672, 4096, "bfloat16") == 1
     assert num_parts(4096, 14336, "float32") == 1
+    assert num_parts(24, 28672, "float32") == 32  # numbers of streams, which nobody waits for in one chain
+    assert num_parts(24, 4096, "float32") == 1
     assert workspace_size("bfloat16", 28672, 4096) == 0
+
+
+@pytest.mark.usefixtures("ordered_dot")
+def test_long_rows_of_float32_have_the_same_bits_in_any_company() -> None:
+    """Few rows of weights, cut into parts: alone, among few, in parts of their own and behind one another."""
+    x, weight = random(260, 8192, seed=1), random(3, 8192, seed=2)
+    space, whole = workspace(weight), torch.empty(260, 3)
+    assert num_parts(3, 8192, "float32") == 16
+    linear(x, matrix(weight), whole, n=3, workspace=space)
+    torch.testing.assert_close(whole, x @ weight.T, rtol=1e-4, atol=2e-3)
+    for tokens in (1, 5, 70):
+        out = torch.empty(tokens, 3)
+        linear(x[:tokens], matrix(weight), out, n=3, workspace=space)
+        assert torch.equal(out, whole[:tokens]), tokens
 
 
 @pytest.mark.usefixtures("ordered_dot")

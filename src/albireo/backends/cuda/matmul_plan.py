@@ -37,7 +37,8 @@ class Plan:
 def plan_for(num_tokens: int, rows: int, k: int, dtype: str, has_space: bool, chip: Chip) -> Plan:
     """has_space: whether there is a workspace."""
     if dtype == "float32":
-        return Plan(Tile(64, 64, 32, 3))
+        is_split = has_space and num_tokens <= SPLIT_TOKENS and num_parts(rows, k, dtype) > 1
+        return Plan(Tile(64, 64, 32, 3), SPLIT if is_split else REGISTERS)
     wide, narrow = (tile_for(tokens, dtype, chip) for tokens in (num_tokens, 128))
     return _plan(num_tokens, rows, k, dtype, has_space, chip, wide, narrow)
 

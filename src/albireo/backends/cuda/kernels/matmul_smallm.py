@@ -294,6 +294,7 @@ def aot_cases() -> list[AotCase]:
         case("bfloat16", 16, 4, 0, 128, levels=6),
         case("bfloat16", 16, 2, 0, 128, architectures=(90,), leaves=4),
         case("float32", 16, 1, 0, 96, architectures=(90,)),
+        case("float32", 8, 32, 0, 96, architectures=(90,)),
         case("fp8", 8, 1, 1, 96, architectures=(80, 90)),
         case("fp8", 16, 4, 0, 128, is_early=True),
         case("fp8.g128", 64, 4, 0, 200),

@@ -15,12 +15,14 @@ inline double multiply_add(double a, double b, double c) {
 #endif
 }
 
-// exp(x) for x <= 0 to 1e-11 of itself; 0 below -700. Taylor to the 9th power over half of log 2 either way.
+// exp(x) for x <= 0 to 1e-14 of itself; 0 below -700. Taylor to the 11th power over half of log 2 either way.
 inline double exp_below_0(double x) {
   constexpr double kShift = 0x1.8p52;  // adding it rounds to a whole number, which lies in the last bits
   const double whole = multiply_add(x, 1.4426950408889634, kShift), n = whole - kShift;
   const double r = multiply_add(n, -1.9082149292705877e-10, multiply_add(n, -6.93147180369123816490e-01, x));
-  double p = 1.0 / 362880;
+  double p = 1.0 / 39916800;
+  p = multiply_add(p, r, 1.0 / 3628800);
+  p = multiply_add(p, r, 1.0 / 362880);
   p = multiply_add(p, r, 1.0 / 40320);
   p = multiply_add(p, r, 1.0 / 5040);
   p = multiply_add(p, r, 1.0 / 720);

@@ -147,9 +147,9 @@ def pool_rows(setup: Setup) -> Iterator[Finding]:
 
         def launch(
             rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: StateSlots,
-            places: torch.Tensor = places, series: int = series,
+            places: torch.Tensor = places, series: int = series, every: int = every,
         ) -> None:  # fmt: skip
-            pool_rows(*rows.chunk(2, 1), places, states, out, step, series)
+            pool_rows(*rows.chunk(2, 1), places, states, out, step, every, series)
 
         def wanted(
             rows: torch.Tensor, places: torch.Tensor = places, series: int = series, every: int = every

@@ -23,7 +23,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "repetition_penalty": (1,),
-    "seed": (),
+    "seed": (-1,),
     "stop": ("", [], ()),
     "stop_token_ids": ([], ()),
     "min_tokens": (0,),

@@ -129,6 +129,7 @@ def test_thinking(thinker: Any) -> None:
     block, answer = post(thinker, **thinks)["content"]
     assert block["type"] == "thinking" and block["thinking"] and block["signature"] == ""
     assert answer["type"] == "text" and answer["text"]
+    assert post(thinker, **ask, thinking={"type": "enabled", "budget_tokens": 10.0})["content"] == [block, answer]
     found = events(thinker, **thinks)
     assert blocks_of(found) == [block, answer]
     deltas = [event["delta"] for event in found if event["type"] == "content_block_delta"]
@@ -178,7 +179,7 @@ def test_what_cannot_be_done_is_told(caller: Any, change: dict[str, Any], words:
     assert words in body["error"]["message"]
 
 
-@pytest.mark.parametrize("budget", [0, -1, 300, "5", True, None, 2**63])
+@pytest.mark.parametrize("budget", [0, -1, 300, 5.5, "5", True, None, 2**63])
 def test_a_budget_is_within_max_tokens(thinker: Any, budget: Any) -> None:
     ask = {**ASK, "thinking": {"type": "enabled", "budget_tokens": budget}}
     got = thinker.http.post("/v1/messages", json=ask)

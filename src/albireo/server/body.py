@@ -171,7 +171,7 @@ def _as_meant(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
             except msgspec.ValidationError as error:
                 path = _PATH.search(str(error)) if _NOT_INT.search(str(error)) else None
                 name = path.group(1) if path else ""
-                if name not in known or (whole := _whole(known[name])) is known[name]:
+                if name not in known or (whole := as_whole(known[name])) is known[name]:
                     raise _invalid(error, decoder.type) from None
                 known[name] = whole
     except msgspec.ValidationError as error:
@@ -180,12 +180,12 @@ def _as_meant(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise _no_json(error) from None
 
 
-def _whole(value: Any) -> Any:
+def as_whole(value: Any) -> Any:
     """A number, or a list of them, of floats that are whole numbers; the same object where there are none."""
     if isinstance(value, float):
         return int(value) if value.is_integer() and abs(value) <= _MOST_WHOLE else value
     if isinstance(value, list):
-        found = [_whole(each) for each in value]
+        found = [as_whole(each) for each in value]
         return found if any(new is not old for new, old in zip(found, value, strict=True)) else value
     return value
 

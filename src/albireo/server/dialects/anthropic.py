@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from albireo.server.body import as_whole
 from albireo.server.dialect import Dialect
 from albireo.server.dialects.anthropic_messages import is_open, messages_of
 from albireo.server.errors import HttpError, unsupported
@@ -53,7 +54,7 @@ def as_chat(request: CountTokensRequest, dialect: Dialect, variables: Collection
             **(request.chat_template_kwargs or {}),
         }
         or None,
-        thinking_token_budget=(request.thinking or {}).get("budget_tokens"),
+        thinking_token_budget=as_whole((request.thinking or {}).get("budget_tokens")),
         continue_final_message=is_open(messages),
     )
     if isinstance(request, MessagesRequest):
@@ -88,7 +89,7 @@ def _switches(request: CountTokensRequest, dialect: Dialect, variables: Collecti
     thinking = request.thinking
     if thinking is None:
         return None
-    kind, budget = thinking.get("type"), thinking.get("budget_tokens")
+    kind, budget = thinking.get("type"), as_whole(thinking.get("budget_tokens"))
     if kind not in ("enabled", "disabled", "adaptive"):
         raise HttpError(400, f"thinking.type={kind!r:.40} must be enabled, disabled or adaptive", param="thinking")
     limit = request.max_tokens if isinstance(request, MessagesRequest) else None

@@ -151,6 +151,9 @@ def test_prompts_are_cut_to_their_last_tokens_or_their_first(house: Any) -> None
     chat = [{"role": "user", "content": "hi"}]
     whole = ours.chat(chat, SamplingParams(), {}).prompt_token_ids
     assert ours.chat(chat, SamplingParams(truncate_prompt_tokens=5), {}).prompt_token_ids == whole[-5:]
+    assert len(kept(Prompt(None, ids * 9), -1, 31)) == 1
+    with pytest.raises(InvalidParams, match="-1 keeps what max_tokens=32 leaves of max_model_len=32 tokens"):
+        kept(Prompt(None, ids * 9), -1, 32)
     with pytest.raises(InvalidParams, match="truncate_prompt_tokens=33 is more than max_model_len=32"):
         kept(Prompt("a", None), 33)
     with pytest.raises(InvalidParams, match="truncate_prompt_tokens=3 is for text"):

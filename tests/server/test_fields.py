@@ -190,6 +190,7 @@ def test_prompts_are_cut_at_the_side_that_is_asked_for(server: Any) -> None:
     for fields, param in (
         ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
         ({"truncate_prompt_tokens": 513}, "truncate_prompt_tokens"),
+        ({"truncate_prompt_tokens": -1, "max_tokens": 512}, "truncate_prompt_tokens"),
         ({"truncate_prompt_tokens": 5, "truncation_side": "middle"}, "truncation_side"),
     ):
         got = ask(**fields)

@@ -127,7 +127,7 @@ class Admission:
             raise InvalidParams(f"sampling_params must be SamplingParams, got {type(params).__name__}")
         self._check_logprobs("logprobs", params.logprobs)
         self._check_logprobs("prompt_logprobs", params.prompt_logprobs)
-        self.prompts.check_cut(params.truncate_prompt_tokens)
+        self.prompts.check_cut(params.truncate_prompt_tokens, params.max_tokens)
         if params.stop and self._tokenizer is None:
             raise InvalidParams("stop strings need a tokenizer; use stop_token_ids, or leave skip_tokenizer_init out")
         if params.structured_outputs is not None and self._tokenizer is None:

@@ -57,9 +57,15 @@ class PromptEncoder:
         most = self._num_kept(params)
         return ids[:most] if params.truncation_side == "right" else ids[-(most or 0) :]
 
-    def check_cut(self, most: int | None) -> None:
-        """Raises: InvalidParams where more tokens are to be kept than there can be."""
+    def check_cut(self, most: int | None, max_tokens: int | None = None) -> None:
+        """Args: max_tokens: of the output, which -1 leaves room for. Raises: InvalidParams where more tokens are to be
+        kept than there can be, or what fits is none."""
         limit = self._max_model_len
+        if most == -1 and max_tokens is not None and max_tokens >= limit:
+            raise InvalidParams(
+                f"truncate_prompt_tokens=-1 keeps what max_tokens={max_tokens} leaves of max_model_len={limit} tokens, "
+                "which is nothing; ask for fewer, or say how many to keep"
+            )
         if most is not None and most > limit:
             raise InvalidParams(
                 f"truncate_prompt_tokens={most} is more than max_model_len={limit}; ask for fewer, or for -1, which "
@@ -82,7 +88,7 @@ class PromptEncoder:
         return marks.ids(self.tokenizer, prefix, suffix, add_special_tokens=add_special_tokens)
 
     def _num_kept(self, params: SamplingParams) -> int | None:
-        """Most tokens of a prompt; None: all. Where none fit it is left to be refused."""
+        """Most tokens of a prompt, at least one; None: all."""
         most = params.truncate_prompt_tokens
         return most if most != -1 else max(1, self._max_model_len - (params.max_tokens or 1))
 

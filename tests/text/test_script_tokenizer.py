@@ -28,6 +28,7 @@ def test_chats_are_written_as_transformers_writes_them(tokenizer_of, reference_o
         assert written == theirs.apply_chat_template(messages, tokenize=False, **options)
         made, expected = ours.apply_chat_template(messages, **options), theirs.apply_chat_template(messages, **options)
         assert made == dict(expected) and made.input_ids == expected.input_ids
+        assert made.attention_mask == expected.attention_mask
         assert ours.apply_chat_template(messages, return_dict=False, **options) == made["input_ids"]
 
 
@@ -42,6 +43,8 @@ def test_texts_and_names_of_tokens(tokenizer_of, reference_of, name):
     names = ours.convert_ids_to_tokens(ids)
     assert names == theirs.convert_ids_to_tokens(ids) and ours.convert_tokens_to_ids(names) == ids
     assert ours.convert_ids_to_tokens(ids[0]) == names[0] and ours.convert_tokens_to_ids(names[0]) == ids[0]
+    assert [ours.decode(token) for token in ids[2:]] == [theirs.decode(token) for token in ids[2:]]
+    assert ours.convert_ids_to_tokens([-1, 10**6, 2**40]) == [None] * 3 and ours.convert_ids_to_tokens(-1) is None
     assert ours.get_vocab() == theirs.get_vocab() and len(ours) == len(theirs)
     assert set(theirs.all_special_ids) <= set(ours.all_special_ids)
     assert ours.all_special_tokens == ours.convert_ids_to_tokens(ours.all_special_ids)
@@ -52,5 +55,8 @@ def test_what_there_is_not(tokenizer_of):
     with pytest.raises(UnsupportedFeature, match="return_tensors='pt' is not supported"):
         tokenizer.apply_chat_template(CHAT, return_tensors="pt")
     assert tokenizer.apply_chat_template(CHAT, padding=False, max_length=None) == tokenizer.apply_chat_template(CHAT)
+    for kind in ("image", "audio", "video"):
+        with pytest.raises(TemplateError, match=r"writes texts alone; use LLM\.chat\(\)"):
+            tokenizer.apply_chat_template([{"role": "user", "content": [{"type": kind, kind: "a"}]}])
     with pytest.raises(TemplateError, match="messages"):
         tokenizer.apply_chat_template([])

@@ -21,6 +21,7 @@ _NOT_HERE = (
     "return_assistant_tokens_mask",
     "tokenizer_kwargs",
 )
+_MEDIA = "apply_chat_template() writes texts alone; use LLM.chat(), which looks into them"
 
 
 class TokenIds(dict[str, Any]):
@@ -35,6 +36,12 @@ class TokenIds(dict[str, Any]):
     def input_ids(self) -> list[Any]:
         """The ids."""
         found: list[Any] = self["input_ids"]
+        return found
+
+    @property
+    def attention_mask(self) -> list[Any]:
+        """A 1 for each."""
+        found: list[Any] = self["attention_mask"]
         return found
 
 
@@ -56,6 +63,13 @@ class ScriptTokenizer(Tokenizer):
 
     def __len__(self) -> int:
         return self.vocab_size
+
+    def decode(
+        self, ids: int | Sequence[int], skip_special_tokens: bool = True, spaces_between_special_tokens: bool = True
+    ) -> str:
+        """As Tokenizer.decode(), and of one id its text."""
+        given = [ids] if isinstance(ids, int) else ids
+        return super().decode(given, skip_special_tokens, spaces_between_special_tokens)
 
     def apply_chat_template(
         self,
@@ -87,6 +101,9 @@ class ScriptTokenizer(Tokenizer):
             tools=tools,
             documents=documents,
             chat_template_kwargs=variables,
+            image_problem=_MEDIA,
+            sound_problem=_MEDIA,
+            video_problem=_MEDIA,
         )
         if not tokenize:
             return made.text
@@ -113,8 +130,12 @@ class ScriptTokenizer(Tokenizer):
 
     def convert_ids_to_tokens(self, ids: int | Sequence[int]) -> Any:
         """Names in the vocabulary, None where there is none; of one id its name."""
-        return self.id_to_token(ids) if isinstance(ids, int) else [self.id_to_token(each) for each in ids]
+        return self._name(ids) if isinstance(ids, int) else [self._name(each) for each in ids]
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
         """Ids by names in the vocabulary, None where there is none; of one name its id."""
         return self.token_to_id(tokens) if isinstance(tokens, str) else [self.token_to_id(each) for each in tokens]
+
+    def _name(self, token_id: int) -> str | None:
+        # the library takes 32 bits without a sign
+        return self.id_to_token(token_id) if 0 <= token_id < 2**32 else None

@@ -71,6 +71,22 @@ def test_a_whole_number_may_be_written_with_a_point() -> None:
         assert raised.value.param == field
 
 
+def test_a_body_is_not_read_again_for_each_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[Any] = []
+    convert = msgspec.convert
+
+    def counted(*args: Any) -> Any:
+        tries.append(args)
+        return convert(*args)
+
+    monkeypatch.setattr(msgspec, "convert", counted)
+    numbers: Any = msgspec.defstruct("Numbers", [*((f"n{i}", int) for i in range(9)), ("f", float), ("ids", list[int])])
+    body = {**{f"n{i}": float(i) for i in range(9)}, "f": 2.0, "ids": [1, 2.0]}
+    read = parse(msgspec.json.encode(body), msgspec.json.Decoder(numbers))
+    assert read == numbers(*range(9), 2.0, [1, 2]) and isinstance(read.f, float)
+    assert len(tries) == 2  # once more for the list
+
+
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(HttpError, match="missing required field `a`") as raised:
         parse(b'{"b": [1]}', DECODER)

@@ -164,8 +164,13 @@ def _as_meant(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """Without fields that are null, and with whole numbers where 5.0 stands for 5."""
     try:
         fields: dict[str, Any] = msgspec.json.decode(data, type=dict)
-        known = {name: value for name, value in fields.items() if value is not None}
-        while True:
+        # numbers at once, each try reads the whole body; what is a float takes 5, too
+        known = {
+            name: as_whole(value) if isinstance(value, float) else value
+            for name, value in fields.items()
+            if value is not None
+        }
+        while True:  # lists, of which there are few, where one is refused
             try:
                 return msgspec.convert(known, decoder.type)
             except msgspec.ValidationError as error:

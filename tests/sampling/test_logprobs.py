@@ -28,6 +28,11 @@ def test_prompt_logprobs_equal_torch(num: int) -> None:
         assert entry.ranks[1:] == [rank for rank, i in enumerate(best, 1) if i != target]
 
 
+def test_a_prompt_without_targets_has_none() -> None:
+    for num in (0, 5, -1):
+        assert prompt_logprobs(np.zeros((2, 7), np.float32), [], num) == []
+
+
 def test_ties_share_a_rank_and_come_by_lowest_id() -> None:
     row = np.array([1, 2, 1, 2, 0, 1], np.float32)
     assert token_logprobs(row, 5, 4, "it").token_ids == [5, 1, 3, 0, 2]

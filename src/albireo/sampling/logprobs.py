@@ -46,6 +46,8 @@ def prompt_logprobs(
     Raises: InvariantError when a row is damaged.
     Cost: that of token_logprobs per target.
     """
+    if not targets:
+        return []
     rows = [np.ascontiguousarray(logits[i]) for i in range(len(targets))]
     whose = (f"prompt row {i} (token {target} follows)" for i, target in enumerate(targets))
     peaks = [_peak(row, name) for row, name in zip(rows, whose, strict=True)]

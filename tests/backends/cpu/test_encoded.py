@@ -80,6 +80,22 @@ def test_levels_rows_and_threads_give_the_same_bits(name: str) -> None:
             np.testing.assert_array_equal(part, wanted[start:stop])
 
 
+@pytest.mark.parametrize("level", levels_of("linear"))
+@pytest.mark.parametrize(("name", "k"), [("int8.g16", 4101), ("int4.g32.affine", 16417), ("q6_k", 8448)])
+def test_more_groups_than_are_noted_at_once(name: str, k: int, level: str) -> None:
+    """Sums of 256 groups are; the last group of two of these is short."""
+    encoded = random_encoded(encoding(name), 66, k, seed=3)
+    packed = panels(encoded)
+    x = np.random.default_rng(2).normal(size=(20, k)).astype(np.float32)
+    rows = tokens(x, "scalar")
+    found = linear(rows, encoded, packed, level)
+    wanted, size = reference(*round_tokens(x), encoded)
+    assert np.all(np.abs(found - wanted) <= 8 * 2.0**-23 * size + 1e-30)
+    for start, stop in ((0, 1), (2, 6), (7, 19)):
+        part = linear(np.ascontiguousarray(rows[start:stop]), encoded, packed, level)
+        np.testing.assert_array_equal(part, found[start:stop])
+
+
 @pytest.mark.parametrize("name", [name for name in INTEGERS if encoding(name).kind == "microscaled"])
 def test_four_bits_give_the_bits_of_eight(name: str) -> None:
     """Twice an e2m1 number is a whole one, and a power of two, or an e4m3 number, a scale that int8.gG stores."""

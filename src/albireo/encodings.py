@@ -122,14 +122,17 @@ def _all() -> Iterator[Encoding]:
 
 
 #: What a nested matrix becomes where a scale of each group has to be a number: the same numbers, but that of scales of
-#: q6_k, which have up to 19 significant bits, 16 are kept. Codes of q3_k are multiplied by their group's scale.
+#: q6_k, which have up to 19 significant bits, 16 are kept. Codes of q3_k are multiplied by their group's scale. Numbers
+#: of iq3_s lie at equal distances, so an offset says where they begin.
 _PLAIN = {
+    **{name: f"int8.g{group}" for name, _, group in TABLES},
+    "iq3_s": "int4.g32.affine",
     "q2_k": "int8.g16.affine",
     "q3_k": "int8.g128",
     "q4_k": "int4.g32.affine",
     "q5_k": "int8.g32.affine",
     "q6_k": "int8.g16",
-} | {name: f"int8.g{group}" for name, _, group in TABLES}
+}
 #: Every encoding by name.
 ENCODINGS: Mapping[str, Encoding] = {item.name: item for item in _all()}
 

@@ -47,6 +47,10 @@ def test_the_one_number_of_q3_k_that_is_no_int8() -> None:
     np.testing.assert_array_equal(nested.decode(), matrix.decode())
 
 
+def test_numbers_at_equal_distances_are_nibbles_without_nests() -> None:
+    assert plain(matrix_of("iq3_s")).encoding.name == "int4.g32.affine"
+
+
 @pytest.mark.parametrize("name", NESTED)
 def test_columns_are_whole_nests(name: str) -> None:
     matrix = matrix_of(name)

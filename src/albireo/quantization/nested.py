@@ -33,6 +33,8 @@ def plain(nested: Encoded) -> Encoded:
     scale, offset = nested.of_groups()
     if offset is not None:
         return Encoded(plain_encoding(e), nested.codes, scale, offset=offset)
+    if e.name == "iq3_s":  # -15, -13 ... 15
+        return Encoded(plain_encoding(e), nested.codes, 2 * scale, offset=-15 * scale)
     codes, zero = nested.codes, nested_zero(e)
     if e.kind == "nested table":
         codes, zero = (nested_numbers(e, codes) + 128).astype(np.uint8), 128

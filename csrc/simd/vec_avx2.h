@@ -254,9 +254,9 @@ template <int MR, int NV>  // of no use where narrow_dots() is 0
 ALBIREO_INLINE void narrow_dot4(VI (&)[MR][NV], const Codes (&)[NV], const int8_t*, int64_t);
 ALBIREO_INLINE VI widened(VI pairs) { return pairs; }
 #else
-// acc[i][j] += four products of column codes w[j], less 128 unless all are small, and row codes at a + i * lda, exactly: of two codes a size
-// and the other's with its sign, a pair of products is 2 * 128 * 127 at most and fits in 16 bits. In instructions,
-// since of intrinsics g++ 12 loads all rows first and then has no registers left for sums.
+// acc[i][j] += four products of column codes w[j], less 128 unless all are small, and row codes at a + i * lda,
+// exactly: of two codes a size and the other's with its sign, a pair of products is 2 * 128 * 127 at most and fits in
+// 16 bits. In instructions, since of intrinsics g++ 12 loads all rows first and then has no registers left for sums.
 constexpr int32_t kDotZero = 128;
 template <int MR, int NV, bool kSmall>
 ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* a, int64_t lda) {

@@ -94,6 +94,7 @@ def test_states_that_are_not_computed_are_refused(changes: dict[str, Any], messa
         ("falcon_h1", {"layer_types": ["hybrid", "mamba"]}, "layer_types='mamba' is not supported"),
         ("minimax", {"layer_types": ["mamba"] * 4}, "layer_types='mamba' is not supported"),
         ("minimax", {"attn_type_list": [0, 1]}, "attn_type_list=.* must be a list of 0 and 1, one for each of 4"),
+        ("minimax", {"attn_type_list": [[0], 1, 0, 1]}, "attn_type_list=.* must be a list of 0 and 1"),
         ("minimax", {"attn_type_list": [1, 0, 1, 0]}, "attn_type_list=.* contradicts layer_types; keep one"),
         ("minimax", {"mlp_alpha_factor": 0.0}, "mlp_alpha_factor=0.0 must be a number from 0.001"),
         ("minimax", {"sliding_window": 64}, "'sliding_window': 64"),

@@ -72,7 +72,8 @@ def _kinds(fields: Fields, layers: int) -> tuple[str, ...]:
     kinds, numbers = layer_kinds(fields, layers, tuple(_NUMBERS.values())), fields.raw("attn_type_list")
     if numbers is None:
         return kinds or tuple(_NUMBERS[1 - i % 2] for i in range(layers))
-    if not isinstance(numbers, list) or len(numbers) != layers or any(each not in _NUMBERS for each in numbers):
+    is_list = isinstance(numbers, list) and all(type(each) is int and each in _NUMBERS for each in numbers)
+    if not is_list or len(numbers) != layers:
         fields.fail("attn_type_list", numbers, f"must be a list of 0 and 1, one for each of {layers} layers")
     said = tuple(_NUMBERS[each] for each in numbers)
     if kinds and kinds != said:

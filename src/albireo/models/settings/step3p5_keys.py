@@ -30,6 +30,8 @@ def as_transformers_has_it(data: Mapping[str, Any], where: str) -> dict[str, Any
         if isinstance(data.get(key), list) and len(data[key]) == layers + guessing:
             found[key] = data[key][:layers]
     kinds = found.get("layer_types") or [_FULL] * layers
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+        fields.fail("layer_types", kinds, "must be a list of strings")
     if "mlp_layer_types" not in found or found["mlp_layer_types"] is None:
         found["mlp_layer_types"] = _with_experts(fields, found.pop("moe_layers_enum", None), layers)
     other = fields.table("attention_other_setting")
@@ -71,7 +73,7 @@ def _heads(fields: Fields, found: Mapping[str, Any], other: Mapping[str, Any]) -
         same = found.get("head_dim") if key == "true_head_dim" else found.get(key)
         rest |= {key: same} if same is not None else {}
     for key, value in rest.items():
-        if other.get(key, value) != value:
+        if key in other and other[key] != value:
             fields.unsupported("attention_other_setting", dict(other), f"{key}={other[key]!r} is not {value!r}")
     unknown = sorted(set(other) - {*rest, "num_attention_heads"})
     if unknown:

@@ -196,7 +196,7 @@ def other_role(graph: Graph) -> None:
 
 
 def other_attr(graph: Graph) -> None:
-    node(graph, "attention").attrs["sinks"] = 1
+    node(graph, "attention").attrs["sink"] = 1
 
 
 def body_of_another(graph: Graph) -> None:
@@ -218,7 +218,7 @@ def illegal_body(graph: Graph) -> None:
         (no_body, "needs a body and a known family"),
         (unknown_family, "needs a body and a known family"),
         (other_role, r"roles missing \['x'\], extra \['gamma'\]"),
-        (other_attr, "sinks"),
+        (other_attr, "sink"),
         (body_of_another, "the body's inputs are not the node's roles"),
         (body_with_other_outputs, "the body's outputs are not the node's"),
         (illegal_body, "not defined before it is read"),

@@ -33,6 +33,8 @@ _PLAIN_FAMILIES = (
 )
 _PLAIN_CALLS = (
     *(f"call {family}(" for family in _PLAIN_FAMILIES),
+    # of GPUs alone: backends/cuda/test_parts.py and the like
+    *("call linear_parts(", "call kv_write(", "call read_streams(", "call mix_streams("),
     # backends/cpu/test_expert_linear.py, backends/cuda/test_moe.py
     "call expert_linear(ids, out, weight, x, act: clamped_swiglu)",
     "call expert_linear(ids, out, squares, weight, x, act: clamped_swiglu)",

@@ -257,7 +257,9 @@ FAMILIES: dict[str, Family] = {
 #: Families where ranks meet.
 MEETINGS = ("all_reduce", "all_reduce_norm")
 #: Families of backends that are able to (pipeline.ABLE_PASSES, pipeline.adapter_passes); every backend has the others.
-OF_STREAMS = ("add_parts", "row_map", "balance", "join_sums", "read_streams", "mix_streams")
+OF_STREAMS = ("add_parts", "row_map", "balance", "join_sums")
+#: Several of these in one, which GPUs have.
+JOINED_STREAMS = ("read_streams", "mix_streams")
 ABLE_FAMILIES = (
     "linear_norm",
     "linear_parts",
@@ -268,6 +270,7 @@ ABLE_FAMILIES = (
     "adapter",
     *RECURRENT,
     *OF_STREAMS,
+    *JOINED_STREAMS,
 )
 #: Families that every backend has kernels for.
 COMMON_FAMILIES = tuple(name for name in FAMILIES if name not in ABLE_FAMILIES)

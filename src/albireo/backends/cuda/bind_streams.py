@@ -56,7 +56,7 @@ def _balance(args: CallArgs) -> Launch:
     return lambda step: balance(x(step), out(step), rounds, eps)
 
 
-#: Families of graph.program_spec.OF_STREAMS.
+#: Families of graph.program_spec.OF_STREAMS and JOINED_STREAMS.
 OF_STREAMS: Mapping[str, Callable[[CallArgs], Launch]] = {
     "add_parts": _add_streams,
     "read_streams": _read_streams,

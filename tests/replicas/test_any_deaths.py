@@ -82,7 +82,7 @@ def alone(tracked: Tracked) -> list[list[int]]:
     for index in range(params.n):
         output: list[int] = []
         while len(output) < longest and not (output and output[-1] in ends and len(output) >= params.min_tokens):
-            task = SampleTask(0, params, (params.seed + index) % 2**64, prompt, output, tuple(sorted(ends)))
+            task = SampleTask(0, params, (params.seed + index) % 2**64, prompt, output, tuple(sorted({EOS, *ends})))
             output.append(drawn(task, [*prompt, *output])[0])
         found.append(output)
     return found

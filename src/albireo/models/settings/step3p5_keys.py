@@ -36,7 +36,10 @@ def as_transformers_has_it(data: Mapping[str, Any], where: str) -> dict[str, Any
         found["mlp_layer_types"] = _with_experts(fields, found.pop("moe_layers_enum", None), layers)
     other = fields.table("attention_other_setting")
     if other is not None:
-        found |= _heads(fields, found, other)
+        key, of_windows = "num_sliding_attention_heads", _heads(fields, found, other)
+        if found.get(key) not in (None, of_windows[key]):
+            fields.fail(key, found[key], "contradicts attention_other_setting; keep one")
+        found |= of_windows
         del found["attention_other_setting"]
     if data.get("per_layer_config") is not None:  # the same, layer by layer
         heads = found.get("num_sliding_attention_heads", found.get("num_attention_heads"))
@@ -86,7 +89,7 @@ def _rotations(fields: Fields, kinds: list[str]) -> dict[str, Any]:
 
     Raises: ModelError, UnsupportedModel where layers of a kind differ.
     """
-    scaling, only = fields.table("rope_scaling") or {}, fields.raw("yarn_only_types")
+    scaling, only = _scaling(fields), fields.raw("yarn_only_types")
     if scaling and only not in (None, [], [_FULL]):
         fields.unsupported("yarn_only_types", only, f"supported: {[_FULL]}")
     tables: dict[str, dict[str, Any]] = {}
@@ -103,3 +106,19 @@ def _rotations(fields: Fields, kinds: list[str]) -> dict[str, Any]:
     if _FULL in tables:
         tables[_FULL] |= scaling
     return {"rope_parameters": tables}
+
+
+def _scaling(fields: Fields) -> dict[str, Any]:
+    """What stretches a rotation: of rope_scaling, or of rope_parameters, which newer programs write the same table as.
+
+    Raises: ModelError where they differ; UnsupportedModel where the latter says what lists of layers say.
+    """
+    old, new = fields.table("rope_scaling"), fields.table("rope_parameters")
+    if not new:
+        return old or {}
+    if twice := sorted({"rope_theta", _PART} & set(new)):
+        what = f"{', '.join(twice)} is said of each layer, in rope_theta and partial_rotary_factors"
+        fields.unsupported("rope_parameters", new, what)
+    if old and old != new:
+        fields.fail("rope_parameters", new, f"contradicts rope_scaling={old}; keep one")
+    return new

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from albireo.backends.cpu.machine import isa_levels
-from albireo.models import architectures
+from albireo.models import architectures, load_architecture
+from albireo.models.settings.wholes import WHOLES
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -55,10 +56,9 @@ def test_links_between_documents_lead_somewhere() -> None:
 def test_every_architecture_is_described_and_in_the_readme() -> None:
     """There by its model_type; a text part is what those that read images have, too, and has no word of its own."""
     readme, models = (ROOT / "README.md").read_text(), (ROOT / "docs" / "models.md").read_text()
-    # of one with hyphens the file has none
-    ways = {name: (f"`{name}`", f"`{name.replace('_', '-')}`") for name in architectures()}
-    assert not [name for name, either in ways.items() if not any(each in models for each in either)]
-    names = {name: (*ways[name], f"`{name.removesuffix('_text')}`") for name in architectures()}
+    types = {load_architecture(name).tiny["model_type"] for name in architectures()} | {*WHOLES}
+    assert not [name for name in types if f"`{name}`" not in models]
+    names = {name: (f"`{name}`", f"`{name.removesuffix('_text')}`") for name in types}
     assert not [name for name, either in names.items() if not any(each in readme for each in either)]
 
 

@@ -37,7 +37,13 @@ def test_what_published_files_say_besides() -> None:
     more = [
         {
             "attention": {**block["attention"], **nothing},
-            "ffn": {**block["ffn"], "replace_with_linear": False, "sparsify": None},
+            "ffn": {
+                **block["ffn"],
+                "replace_with_linear": False,
+                "sparsify": None,
+                "gated": True,
+                "hidden_act": "silu",
+            },
         }
         for block in BLOCKS
     ]
@@ -66,6 +72,8 @@ def _with(layer: int, part: str, **said: Any) -> dict[str, Any]:
         (_with(0, "attention", window_length=64), r"block_configs\[0\].attention.*'window_length': 64"),
         (_with(0, "attention", n_heads_in_group=3), "n_heads_in_group=3 must divide num_attention_heads=4"),
         (_with(3, "ffn", replace_with_linear=True), r"block_configs\[3\].ffn.*'replace_with_linear': True"),
+        (_with(3, "ffn", gated=False), r"block_configs\[3\].ffn.*'gated': False"),
+        (_with(3, "ffn", hidden_act="relu2"), r"block_configs\[3\].ffn.*'hidden_act': 'relu2'"),
         (_with(1, "ffn", intermediate_size=None), r"block_configs\[1\].ffn: intermediate_size"),
         ({"intermediate_size": 64}, "'intermediate_size': 64"),
     ],

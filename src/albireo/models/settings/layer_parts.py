@@ -13,6 +13,13 @@ from albireo.json_file import Fields
 _MAX_HEADS, _MAX_WIDTH = 2**12, 2**20
 #: Widths of FFNs are rounded up to a multiple of it.
 _STEP = 256
+#: What may be said of a block: it is what is computed. The last two are of files that newer tools write.
+_NEUTRAL = {
+    "unshifted_sink": (False,),
+    "use_prefill_window_in_sink_attention": (False,),
+    "gated": (True,),
+    "hidden_act": ("silu",),
+}
 
 
 class LayerPart(NamedTuple):
@@ -53,6 +60,6 @@ def _part(fields: Fields, said: dict[str, Any], layer: int, heads: int, hidden: 
             plain = -(-int(2 * factor * hidden / 3) // _STEP) * _STEP
         width = plain or ffn.integer("intermediate_size", 1, _MAX_WIDTH)
     for part in (attention, ffn):
-        part.refuse_unread((), {"unshifted_sink": (False,), "use_prefill_window_in_sink_attention": (False,)})
+        part.refuse_unread((), _NEUTRAL)
     block.refuse_unread((), {})
     return LayerPart(kv_heads, width)

@@ -120,6 +120,8 @@ def test_layers_of_mamba_are_read_in_either_spelling() -> None:
     said = {"hybrid_override_pattern": ..., "num_hidden_layers": ..., "time_step_limit": infinity}
     assert parse_tiny("nemotron_h", layers_block_type=words, **said) == parse_tiny("nemotron_h")
     assert parse_tiny("nemotron_h").cached_layers == (4,)
+    # null is as many as there are query heads, as of all decoders
+    assert parse_tiny("nemotron_h", num_key_value_heads=None).num_kv_heads == parse_tiny("nemotron_h").num_heads
     dense = parse_tiny("nemotron_h", hybrid_override_pattern="*-*-*-")
     assert dense.recurrent is None and dense.experts is None and dense.cached_layers == (0, 2, 4)
     attending = parse_tiny("granitemoehybrid", layer_types=["attention"] * 3, num_local_experts=0)

@@ -62,10 +62,9 @@ TINY = {
 
 
 def _blocks(fields: Fields) -> BlockSettings:
-    kv_heads = fields.integer("num_key_value_heads", 1, MAX_HEADS)
-    if fields.raw("num_query_groups") not in (None, kv_heads):  # said twice
-        what = f"it must be num_key_value_heads={kv_heads}"
-        fields.unsupported("num_query_groups", fields.raw("num_query_groups"), what)
+    groups = fields.raw("num_query_groups")
+    if groups is not None and groups != (kv_heads := fields.integer("num_key_value_heads", 1, MAX_HEADS)):  # said twice
+        fields.unsupported("num_query_groups", groups, f"it must be num_key_value_heads={kv_heads}")
     return BlockSettings(mixers=parse_mixers(fields))
 
 

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from albireo.compiler.memory_plan import Lifetime, place, plan_memory
-from albireo.compiler.pipeline import run_passes
+from albireo.compiler.pipeline import PASSES, passes_for, run_passes
 from albireo.graph.program_spec import ALIGNMENT
+from albireo.models import build_graph, load_architecture
+from albireo.models.config import parse_config
 from compiler.examples import ALL_MAXIMA, Decoder, E, V
 
 lifetimes = st.lists(
@@ -114,3 +116,21 @@ def test_an_output_lives_to_the_end() -> None:
     for buffer in plan.buffers.values():
         if buffer is not hidden:
             assert buffer.offset >= hidden.offset + size or buffer.offset < hidden.offset
+
+
+def test_parts_of_rows_have_the_buffers_of_the_layer_before() -> None:
+    """Layers that are alike have calls that are alike, which are shown once; and no part is written in place."""
+    counts = set()
+    for layers in (3, 7):
+        architecture = load_architecture("mamba2")
+        keys = architecture.tiny | {"num_hidden_layers": layers}
+        graph = build_graph(parse_config(keys, architecture.rules), 64)
+        graph, _ = run_passes(graph, passes_for(["columns in place"], PASSES))
+        plan, record = plan_memory(graph, ALL_MAXIMA)
+        counts.add(len(plan.buffers))
+        split = [[plan.buffers[plan.names[v]] for v in n.outputs] for n in graph.nodes if n.family == "linear_parts"]
+        assert len(split) == layers and all(
+            part.within == sum(p.cols for p in parts) for parts in split for part in parts
+        )
+        assert record.notes[0].endswith(f", {sum('residual' in n.inputs for n in graph.nodes)} written in place")
+    assert len(counts) == 1

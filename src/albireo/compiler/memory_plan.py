@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from albireo.dtypes import itemsize
 from albireo.graph.node import Graph, Node, Value
@@ -100,20 +101,19 @@ def plan_memory(graph: Graph, maxima: Mapping[str, int]) -> tuple[MemoryPlan, Pa
     lifetimes = [_lifetime(graph, group, maxima) for group in groups]
     placement = place(lifetimes)
     plan = MemoryPlan(arena_bytes=placement.peak)
-    known: dict[tuple[int, str, str, int, str], str] = {}
+    known: dict[tuple[Any, ...], str] = {}
     for group, offset in zip(groups, placement.offsets, strict=True):
-        first = group.values[0]
-        if group.are_parts:
-            _place_parts(plan, graph, group, offset)
-            continue
-        cols = int(first.type.dims[1]) if len(first.type.dims) > 1 else 1
-        stem = _stem(graph, first, plan.names)
-        key = (offset, first.type.dtype, symbol_rows(first), cols, stem)
-        if key not in known:
-            known[key] = _fresh_name(stem, plan.buffers)
-            plan.buffers[known[key]] = Buffer(known[key], first.type.dtype, symbol_rows(first), cols, offset)
-        plan.names.update(dict.fromkeys(group.values, known[key]))
-    in_place = len(plan.names) - len(groups)
+        # parts lie side by side in the same rows; others are written one over another
+        within = sum(map(_columns, group.values)) if group.are_parts else 0
+        for values in [[value] for value in group.values] if within else [group.values]:
+            first, stem = values[0], _stem(graph, values[0], plan.names)
+            at = first.type.dtype, symbol_rows(first), _columns(first), offset, within
+            if (at, stem) not in known:
+                known[at, stem] = _fresh_name(stem, plan.buffers)
+                plan.buffers[known[at, stem]] = Buffer(known[at, stem], *at)
+            plan.names.update(dict.fromkeys(values, known[at, stem]))
+            offset += _columns(first) * itemsize(first.type.dtype)
+    in_place = sum(len(group.values) - 1 for group in groups if not group.are_parts)
     unshared = sum(lifetime.aligned_bytes for lifetime in lifetimes)
     record.notes += [
         f"{len(plan.names)} activations in {len(plan.buffers)} buffers, {in_place} written in place",
@@ -123,14 +123,8 @@ def plan_memory(graph: Graph, maxima: Mapping[str, int]) -> tuple[MemoryPlan, Pa
     return plan, record
 
 
-def _place_parts(plan: MemoryPlan, graph: Graph, group: _Group, offset: int) -> None:
-    """A buffer for each of the values that lie side by side in the same rows."""
-    wide = sum(int(value.type.dims[1]) for value in group.values)
-    for value in group.values:
-        name, cols = _fresh_name(_stem(graph, value, plan.names), plan.buffers), int(value.type.dims[1])
-        plan.buffers[name] = Buffer(name, value.type.dtype, symbol_rows(value), cols, offset, wide)
-        plan.names[value] = name
-        offset += cols * itemsize(value.type.dtype)
+def _columns(value: Value) -> int:
+    return int(value.type.dims[1]) if len(value.type.dims) > 1 else 1
 
 
 def _best_gap(taken: Iterable[tuple[int, int]], size: int) -> int:

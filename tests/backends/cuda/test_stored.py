@@ -10,6 +10,7 @@ import pytest
 from albireo import BuildConfig, SamplingParams, build
 from albireo.api import load
 from albireo.artifact.reader import open_engine
+from albireo.backends.cuda import catalog
 from albireo.errors import ConfigError, EngineFileError, TargetMismatch, VersionMismatch
 from albireo.models import load_architecture
 from artifact.engines import seal
@@ -59,7 +60,7 @@ def make_older(directory: Path, minor: int) -> None:
     path = directory / "manifest.json"
     data = json.loads(path.read_text())
     data["format"]["minor"] = minor
-    for name in ("hf_overrides", "mm_processor_kwargs"):
+    for name in ("hf_overrides", "mm_processor_kwargs") if minor < 25 else ():
         del data["options"][name]
     path.write_text(json.dumps(data))
 
@@ -84,6 +85,21 @@ def test_rows_of_before_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     seal(directory, "program.json")
     with pytest.raises(VersionMismatch, match=r"format 2\.6 has rows of fp8\.token.*albireo build MODEL"):
         open_engine(directory)
+
+
+def test_matrices_apart_are_refused_with_the_command_that_mends_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small linears of one input are one matrix since 2.29; a directory of before has each by itself."""
+    model = make_checkpoint(tmp_path, load_architecture("deepseek_v3").tiny, seed=6, dtype="bfloat16")
+    with monkeypatch.context() as before:
+        before.setattr(catalog, "SMALL_CALLS", frozenset())
+        build(model, tmp_path / "engine", BuildConfig(target="cuda:90"))
+    make_older(tmp_path / "engine", 28)
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    with pytest.raises(TargetMismatch, match=r"c_kv_proj\+k_rope_proj\.weight is not stored.*format 2\.28") as refused:
+        llm(tmp_path / "engine")
+    assert str(refused.value).endswith(f"albireo build MODEL -o {tmp_path / 'engine'} --force --target cuda")
 
 
 def test_weights_cut_short_are_refused(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

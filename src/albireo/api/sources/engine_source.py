@@ -17,7 +17,7 @@ from albireo.api.sources.checkpoint_source import with_whole_prompts
 from albireo.api.sources.pooled_head import read_pooled_head
 from albireo.artifact.graph_fit import check_fit
 from albireo.artifact.graph_json import graph_to_json
-from albireo.artifact.layout import rebuild_hint
+from albireo.artifact.layout import MAJOR, MINOR, rebuild_hint
 from albireo.artifact.program_json import StoredConstant, rows_digest
 from albireo.artifact.reader import EngineFiles, hinting, open_engine, tokenizer_directory
 from albireo.backends.cuda.catalog import LEVEL as CUDA_LEVEL
@@ -182,7 +182,14 @@ class EngineSource:
                 f"without={','.join(self._left_out_now)} is asked for and decides how weights are stored; leave it "
                 f"out, or {rebuild_hint(self.directory)} --without {names}"
             )
-        return f"it was built by albireo {self.files.manifest.version}"
+        manifest = self.files.manifest
+        again = rebuild_hint(self.directory)
+        again += " --target cuda" if self.device_for("auto") == "cuda" else ""
+        again += f" --tp {len(self.parts)}" if len(self.parts) > 1 else ""
+        return (
+            f"it was built by albireo {manifest.version} in format {MAJOR}.{manifest.minor}, and this one, of "
+            f"{MAJOR}.{MINOR}, has weights otherwise, as others of them are one matrix; {again}"
+        )
 
     @contextmanager
     def weights(self, graph: Graph, rank: int = 0) -> Iterator[StoredWeights]:

@@ -242,5 +242,49 @@ def test_a_gate_that_others_read_stays() -> None:
     assert len(record.firings) == 3 and "is an output of the graph" in record.refusals[0].reason
 
 
+#: Abilities of passes that join small calls; of those that are exact alone.
+EXACT = ["clipped gates", "rounded rows"]
+SMALL = [*EXACT, "gated outputs", "turned rows", "streams at once", "columns in place"]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("name", ["deepseek_v4", "deepseek_v32", "glm5_next_text", "nemotron_h", "kimi_linear"])
+def test_small_calls_that_are_one_compute_the_same(name: str, dtype: str) -> None:
+    """A linear's sum has no company in the reference, so all but norms of rows are the same numbers there."""
+    graph = model_graph(name, dtype)
+    plain, _ = run_passes(graph)
+    weights = random_weights(tiny_of(name), 1)
+    step = make_step([Work([5, 6, 7, 1, 2, 3, 4, 5], 0, [1, 2], 0), Work([5, 9], 0, [3], 1)], 8)
+    wanted = interpret(plain, step, weights, ReferenceKV(4, 8, dtype))["logits"]
+    for abilities in (EXACT, SMALL):
+        fused, _ = run_passes(graph, passes_for(abilities, PASSES))
+        check_graph(fused)
+        assert len(fused.nodes) < len(plain.nodes) or abilities is EXACT
+        found = interpret(fused, step, weights, ReferenceKV(4, 8, dtype))["logits"]
+        assert abilities is SMALL or np.array_equal(found, wanted)
+        assert np.abs(found - wanted).max() <= (1e-5 if dtype == "float32" else 3e-2) * np.abs(wanted).max()
+
+
+def test_streams_whose_intermediates_are_read_elsewhere_stay() -> None:
+    """What is added to streams, their norm, their mixture: each handed out once."""
+    graph = model_graph("deepseek_v4", "bfloat16")
+    balances = [node for node in graph.nodes if node.op == "balance"]
+    _, records = run_passes(graph, passes_for(["streams at once"], PASSES))
+    (record,) = [record for record in records if record.name == "fuse_streams"]
+    parts = [node for node in graph.nodes if node.op == "add_parts"]
+    nothing = next(node.inputs["x"] for node in parts if node.attrs["num_parts"] == 1)
+    assert len(record.firings) == 2 * len(balances) and nothing.producer is not None
+    norms = [node for node in graph.nodes if node.op == "rms_norm" and not node.inputs.keys() - {"x"}]
+    written = [node for node in parts if node.attrs["num_parts"] > 1 and node.inputs["x"].producer in parts]
+    weights = random_weights(tiny_of("deepseek_v4"), 1)
+    step = make_step([Work([5, 6, 7], 0, [1, 2], 0)], 8)
+    for value in (nothing, norms[0].output, written[0].inputs["x"]):
+        graph.outputs = {"logits": graph.outputs["logits"], "tap": value}
+        fused, _ = run_passes(graph, passes_for(["streams at once"], PASSES))
+        check_graph(fused)
+        found, wanted = (interpret(g, step, weights, ReferenceKV(4, 8, "bfloat16")) for g in (fused, graph))
+        np.testing.assert_allclose(found["tap"], wanted["tap"], rtol=1e-2, atol=1e-2)
+
+
 def test_abilities_have_one_name() -> None:
     assert {EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN} <= {ability for ability, _, _ in ABLE_PASSES}

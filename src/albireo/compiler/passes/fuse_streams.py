@@ -57,6 +57,9 @@ def _read(rw: Rewriter, balance: Node) -> None:
         raise NotFired(f"{read.out} is read by {total.op}, not by a sum of the streams")
     if zero.attrs["factor"] or total.attrs["num_parts"] != 1 or total.inputs.get("coefs") is not read.out:
         raise NotFired(f"{total.output} is not a sum of the streams alone")
+    rw.sole_user(zero.output)
+    if rw.is_output(norm.output):
+        raise NotFired(f"{norm.output} is an output of the graph")
     rows, width = streams.type.dims[0], int(streams.type.dims[-1])
     raw = Value(f"{read.out.name}r", TensorType("float32", (rows, sum(int(n.bias.type.dims[0]) for n in numbers))))
     weight = rw.add_constant(_joined([n.weight for n in numbers]))
@@ -93,7 +96,8 @@ def _read(rw: Rewriter, balance: Node) -> None:
     old = [norm, *(node for of in numbers for node in of.nodes), zero, total, *ending]
     if len(rw.users(parts.outputs[0])) == 1:
         old.append(parts)
-    rw.replace(old, (linear, fused))
+    # where the first stood: streams are all that they read, and a mixture may stand before the sum
+    rw.replace(old, (linear, fused), at="first")
 
 
 def _normed(x: Value) -> Node | None:
@@ -144,7 +148,7 @@ def _mix(rw: Rewriter, written: Node) -> None:
     roles = {"y": written.inputs["y"], "coefs": factor.inputs["x"]}
     mixed = made_by(x, "add_parts")
     zero = None if mixed is None else made_by(mixed.inputs["x"], "scale")
-    if mixed is not None and zero is not None and _is_mixture(mixed, zero) and rw.users(x) == [written]:
+    if mixed is not None and zero is not None and _is_mixture(mixed, zero) and _is_read_by(rw, x, written):
         rw.sole_user(zero.output)
         members = [zero, mixed, *members]
         roles["matrix"], x = mixed.inputs["coefs"], mixed.inputs["y"]
@@ -152,6 +156,11 @@ def _mix(rw: Rewriter, written: Node) -> None:
     if roles["y"].type.dims[-1] * written.attrs["num_parts"] != x.type.dims[-1]:
         raise NotFired(f"{roles['y']} are several parts")
     rw.fuse(members, "mix_streams", attrs, roles | {"x": x}, written.outputs)
+
+
+def _is_read_by(rw: Rewriter, x: Value, node: Node) -> bool:
+    """Whether nobody else reads x."""
+    return rw.users(x) == [node] and not rw.is_output(x)
 
 
 def _is_mixture(mixed: Node, zero: Node) -> bool:

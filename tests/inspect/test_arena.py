@@ -7,9 +7,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from albireo.compiler.pipeline import compile_graph
 from albireo.inspect.arena import arena_lines, arena_map
 from albireo.inspect.arena_picture import arena_picture, life_rects
-from compiler.examples import Decoder, model_graph
+from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, Decoder, FakeCatalog, model_graph
 from inspect_programs import compiled, overlapping, rects
 from representatives import REPRESENTATIVES
 
@@ -20,12 +21,17 @@ def program(request):
     return compiled(graph).program
 
 
-def test_lives_do_not_meet_in_bytes_and_time(program) -> None:
+def no_lives_meet(program) -> None:
     lives = arena_map(program).lives
     for i, one in enumerate(lives):
         for other in lives[:i]:
             together = one.first <= other.last and other.first <= one.last
             assert not (together and one.offset < other.stop and other.offset < one.stop), (one, other)
+
+
+def test_lives_do_not_meet_in_bytes_and_time(program) -> None:
+    no_lives_meet(program)
+    lives = arena_map(program).lives
     assert {life.name for life in lives} == set(program.buffers)
     assert all(0 <= life.first <= life.last <= len(program.calls) for life in lives)
 
@@ -35,6 +41,24 @@ def test_the_bounds_are_those_of_the_plan(program) -> None:
     (record,) = [each for each in program.report if each.name == "plan_memory"]
     found = re.fullmatch(r"peak ([\d,]+) bytes, lower bound ([\d,]+), without sharing ([\d,]+)", record.notes[1])
     assert [int(text.replace(",", "")) for text in found.groups()] == [arena.peak, arena.lower_bound, arena.unshared]
+
+
+def test_parts_of_the_same_rows_are_one_life() -> None:
+    """Of a program for a GPU, whose linears have columns that are values where they lie."""
+
+    class Able(FakeCatalog):
+        abilities = frozenset({"columns in place"})
+
+    program = compile_graph(
+        model_graph("mamba2", "bfloat16"),
+        Able(),
+        maxima=MAXIMA,
+        block_size=BLOCK_SIZE,
+        max_positions=MAX_POSITIONS,
+    )
+    assert any(buffer.within for buffer in program.buffers.values())
+    test_the_bounds_are_those_of_the_plan(program)
+    no_lives_meet(program)
 
 
 def test_outputs_live_to_the_end_and_a_residual_goes_on_in_place() -> None:

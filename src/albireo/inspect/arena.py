@@ -8,7 +8,7 @@ read from an engine directory.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from albireo.graph.program import Program
 from albireo.graph.program_spec import ALIGNMENT, FAMILIES, buffer_bytes
@@ -88,19 +88,25 @@ def _spans(lives: list[Life]) -> str:
 
 
 def _lives(program: Program) -> Iterator[Life]:
+    """Parts of the same rows are one, called after the first of them."""
     open_: dict[str, Life] = {}
+    whole: dict[str, str] = {}
     for i, call in enumerate(program.calls):
         outputs = FAMILIES[call.family].outputs
-        read = {name for role, name in call.args.items() if role not in outputs and name in open_}
-        for name in sorted(read):
+        read = {name for role, name in call.args.items() if role not in outputs and whole.get(name, name) in open_}
+        for name in sorted({whole.get(name, name) for name in read}):
             open_[name] = _until(open_[name], i)
-        for name in (call.args[role] for role in outputs if role in call.args):
+        written = [call.args[role] for role in outputs if role in call.args]
+        if written and program.buffers[written[0]].within:
+            whole |= dict.fromkeys(written, written[0])
+            written = written[:1]
+        for name in written:
             if name in read:
                 continue
             if name in open_:
                 yield open_.pop(name)
             buffer = program.buffers[name]
-            size = buffer_bytes(buffer, program.maxima)
+            size = buffer_bytes(replace(buffer, cols=buffer.within or buffer.cols, within=0), program.maxima)
             open_[name] = Life(name, call.family, buffer.offset, size, i, i)
     for name, life in open_.items():
         # what the step hands out is read after the last call

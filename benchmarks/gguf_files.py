@@ -1,11 +1,12 @@
 """The question: how fast is a GGUF file beside llama.cpp, which the file was made for?
 
-    python benchmarks/workloads/random_gguf.py dense FILE
+    python benchmarks/workloads/random_gguf.py dense FILE [IQ2_XXS]
     python benchmarks/gguf_files.py FILE [--llamacpp PYTHON] [--before PYTHON] [--rounds 3] [--threads 2]
 
 One stream: a prompt of 128 tokens, then 95 more, greedy. Each engine is a process of its own in each round, and they
 take turns; after a warm run each measures three times. PYTHON is an interpreter that has llama-cpp-python, or another
-build of Albireo. Printed are medians over rounds of each one's medians, least and most.
+build of Albireo. A laptop with AVX-VNNI and no AVX-512: ALBIREO_ISA_MAX=avxvnni, and a llama-cpp-python installed with
+CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -DGGML_AVX_VNNI=ON". Printed are medians over rounds of each one's medians, least and most.
 """
 
 from __future__ import annotations

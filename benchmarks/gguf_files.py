@@ -6,7 +6,8 @@
 One stream: a prompt of 128 tokens, then 95 more, greedy. Each engine is a process of its own in each round, and they
 take turns; after a warm run each measures three times. PYTHON is an interpreter that has llama-cpp-python, or another
 build of Albireo. A laptop with AVX-VNNI and no AVX-512: ALBIREO_ISA_MAX=avxvnni, and a llama-cpp-python installed with
-CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -DGGML_AVX_VNNI=ON". Printed are medians over rounds of each one's medians, least and most.
+CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -DGGML_AVX_VNNI=ON".
+Printed are medians over rounds of each one's medians, least and most.
 """
 
 from __future__ import annotations

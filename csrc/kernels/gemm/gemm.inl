@@ -145,22 +145,28 @@ struct Activations {
   }
 
 #ifdef ALBIREO_TALL_ROWS
-  // [steps][count][kStep]: what a tall tile reads in one step lies together. Of tokens the zeros behind k, too: a code
-  // behind k of kFp4 stands for 0 and is another number, so that what it is multiplied with has to be 0.
-  const A* interleaved(int64_t m, int64_t count) {
+  // [steps][count][kStep]: what a tall tile reads in one step lies together; where tiles are `height` rows high and the
+  // last what is left, tile by tile. Of tokens the zeros behind k, too: a code behind k of kFp4 stands for 0 and is
+  // another number, so that what it is multiplied with has to be 0.
+  const A* interleaved(int64_t m, int64_t count) { return interleaved(m, count, count); }
+  const A* interleaved(int64_t m, int64_t count, int64_t height) {
     if (count == 1) return rows(m, 1);
     const int64_t steps = W::kTokens ? token_codes(k) / W::kStep : ceil_div(k, W::kStep);
     A* out = copy + kMostChunk * round_up(k, 16);
     if (holds(m, count)) return out;
     if (!is_direct()) fill_rows(m, count);
     const A* from = source(m);
+    for (int64_t i = 0; i < count; i += height)
+      interleave(from + i * stride(), count - i < height ? count - i : height, steps, out + i * steps * W::kStep);
+    return out;
+  }
+  void interleave(const A* from, int64_t count, int64_t steps, A* out) {
     if constexpr (W::kStep * sizeof(A) == 4)
       interleave_words((const uint32_t*)from, stride() * sizeof(A) / 4, count, steps, (uint32_t*)out);
     else
       for (int64_t s = 0; s < steps; s++)
         for (int64_t i = 0; i < count * W::kStep; i++)
           out[s * count * W::kStep + i] = from[i / W::kStep * stride() + s * W::kStep + i % W::kStep];
-    return out;
   }
 #endif
 

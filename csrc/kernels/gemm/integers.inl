@@ -42,12 +42,18 @@ struct TokenRows {
   }
 };
 
+// Whether all codes of a type with groups stand above zero by as much: what that makes of a group's sum is a whole
+// number that its dots begin with, so that no column multiplies anything for it.
+constexpr bool has_one_zero(DType t) { return t == DType::kFp4 || (is_nested(t) && !is_nested_affine(t)); }
+constexpr int32_t zero_of_all(DType t) { return t == DType::kFp4 ? kE2M1Zero : has_one_zero(t) ? nested_zero(t) : 0; }
+
 // Sums of the codes of each group of rows, from the first group on that a tile multiplies: once for all sub-panels.
 // Where they are taken off, what they are less than nothing, since a register for a sign is one too many.
 constexpr int64_t kMostGroups = 256;
 struct GroupSums {
-  const float* sums;
+  const float* sums;  // of types with one zero what a group's dots begin with, in 32 bits
   float of(int64_t row, int64_t g) const { return sums[row * kMostGroups + g]; }
+  VI start(int64_t row, int64_t g) const { return iset1(((const int32_t*)sums)[row * kMostGroups + g]); }
 };
 template <int kStep>  // sums from one group to the next; 0: step, which is not known before
 inline void note_differences(const float* sums, int64_t step, int64_t count, bool is_affine, float* to) {
@@ -57,14 +63,18 @@ inline void note_differences(const float* sums, int64_t step, int64_t count, boo
   else
     for (int64_t g = 0; g < count; g++) to[g] = sums[g * each] - sums[(g + 1) * each];
 }
-inline GroupSums sums_of_groups(const TokenRows& x, int64_t rows, const Encoding& e, int64_t k, int64_t first,
-                                int64_t end, float* to) {
+// kType: of the weights, of which e may be the bytes; zero: what a dot product's zero is above, if all have one.
+template <DType kType>
+inline GroupSums sums_of_groups(const TokenRows& x, int64_t rows, const Encoding& e, int32_t zero, int64_t k,
+                                int64_t first, int64_t end, float* to) {
   const int64_t step = e.group / kSumStep, last = sum_at(k, k), whole = end * step <= last ? end : end - 1;
   for (int64_t i = 0; i < rows; i++, to += kMostGroups) {
     const float* sums = x.sums + i * x.ld_sums;
     const auto note = step == 1 ? note_differences<1> : step == 2 ? note_differences<2> : note_differences<0>;
     note(sums + first * step, step, whole - first, e.affine, to);
     if (whole < end) note_differences<0>(sums + whole * step, last - whole * step, 1, e.affine, to + whole - first);
+    if constexpr (has_one_zero(kType))
+      for (int64_t g = 0; g < end - first; g++) ((int32_t*)to)[g] = zero * (int32_t)to[g];
   }
   return {to - rows * kMostGroups};
 }
@@ -115,6 +125,13 @@ struct ScaledGroups {
     const V v = to_float(acc);  // whole numbers below 2^24: exact, and so is what the zero takes off
     if (is_affine) return fma(h.other, set1(sum), fma(v, h.scale, before));
     return fma(fma(h.other, set1(sum), v), h.scale, before);
+  }
+  // The same of row i and group g of weights of kType.
+  template <DType kType>
+  static ALBIREO_INLINE V sum_of(V before, VI acc, const Head& h, const GroupSums sums, int i, int64_t g,
+                                 bool is_affine = is_nested_affine(kType)) {
+    if constexpr (has_one_zero(kType)) return fma(to_float(acc), h.scale, before);
+    else return added(before, acc, h, sums.of(i, g), is_affine);
   }
 };
 
@@ -223,14 +240,25 @@ ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, 
   }
 }
 
-// Groups first .. end of MR rows by NV sub-panels, of codes of kCodes in nibbles or in bytes; c is added to unless
-// first is 0. x, sums and e by value: what is stored could be theirs otherwise, and they were read again for each row.
-template <bool kNibbles, DType kCodes, int MR, int NV>
+// What lies before a group's words.
+template <DType kType>
+constexpr int64_t group_head(const Encoding& e) {
+  return has_gammas(kType) ? 0 : head_bytes(e);
+}
+
+// Groups first .. end of MR rows by NV sub-panels of kType, of codes of kCodes in nibbles or in bytes; c is added to
+// unless first is 0. x, sums and e by value: what is stored could be theirs otherwise, and they were read again for
+// each row.
+template <DType kType, bool kNibbles, DType kCodes, int MR, int NV>
 ALBIREO_INLINE void group_tile(const TokenRows x, const GroupSums sums, const Encoding e, int64_t k, const uint8_t* b,
                                int64_t sub, int64_t first, int64_t end, float* c, int64_t ldc, const char* ahead) {
   constexpr bool kIsOff = kDotZero != 0 && !has_small_codes(kCodes);  // sums are of codes less kDotZero
   constexpr bool kStay = ScaledGroups::stay<MR, NV>();
-  const int64_t words = group_words(e), fours = e.group / 4, stride = group_bytes(e), head = head_bytes(e);
+  constexpr bool kIsApart = kNibbles && has_gammas(kType);  // scales lie before all codes
+  constexpr DType kStored = !kNibbles ? DType::kInt8Group : kType == DType::kFp4 ? kType : DType::kInt4Group;
+  const int64_t words = group_words(e), fours = e.group / 4, head = kNibbles ? group_head<kType>(e) : head_bytes(e);
+  const int64_t stride = head + words * kWord;
+  const uint8_t* codes = kIsApart ? b + gamma_bytes(e, k) : b;
   V total[MR][NV];
   // Numbers that registers have no room for, at distances that are known. g++ must not see whose they are: it would
   // give them registers, and the sums of the loop of dots none.
@@ -249,27 +277,32 @@ ALBIREO_INLINE void group_tile(const TokenRows x, const GroupSums sums, const En
 #pragma GCC unroll 32
     for (int i = 0; i < MR; i++)
 #pragma GCC unroll 32
-      for (int j = 0; j < NV; j++) acc[i][j] = izero();
-    const uint8_t* at = b + g * stride;
-    prefetch_l1(ahead + (g - first) * stride);
+      for (int j = 0; j < NV; j++) acc[i][j] = has_one_zero(kType) ? sums.start(i, g - first) : izero();
+    const uint8_t* at = codes + g * stride;
+    if constexpr (!kIsApart) prefetch_l1(ahead + (g - first) * stride);
     if constexpr (!kStay) asm("" : "+r"(held));
     // Behind k codes of a weight are zeros, which are none less kDotZero, and a token has zeros to the next 64 only.
     const int64_t left = kIsOff && k - g * e.group < e.group ? ceil_div(k - g * e.group, 4) : words;
-    group_dots<kNibbles ? DType::kInt4Group : DType::kInt8Group, kCodes, MR, NV>(
+    group_dots<kStored, kCodes, MR, NV>(
         acc, x.codes + g * fours * TokenRows::step<MR, NV>(), x.row_step<NV>(), left,
         [&](int j) { return at + j * sub + head; }, ahead + (g - first) * stride + head);
 #pragma GCC unroll 32
     for (int j = 0; j < NV; j++) {
-      const ScaledGroups::Head h = ScaledGroups::head(e, at + j * sub);
+      ScaledGroups::Head h;
+      if constexpr (kIsApart) h.scale = scale_of_group(e, b + j * sub, g);
+      else h = ScaledGroups::head(e, at + j * sub);
 #pragma GCC unroll 32
       for (int i = 0; i < MR; i++) {
-        const float sum = sums.of(i, g - first);
-        if constexpr (kIsOff) {
-          const VI off = iset1(kDotZero * (int32_t)sum);
+        if constexpr (kIsOff && !has_one_zero(kType)) {
+          const VI off = iset1(kDotZero * (int32_t)sums.of(i, g - first));
           acc[i][j] = e.affine ? iadd(acc[i][j], off) : isub(acc[i][j], off);
         }
-        if constexpr (kStay) total[i][j] = ScaledGroups::added(total[i][j], acc[i][j], h, sum, e.affine);
-        else ScaledGroups::add_to(held + (i * NV + j) * kSubPanel, false, acc[i][j], h, sum, e.affine);
+        if constexpr (kStay) {
+          total[i][j] = ScaledGroups::sum_of<kType>(total[i][j], acc[i][j], h, sums, i, g - first, e.affine);
+        } else {
+          float* at = held + (i * NV + j) * kSubPanel;
+          store(at, ScaledGroups::sum_of<kType>(load(at), acc[i][j], h, sums, i, g - first, e.affine));
+        }
       }
     }
   }
@@ -309,50 +342,32 @@ ALBIREO_INLINE void progressive_tile(const TokenRows& x, const Encoding& e, int6
   }
 }
 
-// All of k for MR rows by one sub-panel of kFp4; c: as group_tile makes it of the bytes that in_bytes() names.
-template <int MR>
-ALBIREO_INLINE void fp4_tile(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c, int64_t ldc,
-                             int64_t fetch_bytes) {
-  const int64_t words = group_words(e), fours = e.group / 4, groups = num_groups(e, k);
-  const uint8_t* codes = b + gamma_bytes(e, k);
-  for (int64_t g = 0; g < groups; g++) {
-    VI acc[MR][1];
-#pragma GCC unroll 32
-    for (int i = 0; i < MR; i++) acc[i][0] = izero();
-    const uint8_t* at = codes + g * words * kWord;
-    group_dots<DType::kFp4, DType::kFp4, MR, 1>(
-        acc, x.codes + g * fours * TokenRows::step<MR, 1>(), x.row_step<1>(), words, [&](int) { return at; },
-        (const char*)at + fetch_bytes);
-    const ScaledGroups::Head head{scale_of_group(e, b, g), set1((float)kE2M1Zero)};
-    const int64_t from = sum_at(k, g * e.group), to = sum_at(k, (g + 1) * e.group);
-#pragma GCC unroll 32
-    for (int i = 0; i < MR; i++) ScaledGroups::add_to(c + i * ldc, g == 0, acc[i][0], head, -x.sum(i, from, to), false);
+// sums += dots kFirst .. of a unit of a type with nests, for MR rows whose codes of the first of them are at a; in 16
+// bits where kIsNarrow. Not with a lambda: sums that one refers to are written to memory after each dot by g++ 12.
+template <DType kType, bool kIsNarrow, int kFirst, int kCount, int MR>
+ALBIREO_INLINE void unit_dots(VI (&sums)[MR][1], const int8_t* a, int64_t lda, const uint8_t* unit,
+                              const uint8_t* table) {
+  if constexpr (kCount > 0) {
+    const Codes w[1] = {nested_codes<kType, kFirst>(unit, table)};
+    if constexpr (kIsNarrow) narrow_dot4<MR, 1>(sums, w, a, lda);
+    else dot4<MR, 1, has_small_codes(kType)>(sums, w, a, lda);
+    unit_dots<kType, kIsNarrow, kFirst + 1, kCount - 1, MR>(sums, a + TokenRows::step<MR, 1>(), lda, unit, table);
   }
 }
-
-// acc += dots kFirst .. of a unit of a K type, for MR rows whose codes of the first of them are at a.
 template <DType kType, int kFirst, int kCount, int MR>
 ALBIREO_INLINE void nested_dots(VI (&acc)[MR][1], const int8_t* a, int64_t lda, const uint8_t* unit,
                                 const uint8_t* table) {
-  constexpr int kRun = narrow_run<kType>();
-  if constexpr (kRun == 0) {
-    for_dots<kType, kFirst, kCount>(unit, table, [&](auto dot, Codes codes) {
-      const Codes w[1] = {codes};
-      dot4<MR, 1, has_small_codes(kType)>(acc, w, a + (dot - kFirst) * TokenRows::step<MR, 1>(), lda);
-    });
-  } else {
+  if constexpr (narrow_run<kType>() == 0) {
+    unit_dots<kType, false, kFirst, kCount, MR>(acc, a, lda, unit, table);
+  } else if constexpr (kCount > 0) {
+    constexpr int kRun = narrow_run<kType>() < kCount ? narrow_run<kType>() : kCount;
     VI sums[MR][1];
-    for_dots<kType, kFirst, kCount>(unit, table, [&](auto dot, Codes codes) {
-      constexpr int kDone = dot - kFirst;
-      if constexpr (kDone % kRun == 0)
 #pragma GCC unroll 32
-        for (int i = 0; i < MR; i++) sums[i][0] = izero();
-      const Codes w[1] = {codes};
-      narrow_dot4<MR, 1>(sums, w, a + kDone * TokenRows::step<MR, 1>(), lda);
-      if constexpr ((kDone + 1) % kRun == 0 || kDone + 1 == kCount)
+    for (int i = 0; i < MR; i++) sums[i][0] = izero();
+    unit_dots<kType, true, kFirst, kRun, MR>(sums, a, lda, unit, table);
 #pragma GCC unroll 32
-        for (int i = 0; i < MR; i++) acc[i][0] = iadd(acc[i][0], widened(sums[i][0]));
-    });
+    for (int i = 0; i < MR; i++) acc[i][0] = iadd(acc[i][0], widened(sums[i][0]));
+    nested_dots<kType, kFirst + kRun, kCount - kRun, MR>(acc, a + kRun * TokenRows::step<MR, 1>(), lda, unit, table);
   }
 }
 
@@ -363,87 +378,119 @@ ALBIREO_INLINE void fetch_lines(const uint8_t* at) {
   for (int64_t byte = 0; byte < kBytes; byte += kWord) prefetch_l1((const char*)at + byte);
 }
 
-// All of k for MR rows by one sub-panel of a type with nests, of which kType has the bits and the groups; c: as
-// group_tile makes it of the bytes that in_bytes() names.
+// Group g of a type with nests, whose dots begin at kFirst of the unit at unit, added to what MR rows have so far.
+// held: where that lies, if registers have no room for it.
+template <DType kType, int kFirst, int MR>
+ALBIREO_INLINE void nested_group_of(V (&total)[MR], float* held, const int8_t* a, int64_t lda, const GroupSums sums,
+                                    int64_t g, const NestedHead head, const uint8_t* unit, const uint8_t* table) {
+  VI acc[MR][1];
+#pragma GCC unroll 32
+  for (int i = 0; i < MR; i++) acc[i][0] = has_one_zero(kType) ? sums.start(i, g) : izero();
+  nested_dots<kType, kFirst, nested_group(kType) / 4, MR>(acc, a, lda, unit, table);
+  const ScaledGroups::Head h{head.scale, head.other};
+#pragma GCC unroll 32
+  for (int i = 0; i < MR; i++)
+    if constexpr (ScaledGroups::stay<MR, 1>())
+      total[i] = ScaledGroups::sum_of<kType>(total[i], acc[i][0], h, sums, i, g);
+    else {
+      float* at = held + i * kSubPanel;
+      store(at, ScaledGroups::sum_of<kType>(load(at), acc[i][0], h, sums, i, g));
+    }
+}
+
+// Groups first .. end of MR rows by one sub-panel of a type with nests, of which kType has the bits and the groups, as
+// group_tile adds them up of the bytes that in_bytes() names. first: of a nest.
 template <DType kType, int MR>
-ALBIREO_INLINE void nested_tile(const TokenRows& x, DType type, int64_t k, const uint8_t* b, float* c, int64_t ldc,
-                                int64_t fetch_bytes) {
+ALBIREO_INLINE void nested_tile(const TokenRows x, const GroupSums sums, DType type, const uint8_t* b, int64_t first,
+                                int64_t end, float* c, int64_t ldc, int64_t fetch_bytes) {
   constexpr int kGroup = nested_group(kType), kDots = kGroup / 4, kGroups = kUnit / kGroup;
+  constexpr bool kStay = ScaledGroups::stay<MR, 1>();
   constexpr Encoding kWhole{kType, kGroup, is_nested_affine(kType)};
   const Encoding e{has_number_table(kType) ? type : kType, kGroup, kWhole.affine};
   const uint8_t* table = codes_of_table(e.dtype);
-  const int64_t groups = num_groups(kWhole, k);
-  const int8_t* a = x.codes;
+  const int8_t* a = x.codes + first * kDots * TokenRows::step<MR, 1>();
   V total[MR];
+  alignas(64) float room[kStay ? 1 : MR * kSubPanel];
+  float* held = room;
 #pragma GCC unroll 32
-  for (int i = 0; i < MR; i++) total[i] = zero();
-  const auto group = [&](auto first, int64_t g, const Nest& nest, const uint8_t* steps, const uint8_t* unit) {
-    VI acc[MR][1];
-#pragma GCC unroll 32
-    for (int i = 0; i < MR; i++) acc[i][0] = izero();
-    nested_dots<kType, first, kDots, MR>(acc, a, x.row_step<1>(), unit, table);
-    a += kDots * TokenRows::step<MR, 1>();
-    const NestedHead found = head_at(e, nest, steps);
-    const V other =
-        kDotZero != 0 && !has_small_codes(kType) ? set1((float)(nested_zero(e.dtype) - kDotZero)) : found.other;
-    const ScaledGroups::Head head{found.scale, other};
-    const int64_t from = sum_at(k, g * kGroup), to = sum_at(k, (g + 1) * kGroup);
-#pragma GCC unroll 32
-    for (int i = 0; i < MR; i++) {
-      const float sum = kWhole.affine ? x.sum(i, from, to) : -x.sum(i, from, to);
-      total[i] = ScaledGroups::added(total[i], acc[i][0], head, sum, kWhole.affine);
-    }
-  };
-  for (int64_t g = 0; g < groups;) {
+  for (int i = 0; i < MR; i++) {
+    const V before = first ? load(c + i * ldc) : zero();
+    if constexpr (kStay) total[i] = before;
+    else store(held + i * kSubPanel, before);
+  }
+  b += nest_place(kWhole, first / (kNest / kGroup));
+  for (int64_t g = first; g < end;) {
     fetch_lines<nest_bytes(kWhole)>(b + fetch_bytes);
     const Nest nest = nest_at(e, b);
     const uint8_t* steps = b + nest_head(kWhole);
     b += nest_bytes(kWhole);
-    const int64_t end = g + kNest / kGroup < groups ? g + kNest / kGroup : groups;
-    for (; g < end; g += kGroups, b += unit_bytes(kType), steps += kGroups * step_bytes(kWhole)) {
+    const int64_t last = g + kNest / kGroup < end ? g + kNest / kGroup : end;
+    for (; g < last; g += kGroups, b += unit_bytes(kType), steps += kGroups * step_bytes(kWhole)) {
       fetch_lines<unit_bytes(kType)>(b + fetch_bytes);
-      group(std::integral_constant<int, 0>(), g, nest, steps, b);
+      if constexpr (!kStay) asm("" : "+r"(held));
+      nested_group_of<kType, 0, MR>(total, held, a, x.row_step<1>(), sums, g - first, head_at(e, nest, steps), b,
+                                    table);
+      a += kDots * TokenRows::step<MR, 1>();
       if constexpr (kGroups == 2)
-        if (g + 1 < groups) group(std::integral_constant<int, kDots>(), g + 1, nest, steps + step_bytes(kWhole), b);
+        if (g + 1 < end) {
+          nested_group_of<kType, kDots, MR>(total, held, a, x.row_step<1>(), sums, g + 1 - first,
+                                            head_at(e, nest, steps + step_bytes(kWhole)), b, table);
+          a += kDots * TokenRows::step<MR, 1>();
+        }
     }
   }
 #pragma GCC unroll 32
-  for (int i = 0; i < MR; i++) store(c + i * ldc, total[i]);
+  for (int i = 0; i < MR; i++)
+    if constexpr (kStay) store(c + i * ldc, total[i]);
+    else store(c + i * ldc, load(held + i * kSubPanel));
 }
 
 // A height of tile each, as functions: what is inlined into a table is not inlined into the loops round it.
-template <bool kNibbles, DType kCodes, int MR, int NV>
+template <DType kType, bool kNibbles, DType kCodes, int MR, int NV>
 void group_tile_of(const TokenRows& x, const GroupSums sums, const Encoding& e, int64_t k, const uint8_t* b,
                    int64_t sub, int64_t first, int64_t end, float* c, int64_t ldc, const char* ahead) {
-  group_tile<kNibbles, kCodes, MR, NV>(x, sums, e, k, b, sub, first, end, c, ldc, ahead);
+  group_tile<kType, kNibbles, kCodes, MR, NV>(x, sums, e, k, b, sub, first, end, c, ldc, ahead);
 }
 template <DType kType, int MR>
-void column_tile_of(const TokenRows& x, [[maybe_unused]] const Encoding& e, int64_t k, const uint8_t* b, float* c,
-                    int64_t ldc, int64_t fetch_bytes) {
-  if constexpr (is_nested(kType)) nested_tile<kType, MR>(x, e.dtype, k, b, c, ldc, fetch_bytes);
-  else if constexpr (kType == DType::kFp4) fp4_tile<MR>(x, e, k, b, c, ldc, fetch_bytes);
-  else progressive_tile<MR>(x, e, k, b, c, ldc, fetch_bytes);
+void nested_tile_of(const TokenRows& x, const GroupSums sums, DType type, const uint8_t* b, int64_t first, int64_t end,
+                    float* c, int64_t ldc, int64_t fetch_bytes) {
+  nested_tile<kType, MR>(x, sums, type, b, first, end, c, ldc, fetch_bytes);
+}
+template <int MR>
+void progressive_tile_of(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c, int64_t ldc,
+                         int64_t fetch_bytes) {
+  progressive_tile<MR>(x, e, k, b, c, ldc, fetch_bytes);
 }
 
 // Rows by all four sub-panels, NV at a time. ahead: what is fetched beside the first; of sub-panel j, j steps further.
-template <bool kNibbles, DType kCodes, int NV, int... I>
+template <DType kType, bool kNibbles, DType kCodes, int NV, int... I>
 void group_rows(int64_t rows, const TokenRows& x, const GroupSums sums, const Encoding& e, int64_t k, const uint8_t* b,
                 int64_t first, int64_t end, float* c, int64_t ldc, const uint8_t* ahead, int64_t step,
                 std::integer_sequence<int, I...>) {
   using Fn = void (*)(const TokenRows&, GroupSums, const Encoding&, int64_t, const uint8_t*, int64_t, int64_t, int64_t,
                       float*, int64_t, const char*);
-  static constexpr Fn kRows[] = {group_tile_of<kNibbles, kCodes, 1 + I, NV>...};
+  static constexpr Fn kRows[] = {group_tile_of<kType, kNibbles, kCodes, 1 + I, NV>...};
   const int64_t sub = sub_panel_bytes(e, k);
   for (int64_t j = 0; j < kSubPanels; j += NV)
     kRows[rows - 1](x, sums, e, k, b + j * sub, sub, first, end, c + kSubPanel * j, ldc, (const char*)ahead + j * step);
 }
 
-// The same of encodings that keep the bytes of groups before all words.
+// The same of types with nests, as they lie.
 template <DType kType, int... I>
-void column_rows(int64_t rows, const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c,
-                 int64_t ldc, int64_t fetch, std::integer_sequence<int, I...>) {
+void nested_rows(int64_t rows, const TokenRows& x, const GroupSums sums, const Encoding& e, int64_t k, const uint8_t* b,
+                 int64_t first, int64_t end, float* c, int64_t ldc, int64_t fetch, std::integer_sequence<int, I...>) {
+  using Fn = void (*)(const TokenRows&, GroupSums, DType, const uint8_t*, int64_t, int64_t, float*, int64_t, int64_t);
+  static constexpr Fn kRows[] = {nested_tile_of<kType, 1 + I>...};
+  for (int64_t j = 0; j < kSubPanels; j++)
+    kRows[rows - 1](x, sums, e.dtype, b + j * sub_panel_bytes(e, k), first, end, c + kSubPanel * j, ldc, fetch);
+}
+
+// The same of kInt4Progressive, which is one sum.
+template <int... I>
+void progressive_rows(int64_t rows, const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c,
+                      int64_t ldc, int64_t fetch, std::integer_sequence<int, I...>) {
   using Fn = void (*)(const TokenRows&, const Encoding&, int64_t, const uint8_t*, float*, int64_t, int64_t);
-  static constexpr Fn kRows[] = {column_tile_of<kType, 1 + I>...};
+  static constexpr Fn kRows[] = {progressive_tile_of<1 + I>...};
   for (int64_t j = 0; j < kSubPanels; j++)
     kRows[rows - 1](x, e, k, b + j * sub_panel_bytes(e, k), c + kSubPanel * j, ldc, fetch);
 }
@@ -482,10 +529,15 @@ struct EncodedPanels final : Panels {
     const float* scale = (const float*)(b + kSubPanels * sub_panel_bytes(e, a.k));
     const bool is_few = rows <= few_rows() && !is_tiled(rows);
     if (is_few && kType != DType::kInt8) {
-      TokenRows t = token_rows(m, rows);
-      if constexpr (has_gammas(kType) || is_nested(kType))
-        column_rows<kType>(rows, t, e, a.k, b, c, ldc, a.tuning.fetch_bytes, std::make_integer_sequence<int, kFew>());
-      else if constexpr (kIsGroup) few_rows_of_groups(t, rows, b, c, ldc);
+      const int64_t height = ceil_div(rows, ceil_div(rows, kFew));
+      for (int64_t i = 0; i < rows; i += height) {
+        const int64_t h = rows - i < height ? rows - i : height;
+        const TokenRows t = token_rows(m, rows, i, height);
+        if constexpr (kType == DType::kInt4Progressive)
+          progressive_rows(h, t, e, a.k, b, c + i * ldc, ldc, a.tuning.fetch_bytes,
+                           std::make_integer_sequence<int, kFew>());
+        else if constexpr (kIsGroup) few_rows_of_groups(t, h, b, c + i * ldc, ldc);
+      }
     } else {
       if constexpr (is_packed(kType)) {
         if (panel != unpacked_panel) unpack_panel(e, a.k, b, unpacked);
@@ -502,16 +554,21 @@ struct EncodedPanels final : Panels {
 
  private:
 #ifdef ALBIREO_TALL_ROWS
-  // As many as whose numbers stay in registers from group to group; groups of 16 cost less as bytes from 9 rows on.
-  // Where all of a column is multiplied alike, more.
-  static constexpr int kFew = !kIsGroup ? 24 : is_nested(kType) && nested_group(kType) == 16 ? 8 : 12;
-  int64_t few_rows() const { return a.tuning.tall_rows < kFew ? a.tuning.tall_rows : kFew; }
-  TokenRows token_rows(int64_t m, int64_t rows) { return {x.interleaved(m, rows), 4, sums(m), x.source_stride / 4}; }
+  // As many as whose numbers stay in registers from group to group; where all of a column is multiplied alike, more.
+  static constexpr int kFew = kIsGroup ? 12 : 24;
+  // How often a panel is gone over as it lies rather than made to bytes.
+  static constexpr int kFewPasses = !kIsGroup ? 1 : kType == DType::kFp4 ? 2 : 3;
+  int64_t few_rows() const { return a.tuning.tall_rows < kFew * kFewPasses ? a.tuning.tall_rows : kFew * kFewPasses; }
+  TokenRows token_rows(int64_t m, int64_t rows, int64_t i, int64_t height) {
+    return {x.interleaved(m, rows, height) + i * token_codes(a.k), 4, sums(m + i), x.source_stride / 4};
+  }
 #else
-  static constexpr int kFew = is_nested(kType) && nested_group(kType) == 16 && kFewRows > 4 ? 4 : kFewRows;
-  int64_t few_rows() const { return kFew; }
-  TokenRows token_rows(int64_t m, int64_t) {
-    return {(const int8_t*)a.x + m * x.source_stride, x.source_stride, sums(m), x.source_stride / 4};
+  static constexpr int kFew = is_nested(kType) && kFewRows < 6 ? 6 : kFewRows;
+  static constexpr bool kIsDear = kType == DType::kFp4 || (is_nested(kType) && nested_group(kType) == 16);
+  static constexpr int kFewPasses = kIsGroup && !kIsDear ? 2 : 1;
+  int64_t few_rows() const { return kFew * kFewPasses; }
+  TokenRows token_rows(int64_t m, int64_t, int64_t i, int64_t) {
+    return {(const int8_t*)a.x + (m + i) * x.source_stride, x.source_stride, sums(m + i), x.source_stride / 4};
   }
 #endif
 
@@ -542,15 +599,26 @@ struct EncodedPanels final : Panels {
   // What codes in bytes are: where all are multiplied alike, one code serves all.
   static constexpr DType kBytes = kDotZero != 0 && has_small_codes(kType) ? kType : DType::kInt8Group;
 
+  // What codes of kCodes are above zero by in a dot product, if all are.
+  template <DType kCodes>
+  int32_t zero_of_dots() const {
+    return zero_of_all(e.dtype) - (has_small_codes(kCodes) ? 0 : kDotZero);
+  }
+
   // Tiles of rows that go over the panel as it lies.
   void few_rows_of_groups(const TokenRows& t, int64_t rows, const uint8_t* b, float* c, int64_t ldc) {
     const int64_t groups = num_groups(e, a.k);
     for (int64_t first = 0; first < groups; first += kMostGroups) {
       const int64_t end = first + kMostGroups < groups ? first + kMostGroups : groups;
-      group_rows<kType == DType::kInt4Group, kType, 1>(
-          rows, t, sums_of_groups(t, rows, e, a.k, first, end, group_sums), e, a.k, b, first, end, c, ldc,
-          b + first * group_bytes(e) + a.tuning.fetch_bytes, sub_panel_bytes(e, a.k),
-          std::make_integer_sequence<int, kFew>());
+      const GroupSums sums = sums_of_groups<kType>(t, rows, e, zero_of_dots<kType>(), a.k, first, end, group_sums);
+      if constexpr (is_nested(kType))
+        nested_rows<kType>(rows, t, sums, e, a.k, b, first, end, c, ldc, a.tuning.fetch_bytes,
+                           std::make_integer_sequence<int, kFew>());
+      else
+        group_rows<kType, has_nibbles(kType), kType, 1>(
+            rows, t, sums, e, a.k, b, first, end, c, ldc,
+            b + words_at(e, a.k, first) - group_head<kType>(e) + a.tuning.fetch_bytes, sub_panel_bytes(e, a.k),
+            std::make_integer_sequence<int, kFew>());
     }
   }
 
@@ -569,8 +637,9 @@ struct EncodedPanels final : Panels {
                                x.source_stride / 4};
         const int64_t sub = sub_panel_bytes(wide, a.k), bytes = (end - g) * group_bytes(wide);
         const bool is_first = t == 0;
-        group_rows<false, kBytes, kGroupVectors>(
-            h, x_rows, sums_of_groups(x_rows, h, wide, a.k, g, end, group_sums), wide, a.k, b, g, end, c + m * ldc, ldc,
+        group_rows<kType, false, kBytes, kGroupVectors>(
+            h, x_rows, sums_of_groups<kType>(x_rows, h, wide, zero_of_dots<kBytes>(), a.k, g, end, group_sums), wide,
+            a.k, b, g, end, c + m * ldc, ldc,
             is_first ? next + g * kFetched * group_bytes(wide) : b + g * group_bytes(wide) + kNear,
             is_first ? bytes * kFetched / kSubPanels : sub, std::make_integer_sequence<int, kTileRows>());
         m += h;

@@ -62,7 +62,7 @@ def count(body: list[str], name: str) -> int:
 def test_tiles_are_loops_of_products_with_nothing_on_the_stack(
     inner_loops: list[list[str]], name: str, products: set[int]
 ) -> None:
-    loops = [body for body in inner_loops if count(body, name)]
+    loops = [body for body in inner_loops if count(body, name) and not count(body, "scvtf")]  # that end a group
     assert products <= {count(body, name) for body in loops}
     for body in loops:
         if count(body, name) <= QUARTERS * ROWS:

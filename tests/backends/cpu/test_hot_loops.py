@@ -51,6 +51,10 @@ def stack_stores(body: list[str]) -> list[str]:
     return [text for text in body if re.match(r"vmov\S+\s+%[yz]mm\d+,.*\(%r[sb]p", text)]
 
 
+def ends_a_group(body: list[str]) -> bool:
+    return dots(body, "vcvtdq2ps") > 0
+
+
 def test_bf16_tiles_are_loops_of_dots(inner_loops: list[list[str]]) -> None:
     sizes = {dots(body, "vdpbf16ps") for body in inner_loops}
     assert {rows * TILE_VECTORS for rows in range(1, TILE_ROWS + 1)} | set(range(2, TALL_ROWS + 1)) <= sizes
@@ -94,7 +98,7 @@ def test_a_full_tile_broadcasts_once_a_row(inner_loops: list[list[str]]) -> None
 
 def test_integer_tiles_are_loops_of_dots(inner_loops: list[list[str]]) -> None:
     """Of bytes as of bf16; of nibbles two dots a row, for tiles of few rows."""
-    loops = [body for body in inner_loops if dots(body, "vpdpbusd") > 0]
+    loops = [body for body in inner_loops if dots(body, "vpdpbusd") > 0 and not ends_a_group(body)]
     sizes = {dots(body, "vpdpbusd") for body in loops}
     assert {rows * TILE_VECTORS for rows in range(1, TILE_ROWS + 1)} | set(range(2, TALL_ROWS + 1)) <= sizes
     nibbles = [body for body in loops if any(text.startswith("vpsrlw") for text in body)]
@@ -105,7 +109,7 @@ def test_integer_tiles_are_loops_of_dots(inner_loops: list[list[str]]) -> None:
 
 def test_integer_tiles_of_avx2_keep_their_sums_in_registers(inner_loops: list[list[str]]) -> None:
     """Two dots of 8 columns a row, of nibbles four; of small codes their pairs are added without being widened."""
-    loops = [body for body in inner_loops if any(re.match(r"vpmaddubsw .*%ymm", text) for text in body)]
+    loops = [b for b in inner_loops if any(re.match(r"vpmaddubsw .*%ymm", t) for t in b) and not ends_a_group(b)]
     narrow = [body for body in loops if dots(body, "vpmaddwd") == 0]
     assert {2 * rows for rows in range(1, AVX2_ROWS + 1)} <= {dots(body, "vpmaddubsw") for body in narrow}
     wide = [body for body in loops if dots(body, "vpmaddwd") > 0]
@@ -118,7 +122,8 @@ def test_integer_tiles_of_avxvnni_are_loops_of_dots(inner_loops: list[list[str]]
     """Two dots of 8 columns a row behind one broadcast, of nibbles twice as many; all sums in registers."""
     name = "{vex} vpdpbusd"
     probe, *loops = sorted(
-        (body for body in inner_loops if dots(body, name) > 0), key=lambda b: dots(b, "vpbroadcastd")
+        (body for body in inner_loops if dots(body, name) > 0 and not ends_a_group(body)),
+        key=lambda b: dots(b, "vpbroadcastd"),
     )
     assert dots(probe, "vpbroadcastd") == 0 and dots(probe, name) == 12
     nibbles = [body for body in loops if any(text.startswith("vpsrlw") for text in body)]
@@ -127,6 +132,17 @@ def test_integer_tiles_of_avxvnni_are_loops_of_dots(inner_loops: list[list[str]]
     for body in loops:
         assert dots(body, "vpbroadcastd") == dots(body, name) / 2, "\n".join(body)
         assert not stack_stores(body), "\n".join(body)
+
+
+@pytest.mark.parametrize("name", ["vpdpbusd", "{vex} vpdpbusd", "vpmaddubsw"])
+def test_groups_of_nests_are_loops_whose_sums_stay_in_registers(inner_loops: list[list[str]], name: str) -> None:
+    """All dots of a group, then its end. What rows have so far may lie in memory at 256 bits; sums of dots may not."""
+    loops = [b for b in inner_loops if any(re.match(rf"{re.escape(name)} .*%[yz]mm", t) for t in b) and ends_a_group(b)]
+    assert len(loops) >= 3
+    for body in loops:
+        sums = dots(body, "vcvtdq2ps")
+        assert len(stack_stores(body)) <= (0 if name == "vpdpbusd" else sums), "\n".join(body)
+        assert dots(body, "vmovdqa") + dots(body, "vmovaps") <= sums + dots(body, name) // 8, "\n".join(body)
 
 
 @pytest.mark.parametrize("name", ["tdpbsud", "tdpbf16ps"])

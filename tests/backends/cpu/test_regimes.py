@@ -11,9 +11,10 @@ from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.regimes import (
     ATTENTION_ROWS,
     ATTENTION_TILE,
+    FP4_PASSES,
+    GROUP_PASSES,
     GROUP_ROWS,
     GROUP_VECTORS,
-    NARROW_NEST_ROWS,
     PROGRESSIVE_ROWS,
     TILES,
 )
@@ -47,9 +48,11 @@ def test_tiles_are_those_of_the_headers(level: str) -> None:
 
 def test_tiles_of_few_bits_are_those_of_the_kernel() -> None:
     kernel = (CSRC / "kernels/gemm/integers.inl").read_text()
-    few = re.search(r"kFew = !kIsGroup \? (\d+) : .* == 16 \? (\d+) : (\d+);", kernel)
+    few = re.search(r"kFew = kIsGroup \? (\d+) : (\d+);", kernel)
+    passes = re.search(r"kFewPasses = !kIsGroup \? 1 : kType == DType::kFp4 \? (\d+) : (\d+);", kernel)
     vectors = re.search(r"kGroupVectors = kTileVectors == 4 \? (\d+)", kernel)
-    assert few and [int(each) for each in few.groups()] == [PROGRESSIVE_ROWS, NARROW_NEST_ROWS, GROUP_ROWS]
+    assert few and [int(each) for each in few.groups()] == [GROUP_ROWS, PROGRESSIVE_ROWS]
+    assert passes and [int(each) for each in passes.groups()] == [FP4_PASSES, GROUP_PASSES]
     assert vectors and int(vectors[1]) == GROUP_VECTORS
 
 
@@ -73,9 +76,10 @@ def test_chunks_are_those_of_the_headers() -> None:
         ("linear.bfloat16.avx512bf16", 64, ("blocks",)),
         ("linear.bfloat16.avx512bf16", 2048, ("blocks",)),
         ("qkv_rope_kv.float32.avx512", 7, ("tall",)),
-        ("linear.q4_k.avx512vnni", 12, ("tall",)),
-        ("linear.q4_k.avx512vnni", 13, ("blocks",)),
-        ("linear.q6_k.avx512vnni", 9, ("blocks",)),
+        ("linear.q4_k.avx512vnni", 28, ("tall",)),
+        ("linear.q4_k.avx512vnni", 29, ("blocks",)),
+        ("linear.fp4.g32.avx512vnni", 24, ("tall",)),
+        ("linear.fp4.g32.avx512vnni", 25, ("blocks",)),
         ("linear.int4.g32.affine.avx512", 12, ("tall",)),
         ("linear.int4.g32.affine.avx2", 12, ("blocks",)),
         ("linear.int4p.g64.avx512vnni", 24, ("tall",)),

@@ -18,8 +18,10 @@ STEPS_PER_BLOCK = Tuning().block_steps
 ATTENTION_ROWS, ATTENTION_TILE = 48, 128
 
 #: Most rows of a tall tile of weights in few bits, where there is one (integers.inl): of groups, whose numbers stay in
-#: registers beside sums; of nests with groups of 16; of groups that are one sum of whole numbers.
-GROUP_ROWS, NARROW_NEST_ROWS, PROGRESSIVE_ROWS = 12, 8, 24
+#: registers beside sums; of groups that are one sum of whole numbers.
+GROUP_ROWS, PROGRESSIVE_ROWS = 12, 24
+#: How many such tiles a panel of groups passes at most before it is made to bytes: of fp4, of others.
+FP4_PASSES, GROUP_PASSES = 2, 3
 #: Vectors of a wide tile of groups, where others have four.
 GROUP_VECTORS = 2
 
@@ -33,6 +35,7 @@ class Tiles:
     Fields:
         rows, vectors: of a wide tile, vectors of 16 columns.
         tall: most rows of a tall tile, which is one vector wide; 0 where there is none.
+        passes: such tiles that rows are shared among.
         matrix: least rows that go through tile registers, which are so many rows high; 0 where there are none.
     """
 
@@ -40,6 +43,7 @@ class Tiles:
     vectors: int
     tall: int
     matrix: int = 0
+    passes: int = 1
 
 
 TILES = {
@@ -62,8 +66,12 @@ def tiles_of(dtype: str, tiles: Tiles) -> Tiles:
         return tiles
     if e.kind == "progressive":
         return replace(tiles, tall=min(tiles.tall, PROGRESSIVE_ROWS))
-    most = NARROW_NEST_ROWS if e.is_nested and e.group == 16 else GROUP_ROWS
-    return replace(tiles, tall=min(tiles.tall, most), vectors=min(tiles.vectors, GROUP_VECTORS))
+    return replace(
+        tiles,
+        tall=min(tiles.tall, GROUP_ROWS),
+        passes=FP4_PASSES if e.kind == "microscaled" else GROUP_PASSES,
+        vectors=min(tiles.vectors, GROUP_VECTORS),
+    )
 
 
 def regimes_of(family: str, tiles: Tiles, rows: int, tuning: tuple[Tuning, ...] = ()) -> Iterator[str]:
@@ -71,7 +79,7 @@ def regimes_of(family: str, tiles: Tiles, rows: int, tuning: tuple[Tuning, ...] 
 
     Args: tuning: of the call.
     """
-    tall = min(tiles.tall, (tuning[bucket_of(rows)] if tuning else Tuning()).tall_rows)
+    tall = min(tiles.tall * tiles.passes, (tuning[bucket_of(rows)] if tuning else Tuning()).tall_rows)
     if family == "attention":
         yield "scores"
     elif family not in _GEMM:
@@ -96,7 +104,8 @@ def regime_text(regime: str, tiles: Tiles) -> str:
     return {
         "matrix": f"tile registers of {tiles.matrix} rows x 16 columns, two by two: the weights pass twice for "
         f"{ROW_CHUNK} rows",
-        "tall": f"all rows (up to {tiles.tall}) x 16 columns in registers: a weight is used for every row as it passes",
+        "tall": f"up to {tiles.tall} rows x 16 columns in registers: a weight is used for each of them as it passes"
+        + (f", at most {tiles.passes} times" if tiles.passes > 1 else ""),
         "wide": f"up to {wide} in registers: the weights pass once",
         "blocks": f"{STEPS_PER_BLOCK} steps of K of a panel stay in the second-level cache, tiles of up to {wide} go "
         f"over them, about {ROW_CHUNK} rows at a time",

@@ -81,7 +81,10 @@ def test_levels_rows_and_threads_give_the_same_bits(name: str) -> None:
 
 
 @pytest.mark.parametrize("level", levels_of("linear"))
-@pytest.mark.parametrize(("name", "k"), [("int8.g16", 4101), ("int4.g32.affine", 16417), ("q6_k", 8448)])
+@pytest.mark.parametrize(
+    ("name", "k"),
+    [("int8.g16", 4101), ("int4.g32.affine", 16417), ("fp4.g16", 4101), ("q6_k", 8448), ("q4_k", 8448)],
+)
 def test_more_groups_than_are_noted_at_once(name: str, k: int, level: str) -> None:
     """Sums of 256 groups are; the last group of two of these is short."""
     encoded = random_encoded(encoding(name), 66, k, seed=3)
@@ -91,7 +94,7 @@ def test_more_groups_than_are_noted_at_once(name: str, k: int, level: str) -> No
     found = linear(rows, encoded, packed, level)
     wanted, size = reference(*round_tokens(x), encoded)
     assert np.all(np.abs(found - wanted) <= 8 * 2.0**-23 * size + 1e-30)
-    for start, stop in ((0, 1), (2, 6), (7, 19)):
+    for start, stop in ((0, 1), (2, 6), (7, 19), (3, 12)):
         part = linear(np.ascontiguousarray(rows[start:stop]), encoded, packed, level)
         np.testing.assert_array_equal(part, found[start:stop])
 

@@ -554,10 +554,14 @@ struct EncodedPanels final : Panels {
 
  private:
 #ifdef ALBIREO_TALL_ROWS
+#ifdef ALBIREO_HAVE_BYTE_DOT
   // As many as whose numbers stay in registers from group to group; where all of a column is multiplied alike, more.
   static constexpr int kFew = kIsGroup ? 12 : 24;
   // How often a panel is gone over as it lies rather than made to bytes.
   static constexpr int kFewPasses = !kIsGroup ? 1 : kType == DType::kFp4 ? 2 : 3;
+#else
+  static constexpr int kFew = kIsGroup ? 6 : 24, kFewPasses = 1;  // sums of 16 bits beside those of 32
+#endif
   int64_t few_rows() const { return a.tuning.tall_rows < kFew * kFewPasses ? a.tuning.tall_rows : kFew * kFewPasses; }
   TokenRows token_rows(int64_t m, int64_t rows, int64_t i, int64_t height) {
     return {x.interleaved(m, rows, height) + i * token_codes(a.k), 4, sums(m + i), x.source_stride / 4};

@@ -18,9 +18,9 @@ STEPS_PER_BLOCK = Tuning().block_steps
 ATTENTION_ROWS, ATTENTION_TILE = 48, 128
 
 #: Most rows of a tall tile of weights in few bits, where there is one (integers.inl): of groups, whose numbers stay in
-#: registers beside sums; of groups that are one sum of whole numbers.
-GROUP_ROWS, PROGRESSIVE_ROWS = 12, 24
-#: How many such tiles a panel of groups passes at most before it is made to bytes: of fp4, of others.
+#: registers beside sums; the same where sums of 16 bits are beside them; of groups that are one sum of whole numbers.
+GROUP_ROWS, NARROW_GROUP_ROWS, PROGRESSIVE_ROWS = 12, 6, 24
+#: How many such tiles of 12 rows a panel of groups passes at most before it is made to bytes: of fp4, of others.
 FP4_PASSES, GROUP_PASSES = 2, 3
 #: Vectors of a wide tile of groups, where others have four.
 GROUP_VECTORS = 2
@@ -36,6 +36,7 @@ class Tiles:
         rows, vectors: of a wide tile, vectors of 16 columns.
         tall: most rows of a tall tile, which is one vector wide; 0 where there is none.
         passes: such tiles that rows are shared among.
+        has_byte_dot: whether four products of bytes are added in 32 bits at once.
         matrix: least rows that go through tile registers, which are so many rows high; 0 where there are none.
     """
 
@@ -44,19 +45,20 @@ class Tiles:
     tall: int
     matrix: int = 0
     passes: int = 1
+    has_byte_dot: bool = True
 
 
 TILES = {
     "amx": Tiles(6, 4, 28, 16),
     "avx512bf16": Tiles(6, 4, 28),
     "avx512vnni": Tiles(6, 4, 28),
-    "avx512": Tiles(6, 4, 28),
+    "avx512": Tiles(6, 4, 28, has_byte_dot=False),
     "avxvnni": Tiles(6, 1, 0),
-    "avx2": Tiles(5, 1, 0),
+    "avx2": Tiles(5, 1, 0, has_byte_dot=False),
     "neonmm": Tiles(6, 1, 0),
     "neondot": Tiles(6, 1, 0),
-    "neon": Tiles(6, 1, 0),
-    "scalar": Tiles(4, 1, 0),
+    "neon": Tiles(6, 1, 0, has_byte_dot=False),
+    "scalar": Tiles(4, 1, 0, has_byte_dot=False),
 }
 
 
@@ -66,12 +68,10 @@ def tiles_of(dtype: str, tiles: Tiles) -> Tiles:
         return tiles
     if e.kind == "progressive":
         return replace(tiles, tall=min(tiles.tall, PROGRESSIVE_ROWS))
-    return replace(
-        tiles,
-        tall=min(tiles.tall, GROUP_ROWS),
-        passes=FP4_PASSES if e.kind == "microscaled" else GROUP_PASSES,
-        vectors=min(tiles.vectors, GROUP_VECTORS),
-    )
+    tall, passes = GROUP_ROWS, FP4_PASSES if e.kind == "microscaled" else GROUP_PASSES
+    if not tiles.has_byte_dot:
+        tall, passes = NARROW_GROUP_ROWS, 1
+    return replace(tiles, tall=min(tiles.tall, tall), passes=passes, vectors=min(tiles.vectors, GROUP_VECTORS))
 
 
 def regimes_of(family: str, tiles: Tiles, rows: int, tuning: tuple[Tuning, ...] = ()) -> Iterator[str]:

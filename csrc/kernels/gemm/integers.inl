@@ -42,8 +42,9 @@ struct TokenRows {
   }
 };
 
-// Whether all codes of a type with groups stand above zero by as much: what that makes of a group's sum is a whole
-// number that its dots begin with, so that no column multiplies anything for it.
+// Whether all codes of a type with groups stand above zero by as much. What that makes of a group's sum is a whole
+// number that its dots begin with, so that no column multiplies anything for it: kOneZero. (Looking whether it is so
+// of a panel of kInt8Group or kInt4Group takes as long as is saved.)
 constexpr bool has_one_zero(DType t) { return t == DType::kFp4 || (is_nested(t) && !is_nested_affine(t)); }
 constexpr int32_t zero_of_all(DType t) { return t == DType::kFp4 ? kE2M1Zero : has_one_zero(t) ? nested_zero(t) : 0; }
 
@@ -51,7 +52,7 @@ constexpr int32_t zero_of_all(DType t) { return t == DType::kFp4 ? kE2M1Zero : h
 // Where they are taken off, what they are less than nothing, since a register for a sign is one too many.
 constexpr int64_t kMostGroups = 256;
 struct GroupSums {
-  const float* sums;  // of types with one zero what a group's dots begin with, in 32 bits
+  const float* sums;  // kOneZero: what a group's dots begin with, in 32 bits
   float of(int64_t row, int64_t g) const { return sums[row * kMostGroups + g]; }
   VI start(int64_t row, int64_t g) const { return iset1(((const int32_t*)sums)[row * kMostGroups + g]); }
 };
@@ -63,8 +64,8 @@ inline void note_differences(const float* sums, int64_t step, int64_t count, boo
   else
     for (int64_t g = 0; g < count; g++) to[g] = sums[g * each] - sums[(g + 1) * each];
 }
-// kType: of the weights, of which e may be the bytes; zero: what a dot product's zero is above, if all have one.
-template <DType kType>
+// zero: what codes of a dot product are above zero by, if kOneZero.
+template <bool kOneZero>
 inline GroupSums sums_of_groups(const TokenRows& x, int64_t rows, const Encoding& e, int32_t zero, int64_t k,
                                 int64_t first, int64_t end, float* to) {
   const int64_t step = e.group / kSumStep, last = sum_at(k, k), whole = end * step <= last ? end : end - 1;
@@ -73,7 +74,7 @@ inline GroupSums sums_of_groups(const TokenRows& x, int64_t rows, const Encoding
     const auto note = step == 1 ? note_differences<1> : step == 2 ? note_differences<2> : note_differences<0>;
     note(sums + first * step, step, whole - first, e.affine, to);
     if (whole < end) note_differences<0>(sums + whole * step, last - whole * step, 1, e.affine, to + whole - first);
-    if constexpr (has_one_zero(kType))
+    if constexpr (kOneZero)
       for (int64_t g = 0; g < end - first; g++) ((int32_t*)to)[g] = zero * (int32_t)to[g];
   }
   return {to - rows * kMostGroups};
@@ -126,11 +127,11 @@ struct ScaledGroups {
     if (is_affine) return fma(h.other, set1(sum), fma(v, h.scale, before));
     return fma(fma(h.other, set1(sum), v), h.scale, before);
   }
-  // The same of row i and group g of weights of kType.
-  template <DType kType>
+  // The same of row i and group g.
+  template <bool kOneZero>
   static ALBIREO_INLINE V sum_of(V before, VI acc, const Head& h, const GroupSums sums, int i, int64_t g,
-                                 bool is_affine = is_nested_affine(kType)) {
-    if constexpr (has_one_zero(kType)) return fma(to_float(acc), h.scale, before);
+                                 bool is_affine) {
+    if constexpr (kOneZero) return fma(to_float(acc), h.scale, before);
     else return added(before, acc, h, sums.of(i, g), is_affine);
   }
 };
@@ -240,23 +241,15 @@ ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, 
   }
 }
 
-// What lies before a group's words.
-template <DType kType>
-constexpr int64_t group_head(const Encoding& e) {
-  return has_gammas(kType) ? 0 : head_bytes(e);
-}
-
-// Groups first .. end of MR rows by NV sub-panels of kType, of codes of kCodes in nibbles or in bytes; c is added to
-// unless first is 0. x, sums and e by value: what is stored could be theirs otherwise, and they were read again for
-// each row.
-template <DType kType, bool kNibbles, DType kCodes, int MR, int NV>
+// Groups first .. end of MR rows by NV sub-panels that lie as those of kStored: bytes, nibbles, or nibbles behind all
+// scales; kCodes: what codes are. c is added to unless first is 0. x, sums and e by value: what is stored could be
+// theirs otherwise, and they were read again for each row.
+template <bool kOneZero, DType kStored, DType kCodes, int MR, int NV>
 ALBIREO_INLINE void group_tile(const TokenRows x, const GroupSums sums, const Encoding e, int64_t k, const uint8_t* b,
                                int64_t sub, int64_t first, int64_t end, float* c, int64_t ldc, const char* ahead) {
   constexpr bool kIsOff = kDotZero != 0 && !has_small_codes(kCodes);  // sums are of codes less kDotZero
-  constexpr bool kStay = ScaledGroups::stay<MR, NV>();
-  constexpr bool kIsApart = kNibbles && has_gammas(kType);  // scales lie before all codes
-  constexpr DType kStored = !kNibbles ? DType::kInt8Group : kType == DType::kFp4 ? kType : DType::kInt4Group;
-  const int64_t words = group_words(e), fours = e.group / 4, head = kNibbles ? group_head<kType>(e) : head_bytes(e);
+  constexpr bool kStay = ScaledGroups::stay<MR, NV>(), kIsApart = has_gammas(kStored);
+  const int64_t words = group_words(e), fours = e.group / 4, head = kIsApart ? 0 : head_bytes(e);
   const int64_t stride = head + words * kWord;
   const uint8_t* codes = kIsApart ? b + gamma_bytes(e, k) : b;
   V total[MR][NV];
@@ -277,7 +270,7 @@ ALBIREO_INLINE void group_tile(const TokenRows x, const GroupSums sums, const En
 #pragma GCC unroll 32
     for (int i = 0; i < MR; i++)
 #pragma GCC unroll 32
-      for (int j = 0; j < NV; j++) acc[i][j] = has_one_zero(kType) ? sums.start(i, g - first) : izero();
+      for (int j = 0; j < NV; j++) acc[i][j] = kOneZero ? sums.start(i, g - first) : izero();
     const uint8_t* at = codes + g * stride;
     if constexpr (!kIsApart) prefetch_l1(ahead + (g - first) * stride);
     if constexpr (!kStay) asm("" : "+r"(held));
@@ -293,15 +286,15 @@ ALBIREO_INLINE void group_tile(const TokenRows x, const GroupSums sums, const En
       else h = ScaledGroups::head(e, at + j * sub);
 #pragma GCC unroll 32
       for (int i = 0; i < MR; i++) {
-        if constexpr (kIsOff && !has_one_zero(kType)) {
+        if constexpr (kIsOff && !kOneZero) {
           const VI off = iset1(kDotZero * (int32_t)sums.of(i, g - first));
           acc[i][j] = e.affine ? iadd(acc[i][j], off) : isub(acc[i][j], off);
         }
         if constexpr (kStay) {
-          total[i][j] = ScaledGroups::sum_of<kType>(total[i][j], acc[i][j], h, sums, i, g - first, e.affine);
+          total[i][j] = ScaledGroups::sum_of<kOneZero>(total[i][j], acc[i][j], h, sums, i, g - first, e.affine);
         } else {
           float* at = held + (i * NV + j) * kSubPanel;
-          store(at, ScaledGroups::sum_of<kType>(load(at), acc[i][j], h, sums, i, g - first, e.affine));
+          store(at, ScaledGroups::sum_of<kOneZero>(load(at), acc[i][j], h, sums, i, g - first, e.affine));
         }
       }
     }
@@ -383,18 +376,19 @@ ALBIREO_INLINE void fetch_lines(const uint8_t* at) {
 template <DType kType, int kFirst, int MR>
 ALBIREO_INLINE void nested_group_of(V (&total)[MR], float* held, const int8_t* a, int64_t lda, const GroupSums sums,
                                     int64_t g, const NestedHead head, const uint8_t* unit, const uint8_t* table) {
+  constexpr bool kOneZero = has_one_zero(kType);
   VI acc[MR][1];
 #pragma GCC unroll 32
-  for (int i = 0; i < MR; i++) acc[i][0] = has_one_zero(kType) ? sums.start(i, g) : izero();
+  for (int i = 0; i < MR; i++) acc[i][0] = kOneZero ? sums.start(i, g) : izero();
   nested_dots<kType, kFirst, nested_group(kType) / 4, MR>(acc, a, lda, unit, table);
   const ScaledGroups::Head h{head.scale, head.other};
 #pragma GCC unroll 32
   for (int i = 0; i < MR; i++)
     if constexpr (ScaledGroups::stay<MR, 1>())
-      total[i] = ScaledGroups::sum_of<kType>(total[i], acc[i][0], h, sums, i, g);
+      total[i] = ScaledGroups::sum_of<kOneZero>(total[i], acc[i][0], h, sums, i, g, !kOneZero);
     else {
       float* at = held + i * kSubPanel;
-      store(at, ScaledGroups::sum_of<kType>(load(at), acc[i][0], h, sums, i, g));
+      store(at, ScaledGroups::sum_of<kOneZero>(load(at), acc[i][0], h, sums, i, g, !kOneZero));
     }
 }
 
@@ -446,10 +440,10 @@ ALBIREO_INLINE void nested_tile(const TokenRows x, const GroupSums sums, DType t
 }
 
 // A height of tile each, as functions: what is inlined into a table is not inlined into the loops round it.
-template <DType kType, bool kNibbles, DType kCodes, int MR, int NV>
+template <bool kOneZero, DType kStored, DType kCodes, int MR, int NV>
 void group_tile_of(const TokenRows& x, const GroupSums sums, const Encoding& e, int64_t k, const uint8_t* b,
                    int64_t sub, int64_t first, int64_t end, float* c, int64_t ldc, const char* ahead) {
-  group_tile<kType, kNibbles, kCodes, MR, NV>(x, sums, e, k, b, sub, first, end, c, ldc, ahead);
+  group_tile<kOneZero, kStored, kCodes, MR, NV>(x, sums, e, k, b, sub, first, end, c, ldc, ahead);
 }
 template <DType kType, int MR>
 void nested_tile_of(const TokenRows& x, const GroupSums sums, DType type, const uint8_t* b, int64_t first, int64_t end,
@@ -463,13 +457,13 @@ void progressive_tile_of(const TokenRows& x, const Encoding& e, int64_t k, const
 }
 
 // Rows by all four sub-panels, NV at a time. ahead: what is fetched beside the first; of sub-panel j, j steps further.
-template <DType kType, bool kNibbles, DType kCodes, int NV, int... I>
+template <bool kOneZero, DType kStored, DType kCodes, int NV, int... I>
 void group_rows(int64_t rows, const TokenRows& x, const GroupSums sums, const Encoding& e, int64_t k, const uint8_t* b,
                 int64_t first, int64_t end, float* c, int64_t ldc, const uint8_t* ahead, int64_t step,
                 std::integer_sequence<int, I...>) {
   using Fn = void (*)(const TokenRows&, GroupSums, const Encoding&, int64_t, const uint8_t*, int64_t, int64_t, int64_t,
                       float*, int64_t, const char*);
-  static constexpr Fn kRows[] = {group_tile_of<kType, kNibbles, kCodes, 1 + I, NV>...};
+  static constexpr Fn kRows[] = {group_tile_of<kOneZero, kStored, kCodes, 1 + I, NV>...};
   const int64_t sub = sub_panel_bytes(e, k);
   for (int64_t j = 0; j < kSubPanels; j += NV)
     kRows[rows - 1](x, sums, e, k, b + j * sub, sub, first, end, c + kSubPanel * j, ldc, (const char*)ahead + j * step);
@@ -603,6 +597,7 @@ struct EncodedPanels final : Panels {
   // What codes in bytes are: where all are multiplied alike, one code serves all.
   static constexpr DType kBytes = kDotZero != 0 && has_small_codes(kType) ? kType : DType::kInt8Group;
 
+  static constexpr bool kOneZero = has_one_zero(kType);
   // What codes of kCodes are above zero by in a dot product, if all are.
   template <DType kCodes>
   int32_t zero_of_dots() const {
@@ -614,15 +609,15 @@ struct EncodedPanels final : Panels {
     const int64_t groups = num_groups(e, a.k);
     for (int64_t first = 0; first < groups; first += kMostGroups) {
       const int64_t end = first + kMostGroups < groups ? first + kMostGroups : groups;
-      const GroupSums sums = sums_of_groups<kType>(t, rows, e, zero_of_dots<kType>(), a.k, first, end, group_sums);
+      const GroupSums sums = sums_of_groups<kOneZero>(t, rows, e, zero_of_dots<kType>(), a.k, first, end, group_sums);
       if constexpr (is_nested(kType))
         nested_rows<kType>(rows, t, sums, e, a.k, b, first, end, c, ldc, a.tuning.fetch_bytes,
                            std::make_integer_sequence<int, kFew>());
       else
-        group_rows<kType, has_nibbles(kType), kType, 1>(
+        group_rows<kOneZero, kType, kType, 1>(
             rows, t, sums, e, a.k, b, first, end, c, ldc,
-            b + words_at(e, a.k, first) - group_head<kType>(e) + a.tuning.fetch_bytes, sub_panel_bytes(e, a.k),
-            std::make_integer_sequence<int, kFew>());
+            b + words_at(e, a.k, first) - (has_gammas(kType) ? 0 : head_bytes(e)) + a.tuning.fetch_bytes,
+            sub_panel_bytes(e, a.k), std::make_integer_sequence<int, kFew>());
     }
   }
 
@@ -641,8 +636,8 @@ struct EncodedPanels final : Panels {
                                x.source_stride / 4};
         const int64_t sub = sub_panel_bytes(wide, a.k), bytes = (end - g) * group_bytes(wide);
         const bool is_first = t == 0;
-        group_rows<kType, false, kBytes, kGroupVectors>(
-            h, x_rows, sums_of_groups<kType>(x_rows, h, wide, zero_of_dots<kBytes>(), a.k, g, end, group_sums), wide,
+        group_rows<kOneZero, DType::kInt8Group, kBytes, kGroupVectors>(
+            h, x_rows, sums_of_groups<kOneZero>(x_rows, h, wide, zero_of_dots<kBytes>(), a.k, g, end, group_sums), wide,
             a.k, b, g, end, c + m * ldc, ldc,
             is_first ? next + g * kFetched * group_bytes(wide) : b + g * group_bytes(wide) + kNear,
             is_first ? bytes * kFetched / kSubPanels : sub, std::make_integer_sequence<int, kTileRows>());

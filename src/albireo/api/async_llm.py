@@ -6,7 +6,6 @@ Called by users, servers and commands. Does not know HTTP; how outputs cross thr
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 import time
 import weakref
@@ -21,10 +20,9 @@ from typing import Any, TypeVar
 
 from albireo.api.driver import Driver
 from albireo.api.engine_thread import EngineThread, Output, Stream
+from albireo.api.front_door import FrontDoor
 from albireo.api.load import Loaded, load
-from albireo.api.requests.admission import Admission
 from albireo.api.requests.beam_search import beam_output
-from albireo.api.requests.lora import LoraModels
 from albireo.api.requests.prompts import PromptInput, parse_prompt
 from albireo.api.requests.scoring import as_numbers, classified
 from albireo.api.requests.submission import Submission
@@ -49,41 +47,21 @@ from albireo.params import PoolingParams, PoolingTaskName, SamplingParams
 from albireo.sounds.decode import as_sound
 from albireo.sounds.windows import Window
 from albireo.text.conversation import has_media
-from albireo.text.script_tokenizer import ScriptTokenizer
 from albireo.transcription_params import TranscriptionParams
 
 T = TypeVar("T")
 
 
-class AsyncLLM:
+class AsyncLLM(FrontDoor):
     """One model in this process, run in a thread of its own.
 
     Invariants: 1. each iterator ends with a finished output, or raises, exactly once; 2. a request whose iterator was
     closed or cancelled is aborted; 3. what one request does wrong, no other one notices.
-
-    Attributes:
-        loaded: what the model is and how it was loaded; None after shutdown(), and while it sleeps.
     """
 
-    def __init__(self, model: str | None = None, *, use_tqdm_on_load: bool = True, **kwargs: Any) -> None:
-        """Load a model and start the engine; takes what LLM() takes. Blocks while it loads.
-
-        Raises: ConfigError, ModelError, OutOfMemory.
-        """
-        config = EngineConfig.from_kwargs(model=model, **kwargs)
-        self._begin(config, load(config, show_progress=use_tqdm_on_load))
-
-    @classmethod
-    def from_loaded(cls, loaded: Loaded) -> AsyncLLM:
-        """An AsyncLLM over a model that is loaded already and that nothing else runs."""
-        llm = cls.__new__(cls)
-        llm._begin(loaded.config, loaded)
-        return llm
+    _ended = "was shut down"
 
     def _begin(self, config: EngineConfig, loaded: Loaded) -> None:
-        """Args: config: what it is loaded by again, after a sleep."""
-        self._config: EngineConfig | None = config
-        self._request_ids = itertools.count()
         # How many want the thread now, by their event loops; and, held for as long as that takes, by who ends it or
         # makes a new one.
         self._asking_on: Counter[asyncio.AbstractEventLoop] = Counter()
@@ -94,15 +72,11 @@ class AsyncLLM:
         self._encoding = ThreadPoolExecutor(1, "albireo-encode")
         # Those whose grammar has to be compiled, or whose images have to be fetched, hold up none of the others.
         self._compiling = ThreadPoolExecutor(2, "albireo-compile")
-        self._start(loaded)
+        super()._begin(config, loaded)
 
     def _start(self, loaded: Loaded) -> None:
-        self.loaded: Loaded | None = loaded
-        self._tokenizer = loaded.tokenizer
-        self._admission = Admission.of(loaded)
-        self._loras = LoraModels(loaded.adapters)
-        driver = Driver.of(loaded)
-        thread = EngineThread(driver, loaded.prepare)
+        super()._start(loaded)
+        thread = EngineThread(Driver.of(loaded), loaded.prepare)
         self._thread: EngineThread | None = thread
         self._finalizer = weakref.finalize(self, thread.stop)
 
@@ -329,18 +303,6 @@ class AsyncLLM:
 
     # -- what it is ----------------------------------------------------------------------------------------------------
 
-    def get_tokenizer(self) -> ScriptTokenizer:
-        """The model's tokenizer, also by transformers' names: tokenizer(text), apply_chat_template().
-
-        Raises: ConfigError when skip_tokenizer_init is set.
-        """
-        self._check_open()
-        return self._admission.script_tokenizer
-
-    def get_default_sampling_params(self) -> SamplingParams:
-        """What generate() uses when given none: the model's generation_config.json over the built-in defaults."""
-        return self._admission.default_params()
-
     def stats(self) -> EngineStats:
         """Counters and what is held now. Raises: EngineError after shutdown(), and while it sleeps."""
         return self._running().stats()
@@ -424,10 +386,6 @@ class AsyncLLM:
                     del self._asking_on[loop]
 
     # -- the stream ----------------------------------------------------------------------------------------------------
-
-    def _check_open(self) -> None:
-        if self._config is None:
-            raise EngineError("this AsyncLLM was shut down; make a new one")
 
     def _running(self) -> EngineThread:
         self._check_open()

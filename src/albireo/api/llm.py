@@ -5,7 +5,6 @@ Called by users, the bench and commands. Does not know HTTP or event loops; asyn
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +14,12 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from albireo.api.driver import Driver
+from albireo.api.front_door import FrontDoor
 from albireo.api.interrupt import DelayedInterrupt
 from albireo.api.load import Loaded
 from albireo.api.load import load as load_parts
 from albireo.api.request_bar import RequestBar
-from albireo.api.requests.admission import Admission
 from albireo.api.requests.beam_search import beam_output
-from albireo.api.requests.lora import LoraModels
 from albireo.api.requests.prompts import Prompt, PromptInput, parse_prompts
 from albireo.api.requests.request_record import RequestRecord
 from albireo.api.requests.scoring import as_numbers, classified
@@ -44,55 +42,25 @@ from albireo.outputs import (
     Transcript,
 )
 from albireo.params import PoolingParams, PoolingTaskName, SamplingParams
-from albireo.text.script_tokenizer import ScriptTokenizer
 from albireo.transcription_params import TranscriptionParams
 
 P = TypeVar("P")
 
 
-class LLM:
+class LLM(FrontDoor):
     """One model in this process, run in the caller's thread.
 
     Invariants: 1. each call returns one output a prompt, in the order of prompts; 2. a call that raises leaves nothing
     behind; 3. calls from several threads take turns.
-
-    Attributes:
-        loaded: what the model is and how it was loaded (configuration, program, memory, load_s); None once closed, and
-            while it sleeps.
     """
 
-    def __init__(self, model: str | None = None, *, use_tqdm_on_load: bool = True, **kwargs: Any) -> None:
-        """Load a model.
-
-        Args:
-            model: directory in Hugging Face layout, a hub name, or None for the bundled model.
-            use_tqdm_on_load: a progress bar while weights load, on a terminal only.
-            kwargs: fields of EngineConfig; gpu_memory_utilization is another name of memory_utilization.
-        Raises: ConfigError, ModelError, OutOfMemory.
-        """
-        config = EngineConfig.from_kwargs(model=model, **kwargs)
-        self._begin(config, load_parts(config, show_progress=use_tqdm_on_load))
-
-    @classmethod
-    def from_loaded(cls, loaded: Loaded) -> LLM:
-        """An LLM over a model that is loaded already and that nothing else runs."""
-        llm = cls.__new__(cls)
-        llm._begin(loaded.config, loaded)
-        return llm
-
     def _begin(self, config: EngineConfig, loaded: Loaded) -> None:
-        """Args: config: what it is loaded by again, after a sleep."""
-        self._config: EngineConfig | None = config
         self._lock = threading.Lock()
-        self._request_ids = itertools.count()
-        self._start(loaded)
+        super()._begin(config, loaded)
 
     def _start(self, loaded: Loaded) -> None:
-        self.loaded: Loaded | None = loaded
-        self._tokenizer = loaded.tokenizer
-        self._admission = Admission.of(loaded)
+        super()._start(loaded)
         self._driver: Driver | None = Driver.of(loaded)
-        self._loras = LoraModels(loaded.adapters)
 
     # -- the calls -----------------------------------------------------------------------------------------------------
 
@@ -331,18 +299,6 @@ class LLM:
 
     # -- what it is ----------------------------------------------------------------------------------------------------
 
-    def get_tokenizer(self) -> ScriptTokenizer:
-        """The model's tokenizer, also by transformers' names: tokenizer(text), apply_chat_template().
-
-        Raises: ConfigError when skip_tokenizer_init is set.
-        """
-        self._check_open()
-        return self._admission.script_tokenizer
-
-    def get_default_sampling_params(self) -> SamplingParams:
-        """What generate() uses when given none: the model's generation_config.json over the built-in defaults."""
-        return self._admission.default_params()
-
     def stats(self) -> EngineStats:
         """Counters and what is held now. Raises: EngineError when it is closed, or sleeps."""
         self._check_open()
@@ -409,10 +365,6 @@ class LLM:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _check_open(self) -> None:
-        if self._config is None:
-            raise EngineError("this LLM is closed; make a new one")
 
     def _awake(self) -> Driver:
         """What runs requests, loaded again if it slept; with the lock."""

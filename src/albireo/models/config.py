@@ -11,15 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from albireo.dtypes import compute_dtype
-from albireo.errors import ConfigError, ModelError, short
+from albireo.errors import ConfigError, short
 from albireo.frame_marks import FrameMarks
 from albireo.json_file import Fields
+from albireo.models.settings.activations import parse_activation
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.class_names import class_names, is_own_code, pooling_of_class
 from albireo.models.settings.draft_input import DraftInput
 from albireo.models.settings.expert_keys import parse_experts
 from albireo.models.settings.expert_settings import ExpertSettings, Keys
 from albireo.models.settings.fading_settings import FadingSettings
+from albireo.models.settings.known_keys import IGNORABLE_KEYS, NEUTRAL_VALUES, of_older_names, without_tables
 from albireo.models.settings.layer_kinds import (
     DEFAULT_WINDOW,
     MAX_LAYERS,
@@ -42,96 +44,6 @@ from albireo.speculative_config import MAX_VOCAB
 MAX_WIDTH = 2**20
 MAX_HEADS = 2**12
 MAX_HEAD_DIM = 2**12
-_PLAIN = {
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-}
-#: What an activation is called in config.json -> op_numbers.UNARY_KINDS, or an op.
-ACTIVATIONS = {
-    "silu": {"silu": "silu", "swish": "silu"},
-    # the tanh of old files, whatever they call it: transformers reads them so
-    "gelu_tanh": {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu_tanh"},
-    # likewise, but where hidden_activation says it, which is of later ones
-    "gelu_said": {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"},
-    # of a gate and an up together, which its files call by the name of what it is made from
-    "clamped_swiglu": {"silu": "clamped_swiglu", "swigluoai": "clamped_swiglu"},
-    # of FFNs without a gate
-    "plain": _PLAIN,
-    # of gates, which a few models of a family of silu have otherwise (ReluLLaMA)
-    "gated": {"silu": "silu", "swish": "silu", **_PLAIN},
-    "relu2": {"relu2": "relu2"},
-    # of an FFN, and whether it has a gate
-    "t5": {"relu": "relu", "gated-gelu": "gelu_tanh"},
-    # of FFNs without a gate whose files do not say it
-    "tanh_gelu": {"gelu_pytorch_tanh": "gelu_tanh"},
-    # an op of its own, which has numbers of each layer
-    "xielu": {"xielu": "xielu"},
-    # of a gate, and what it is called
-    "exact_gate": {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "silu": "silu"},
-}
-
-#: Keys that do not change what is computed from given weights and tokens.
-IGNORABLE_KEYS = frozenset(
-    key
-    for group in (
-        # where it comes from and who may read it
-        "_name_or_path _commit_hash transformers_version unsloth_version unsloth_fixed model_name tokenizer_class",
-        "finetuning_task problem_type id2label label2id task_specific_params prefix transformers.js_config",
-        "_num_labels is_llama_config custom_pipelines",
-        # training only; pretraining_tp says how matrices were once cut
-        "initializer_range attention_dropout hidden_dropout embd_pdrop resid_pdrop attn_pdrop gradient_checkpointing",
-        "hidden_dropout_prob attention_probs_dropout_prob",
-        "pretraining_tp router_aux_loss_coef router_jitter_noise neftune_noise_alpha seq_length",
-        # experts' logits are given to who trains them
-        "output_router_logits",
-        # how some other program runs it
-        "use_cache return_dict output_attentions output_hidden_states output_past torchscript use_bfloat16",
-        "chunk_size_feed_forward",
-        "_attn_implementation _attn_implementation_autoset _attn_implementation_internal attn_implementation",
-        "cache_implementation _flash_attn_2_enabled max_sequence_length model_max_length tokenizer_model_max_length",
-        "tokenizer_padding_side",
-        # of embeddings, whose first so many values are good ones too: which, a caller says
-        "matryoshka_dimensions is_matryoshka",
-        # ids a decoder never needs
-        "pad_token_id sep_token_id cls_token_id mask_token_id unk_token_id decoder_start_token_id",
-        # generation defaults that old transformers wrote here; generation_config.json is the place that is read
-        "max_length min_length max_new_tokens do_sample early_stopping num_beams num_beam_groups diversity_penalty",
-        "temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size",
-        "encoder_no_repeat_ngram_size bad_words_ids num_return_sequences output_scores return_dict_in_generate",
-        "forced_bos_token_id forced_eos_token_id remove_invalid_values exponential_decay_length_penalty",
-        "suppress_tokens begin_suppress_tokens",
-    )
-    for key in group.split()
-)
-
-#: Keys accepted only at these values. For any key not named, null, false, zero and empty are neutral.
-NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {
-    "partial_rotary_factor": (1.0,),
-    "rotary_pct": (1.0,),
-    "embedding_multiplier": (1.0,),
-    "residual_multiplier": (1.0,),
-    "logits_scaling": (1.0,),
-    "logit_scale": (1.0,),
-    "rotary_emb_base": (),
-    "is_causal": (True,),
-    "scale_attn_weights": (True,),
-    "use_rope": (True,),
-    "use_rms_norm": (True,),
-    "attention_multiplier": (),
-    "query_pre_attn_scalar": (),
-    "use_bidirectional_attention": (False,),
-    "use_sliding_window": (False,),
-    "attention_bias": (False,),
-    "attention_out_bias": (False,),
-    "use_bias": (False,),
-    "mlp_bias": (False,),
-    "sliding_window": (),
-    "is_encoder_decoder": (False,),
-}
 _HONOURS_PARTIAL, _DUAL_CHUNKS = "partial_rotary_factor", "dual_chunk_attention_config"
 
 
@@ -147,8 +59,8 @@ class ConfigRules:
         experts: whose keys speak of experts.
         built_in: keys that some files have at the one value that the architecture has anyway.
         defaults: what absent keys mean, where the architecture's class in transformers differs from most.
-        activation: a key of ACTIVATIONS. multipliers: where no key says another; own_multipliers: reads them where its
-            keys are other ones.
+        activation: see parse_activation(). multipliers: where no key says another; own_multipliers: reads them where
+            its keys are other ones.
         has_local_rope: layers with a window rotate by frequencies of their own, of the base local_theta where none is
             said (None: that of the others).
         has_layers_without_rope: see ModelConfig.rotates. rotates_windows: where there is a window, layers without one
@@ -426,8 +338,8 @@ def parse_config(
     Raises: ModelError for a missing or impossible value; UnsupportedModel for a key that is not computed.
     """
     data = data if rules.rewritten is None else rules.rewritten(data, where)
-    data = _without_tables(data, rules.tables, where)
-    older = _of_older_names(data, rules, where)
+    data = without_tables(data, rules.tables, where)
+    older = of_older_names(data, rules.older_names, rules.deciding, where)
     # rotations that are null are those that the class has, as where they are not there
     has_own = rules.has_local_rope or bool(rules.frequencies)
     absent = {"rope_parameters"} if has_own and data.get("rope_parameters") is None else set()
@@ -506,7 +418,7 @@ def parse_config(
         dtype=dtype,
         rope=rope,
         windows=windows,
-        hidden_act=_activation(fields, rules),
+        hidden_act=parse_activation(fields, rules.activation),
         attention_bias=_bias(fields, rules, "attention_bias"),
         attention_out_bias=_bias(fields, rules, "attention_out_bias"),
         mlp_bias=_bias(fields, rules, "mlp_bias"),
@@ -554,37 +466,6 @@ def _check_both_ways(fields: Fields, rules: ConfigRules, blocks: BlockSettings) 
         fields.unsupported("is_causal", False, f"tokens of layers with {what} see none behind them")
 
 
-def _of_older_names(data: Mapping[str, Any], rules: ConfigRules, where: str) -> dict[str, Any]:
-    """What older names say, by the newer ones.
-
-    Raises: ModelError where two names say different things, and it is not known which is meant.
-    """
-    found, by = dict[str, Any](), {key: key for key in rules.older_names.values() if data.get(key) is not None}
-    for name, key in rules.older_names.items():
-        value = data.get(name)
-        if value is None:
-            continue
-        other = by.get(key)
-        if other is not None and data[other] != value and name not in rules.deciding:
-            raise ModelError(
-                f"{where}: {name}={short(value)} and {other}={short(data[other])} are two names of the same number or "
-                "switch; which one the weights were made with the file does not say: take the wrong one out"
-            )
-        found[key], by[key] = value, name
-    return found
-
-
-def _without_tables(data: Mapping[str, Any], tables: tuple[str, ...], where: str) -> Mapping[str, Any]:
-    """The keys of tables beside the others; one that is beside them goes before one in a table.
-
-    Raises: ModelError for a table that is none.
-    """
-    fields, found = Fields(data, where), dict[str, Any]()
-    for name in tables:
-        found |= fields.table(name) or {}
-    return {**found, **{key: value for key, value in data.items() if key not in tables}}
-
-
 def _bias(fields: Fields, rules: ConfigRules, key: str) -> bool:
     """Of one kind of linear, or of all of them."""
     key = "use_bias" if "use_bias" in rules.keys else key
@@ -617,13 +498,3 @@ def _dtype(fields: Fields, default: str) -> str:
         return compute_dtype(fields.text(key, default))
     except ConfigError as error:
         fields.unsupported(key, fields.raw(key), str(error))
-
-
-def _activation(fields: Fields, rules: ConfigRules) -> str:
-    known = ACTIVATIONS[rules.activation]
-    found = next(iter(known.values()))
-    for key in ("hidden_act", "hidden_activation"):
-        if fields.raw(key) is not None:
-            names = ACTIVATIONS["gelu_tanh"] if rules.activation == "gelu_said" and key == "hidden_act" else known
-            found = names[fields.one_of(key, names)]
-    return found

@@ -10,8 +10,9 @@ from albireo.json_file import Fields, keys
 from albireo.models.blocks.alibi import SPAN, slopes_of_mpt
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import IGNORABLE_KEYS, MAX_HEADS, ConfigRules
+from albireo.models.config import MAX_HEADS, ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.known_keys import IGNORABLE_KEYS
 from albireo.models.settings.multipliers import Multipliers
 
 #: As many heads as are no power of two.

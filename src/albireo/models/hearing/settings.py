@@ -10,7 +10,7 @@ from typing import Any
 
 from albireo.errors import ModelError
 from albireo.json_file import Fields, keys
-from albireo.models.config import IGNORABLE_KEYS
+from albireo.models.settings.known_keys import IGNORABLE_KEYS
 from albireo.models.settings.text_part import inner
 from albireo.models.vision.encoder import EncoderSettings
 from albireo.models.vision.settings import MAX_WIDTH

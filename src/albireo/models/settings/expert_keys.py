@@ -9,6 +9,16 @@ from collections.abc import Mapping
 
 from albireo.graph.op_numbers import MAX_CHOSEN, SCORES
 from albireo.json_file import Fields
+from albireo.models.settings.expert_layers import (
+    check_any,
+    layers_behind_dense_ones,
+    layers_by_token,
+    layers_of_deepseek,
+    layers_of_ones,
+    layers_of_qwen,
+    limits_of_layers,
+    sparse_layers,
+)
 from albireo.models.settings.expert_settings import MAX_EXPERTS, ExpertSettings, Keys
 from albireo.models.settings.layer_kinds import parse_mixers
 
@@ -17,7 +27,6 @@ _MAX_WIDTH = 2**20
 _COUNTS: Mapping[str, int] = {"cohere2": 8, "flint": 256, "kolibri": 384, "laguna": 256, "lara": 128}
 #: What DeepSeek V4's files call scores -> one of ops.SCORES.
 _SCORES_OF_V4 = {"sqrtsoftplus": "root_softplus", "sigmoid": "sigmoid"}
-_OF_V4 = ("hash_moe", "moe")
 
 
 def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> ExpertSettings | None:
@@ -56,8 +65,7 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
     count_key = "num_local_experts"
     if keys != "mixtral" and fields.has("num_experts"):  # transformers writes either name
         count_key = "num_experts"
-    count = fields.integer(count_key, 1, MAX_EXPERTS, default=_COUNTS.get(keys))
-    top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
+    count, top_k = _counts(fields, count_key, _COUNTS.get(keys))
     if keys == "cohere2":
         return _cohere2(fields, count, top_k, layers)
     if keys == "laguna":
@@ -81,19 +89,22 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         fields.integer("moe_intermediate_size", 1, _MAX_WIDTH),
         keys == "qwen3_5" or fields.flag("norm_topk_prob", False),
         fields.integer("shared_expert_intermediate_size", 1, _MAX_WIDTH) if keys not in ("qwen", "mellum") else 0,
-        _layers_of_qwen(fields, keys, layers),
+        layers_of_qwen(fields, keys, layers),
     )
-    if not any(settings.layers):
-        fields.unsupported(
-            "mlp_only_layers", fields.raw("mlp_only_layers"), "no layer has experts; give the dense architecture's name"
-        )
+    check_any(fields, settings.layers, "mlp_only_layers")
     return settings
 
 
-def _layers_of_qwen(fields: Fields, keys: Keys, layers: int) -> tuple[bool, ...]:
-    if keys == "mellum":
-        return _layers_behind_dense_ones(fields, layers)
-    return (True,) * layers if keys == "qwen3_5" else _sparse_layers(fields, layers)
+def _counts(
+    fields: Fields,
+    key: str,
+    default: int | None = None,
+    chosen: int | None = None,
+    of_token: str = "num_experts_per_tok",
+) -> tuple[int, int]:
+    """Experts of a layer and of a token. Args: default, chosen: of both, where nothing is said; None: it must be."""
+    count = fields.integer(key, 1, MAX_EXPERTS, default)
+    return count, fields.integer(of_token, 1, min(count, MAX_CHOSEN), chosen)
 
 
 def _minimax_m3(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSettings:
@@ -103,7 +114,7 @@ def _minimax_m3(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSe
         fields.integer("intermediate_size", 1, _MAX_WIDTH),  # of a dense layer another is said
         True,
         fields.integer("shared_intermediate_size", 1, _MAX_WIDTH, default=3072),
-        _layers_of_ones(fields, layers) or (True,) * layers,
+        layers_of_ones(fields, layers) or (True,) * layers,
         is_shared_gated=False,
         scores="sigmoid",
         has_bias=True,
@@ -132,7 +143,7 @@ def _cohere2(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSetti
         width,
         fields.flag("norm_topk_prob", True) or method == "softmax",
         shared * width,
-        _layers_behind_dense_ones(fields, layers),
+        layers_behind_dense_ones(fields, layers),
         is_shared_gated=False,
         scores=method,
         factor=factor,
@@ -143,11 +154,8 @@ def _cohere2(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSetti
 def _ungated(fields: Fields, count: int, top_k: int, layers: int, keys: Keys) -> ExpertSettings:
     """Flint's, Kolibri's and Lara's: sigmoids, or a softmax, and a shared expert without a gate."""
     is_flint, is_lara = keys == "flint", keys == "lara"
-    sparse = _sparse_layers(fields, layers, (0, 1)) if is_flint else (True,) * layers
-    if not any(sparse):
-        fields.unsupported(
-            "mlp_only_layers", fields.raw("mlp_only_layers"), "no layer has experts; give the dense architecture's name"
-        )
+    sparse = sparse_layers(fields, layers, (0, 1)) if is_flint else (True,) * layers
+    check_any(fields, sparse, "mlp_only_layers")
     return ExpertSettings(
         count,
         top_k,
@@ -170,7 +178,7 @@ def _laguna(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSettin
         fields.integer("moe_intermediate_size", 1, _MAX_WIDTH, default=512),
         True,
         fields.integer("shared_expert_intermediate_size", 1, _MAX_WIDTH, default=512),
-        _layers_behind_dense_ones(fields, layers) if fields.raw("mlp_layer_types") is not None else sparse,
+        layers_behind_dense_ones(fields, layers) if fields.raw("mlp_layer_types") is not None else sparse,
         is_shared_gated=False,
         scores="sigmoid",
         has_bias=True,
@@ -181,8 +189,7 @@ def _laguna(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSettin
 
 def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
     is_v2, has_bias = keys == "deepseek_v2", keys in ("deepseek", "dots3", "glm5", "hy_v4", "mimo")
-    count = fields.integer("n_routed_experts", 1, MAX_EXPERTS)
-    top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
+    count, top_k = _counts(fields, "n_routed_experts")
     width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
     groups = _groups(fields, count, top_k, 1 if is_v2 else 2)
     limit = fields.number("swiglu_limit", 1e-6, 1e6) if keys in ("glm5", "hy_v4") else 0.0
@@ -199,27 +206,25 @@ def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
         # null is no
         not is_v2 and fields.flag("norm_topk_prob", not fields.has("norm_topk_prob")),
         0 if keys == "mimo" else _shared_width(fields, keys, width),
-        _layers_of_mimo(fields, layers) if keys == "mimo" else _layers_of_deepseek(fields, layers, keys),
+        layers_of_deepseek(fields, layers, keys),
         is_shared_gated=False,
         scores="sigmoid" if has_bias else "softmax",
         has_bias=has_bias,
         groups=groups,
-        factor=fields.optional_number("routed_scaling_factor", 1e-6, 1e6) or 1.0
-        if keys == "mimo"
-        else fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
+        factor=fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
         limit=limit,
         shared_limit=limit if keys == "glm5" else 0.0,
     )
 
 
 def _deepseek_v4(fields: Fields, layers: int) -> ExpertSettings:
-    count = fields.integer("n_routed_experts", 1, MAX_EXPERTS)
+    count, top_k = _counts(fields, "n_routed_experts")
     width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
     scores = fields.one_of("scoring_func", _SCORES_OF_V4, "sqrtsoftplus")
     limit = fields.number("swiglu_limit", 1e-6, 1e6)
     return ExpertSettings(
         count,
-        fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN)),
+        top_k,
         width,
         True,
         fields.integer("n_shared_experts", 1, 1) * width,
@@ -230,19 +235,8 @@ def _deepseek_v4(fields: Fields, layers: int) -> ExpertSettings:
         factor=fields.number("routed_scaling_factor", 1e-6, 1e6),
         limit=limit,
         shared_limit=limit,
-        by_token=_by_token(fields, layers),
+        by_token=layers_by_token(fields, layers),
     )
-
-
-def _by_token(fields: Fields, layers: int) -> tuple[bool, ...]:
-    """Told layer by layer, or by how many such layers go before all others."""
-    kinds = fields.texts("mlp_layer_types")
-    first = fields.integer("num_hash_layers", 0, 2**20, default=3)
-    if not kinds:
-        return tuple(layer < first for layer in range(layers))
-    if len(kinds) < layers or not set(kinds) <= set(_OF_V4):
-        fields.fail("mlp_layer_types", list(kinds), f"must be {' or '.join(_OF_V4)} for each of {layers} layers")
-    return tuple(kind == "hash_moe" for kind in kinds[:layers])
 
 
 def _shared_width(fields: Fields, keys: Keys, width: int) -> int:
@@ -250,48 +244,6 @@ def _shared_width(fields: Fields, keys: Keys, width: int) -> int:
     if keys == "dots3":
         width = fields.integer("shared_experts_intermediate_size", 1, _MAX_WIDTH, default=1536)
     return fields.integer("n_shared_experts", 0, _MAX_WIDTH // width, default=0) * width
-
-
-def _layers_of_deepseek(fields: Fields, layers: int, keys: Keys) -> tuple[bool, ...]:
-    """As _layers_behind_dense_ones(); of dots3 a list may say it, too."""
-    if keys == "dots3" and isinstance(fields.raw("moe_layer_freq"), list):
-        fields.raw("first_k_dense_replace")
-        return _layers_of_ones(fields, layers)
-    if keys == "dots3" and fields.raw("moe_layer_freq") not in (None, 1):
-        fields.unsupported("moe_layer_freq", fields.raw("moe_layer_freq"), "1, or 0 or 1 for each layer")
-    return _layers_behind_dense_ones(fields, layers)
-
-
-def _layers_of_mimo(fields: Fields, layers: int) -> tuple[bool, ...]:
-    """Told layer by layer; else all but the first have experts."""
-    return _layers_of_ones(fields, layers) or (False,) + (True,) * (layers - 1)
-
-
-def _layers_of_ones(fields: Fields, layers: int) -> tuple[bool, ...]:
-    """Told layer by layer, in words or by ones and zeros; empty: not told."""
-    said = fields.raw("moe_layer_freq")
-    if fields.raw("mlp_layer_types") is not None:
-        return _layers_behind_dense_ones(fields, layers)
-    if said is None:
-        return ()
-    is_list = isinstance(said, list) and len(said) == layers
-    if not is_list or any(each not in (0, 1) for each in said) or not any(said):
-        fields.fail("moe_layer_freq", said, f"must be a list of 0 and 1, one for each of {layers} layers, with a 1")
-    return tuple(bool(each) for each in said)
-
-
-def _layers_behind_dense_ones(fields: Fields, layers: int) -> tuple[bool, ...]:
-    """Told layer by layer, or by how many dense layers go before all others."""
-    kinds = fields.raw("mlp_layer_types")
-    if kinds is None:
-        dense = fields.integer("first_k_dense_replace", 0, layers - 1, default=0)
-        return (False,) * dense + (True,) * (layers - dense)
-    fields.raw("first_k_dense_replace")
-    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in ("dense", "sparse") for kind in kinds):
-        fields.fail("mlp_layer_types", kinds, f'must be "dense" or "sparse" for each of {layers} layers')
-    if "sparse" not in kinds:
-        fields.unsupported("mlp_layer_types", kinds, "no layer has experts; give the dense architecture's name")
-    return tuple(kind == "sparse" for kind in kinds)
 
 
 def _groups(fields: Fields, count: int, top_k: int, best: int) -> tuple[int, int, int] | None:
@@ -311,7 +263,7 @@ def _groups(fields: Fields, count: int, top_k: int, best: int) -> tuple[int, int
 
 
 def _ernie(fields: Fields, layers: int) -> ExpertSettings:
-    count = fields.integer("moe_num_experts", 1, MAX_EXPERTS)
+    count, top_k = _counts(fields, "moe_num_experts", of_token="moe_k")
     said, of_pictures = fields.raw("moe_intermediate_size"), 0
     if isinstance(said, list):
         if len(said) != 2 or not all(type(each) is int and 0 < each <= _MAX_WIDTH for each in said):
@@ -325,12 +277,11 @@ def _ernie(fields: Fields, layers: int) -> ExpertSettings:
     last = fields.integer("moe_layer_end_index", -1, 2**20, default=-1)
     sparse = tuple((i + 1) % interval == 0 and first <= i and (last < 0 or i <= last) for i in range(layers))
     if fields.raw("mlp_layer_types") is not None:
-        sparse = _layers_behind_dense_ones(fields, layers)
-    if not any(sparse):
-        fields.unsupported("moe_layer_start_index", first, "no layer has experts; give the dense architecture's name")
+        sparse = layers_behind_dense_ones(fields, layers)
+    check_any(fields, sparse, "moe_layer_start_index")
     return ExpertSettings(
         count,
-        fields.integer("moe_k", 1, min(count, MAX_CHOSEN)),
+        top_k,
         width,
         True,
         fields.integer("moe_num_shared_experts", 0, _MAX_WIDTH // width, default=2) * width,
@@ -342,17 +293,17 @@ def _ernie(fields: Fields, layers: int) -> ExpertSettings:
 
 
 def _lfm2(fields: Fields, layers: int) -> ExpertSettings:
-    count = fields.integer("num_experts", 1, MAX_EXPERTS, default=32)
+    count, top_k = _counts(fields, "num_experts", 32, 4)
     dense = fields.integer("num_dense_layers", 0, layers, default=2)
-    if dense == layers:
-        fields.unsupported("num_dense_layers", dense, "no layer has experts; give the dense architecture's name")
+    sparse = (False,) * dense + (True,) * (layers - dense)
+    check_any(fields, sparse, "num_dense_layers")
     return ExpertSettings(
         count,
-        fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN), default=4),
+        top_k,
         fields.integer("moe_intermediate_size", 1, _MAX_WIDTH),
         fields.flag("norm_topk_prob", True),
         0,
-        (False,) * dense + (True,) * (layers - dense),
+        sparse,
         scores="sigmoid",
         has_bias=fields.flag("use_expert_bias", True),
         factor=fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
@@ -361,22 +312,14 @@ def _lfm2(fields: Fields, layers: int) -> ExpertSettings:
 
 
 def _gemma4(fields: Fields, layers: int) -> ExpertSettings:
-    count = fields.integer("num_experts", 1, MAX_EXPERTS)
-    return ExpertSettings(
-        count,
-        fields.integer("top_k_experts", 1, min(count, MAX_CHOSEN)),
-        fields.integer("moe_intermediate_size", 1, _MAX_WIDTH),
-        True,
-        0,
-        (True,) * layers,
-        has_gain=True,
-    )
+    count, top_k = _counts(fields, "num_experts", of_token="top_k_experts")
+    width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
+    return ExpertSettings(count, top_k, width, True, 0, (True,) * layers, has_gain=True)
 
 
 def _nemotron_h(fields: Fields) -> ExpertSettings | None:
     """Files of models without experts may have the keys all the same."""
-    count = fields.integer("n_routed_experts", 1, MAX_EXPERTS, default=8)
-    top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN), default=2)
+    count, top_k = _counts(fields, "n_routed_experts", 8, 2)
     found = ExpertSettings(
         count,
         top_k,
@@ -413,8 +356,7 @@ def _llama4(fields: Fields, layers: int) -> ExpertSettings:
     if given is not None and not (isinstance(given, list) and all(type(i) is int for i in given)):
         fields.fail("moe_layers", given, "must be a list of layers")
     sparse = tuple((i + 1) % step == 0 if given is None else i in given for i in range(layers))
-    if not any(sparse):
-        fields.unsupported("moe_layers", given, "no layer has experts; give the dense architecture's name")
+    check_any(fields, sparse, "moe_layers")
     width = fields.integer("intermediate_size", 1, _MAX_WIDTH, default=8192)
     count = fields.integer("num_local_experts", 1, MAX_EXPERTS, default=16)
     return ExpertSettings(count, 1, width, False, width, sparse, is_shared_gated=False, scores="sigmoid")
@@ -464,33 +406,22 @@ def _jamba(fields: Fields, layers: int, width: int) -> ExpertSettings | None:
 
 
 def _step(fields: Fields, layers: int) -> ExpertSettings:
-    count = fields.integer("n_routed_experts", 1, MAX_EXPERTS, default=288)
+    count, top_k = _counts(fields, "n_routed_experts", 288, 8)
     return ExpertSettings(
         count,
-        fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN), default=8),
+        top_k,
         fields.integer("moe_intermediate_size", 1, _MAX_WIDTH, default=1280),
         True,
         fields.integer("share_expert_dim", 1, _MAX_WIDTH, default=1280),
-        _layers_behind_dense_ones(fields, layers),
+        layers_behind_dense_ones(fields, layers),
         is_shared_gated=False,
         scores="sigmoid",
         has_bias=True,
         factor=fields.number("moe_router_scaling_factor", 1e-6, 1e6, default=1.0),
         is_late=True,
-        limits=_limits(fields, "swiglu_limits", layers),
-        shared_limits=_limits(fields, "swiglu_limits_shared", layers),
+        limits=limits_of_layers(fields, "swiglu_limits", layers),
+        shared_limits=limits_of_layers(fields, "swiglu_limits_shared", layers),
     )
-
-
-def _limits(fields: Fields, key: str, layers: int) -> tuple[float, ...]:
-    """Of each layer; null and 0 are none."""
-    said = fields.raw(key)
-    if said is None or said == []:
-        return (0.0,) * layers
-    is_list = isinstance(said, list) and len(said) == layers
-    if not is_list or not all(each is None or (type(each) in (int, float) and 0 <= each <= 1e6) for each in said):
-        fields.fail(key, said, f"must be a list of numbers from 0 to 1000000 or null, one for each of {layers} layers")
-    return tuple(float(each or 0.0) for each in said)
 
 
 def _hunyuan(fields: Fields, layers: int, width: int) -> ExpertSettings:
@@ -514,13 +445,3 @@ def _hunyuan(fields: Fields, layers: int, width: int) -> ExpertSettings:
         if said(key, wanted) != wanted:
             fields.unsupported(key, fields.raw(key), f"supported: {wanted}")
     return ExpertSettings(count, top_k, width, True, width, (True,) * layers, is_shared_gated=False)
-
-
-def _sparse_layers(fields: Fields, layers: int, absent: tuple[int, ...] = ()) -> tuple[bool, ...]:
-    """Every decoder_sparse_step-th layer but those of mlp_only_layers. Args: absent: what null means."""
-    step = fields.integer("decoder_sparse_step", 1, 2**20, default=1)
-    dense = fields.raw("mlp_only_layers")
-    dense = [layer for layer in absent if layer < layers] if dense is None else dense
-    if not isinstance(dense, list) or not all(type(i) is int and 0 <= i < layers for i in dense):
-        fields.fail("mlp_only_layers", dense, f"must be a list of layers, from 0 to {layers - 1}")
-    return tuple(i not in dense and (i + 1) % step == 0 for i in range(layers))

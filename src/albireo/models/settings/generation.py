@@ -9,21 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from albireo.json_file import Fields, read_json
+from albireo.json_file import Fields, keys, read_json
 from albireo.speculative_config import MAX_VOCAB
 
 if TYPE_CHECKING:
     from albireo.models.config import ModelConfig
 
 #: Keys that do not change which tokens are likely, or that only describe the file.
-IGNORABLE_KEYS = frozenset(
-    key
-    for group in (
-        "_from_model_config transformers_version trust_remote_code bos_token_id pad_token_id do_sample max_length",
-        "use_cache cache_implementation return_dict_in_generate output_scores output_logits output_attentions",
-        "output_hidden_states num_return_sequences disable_compile",
-    )
-    for key in group.split()
+IGNORABLE_KEYS = keys(
+    "_from_model_config transformers_version trust_remote_code bos_token_id pad_token_id do_sample max_length",
+    "use_cache cache_implementation return_dict_in_generate output_scores output_logits output_attentions",
+    "output_hidden_states num_return_sequences disable_compile",
 )
 _NEUTRAL = {
     "num_beams": (1,),

@@ -11,11 +11,12 @@ from typing import Any
 
 from albireo.errors import ModelError, short
 from albireo.json_file import Fields, keys
-from albireo.models.config import IGNORABLE_KEYS, MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH
+from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH
 from albireo.models.settings import ernie4_5_moe_vl
 from albireo.models.settings.class_sizes import OF_CLASSES
 from albireo.models.settings.ernie4_5_moe_vl import ERNIE4_5_MOE_VL
 from albireo.models.settings.internvl_chat import INTERNVL_CHAT, as_transformers_has_it
+from albireo.models.settings.known_keys import IGNORABLE_KEYS
 from albireo.models.settings.wholes import SPEAKING, WHOLES
 
 #: Keys of the whole that are about images and sounds; what training leaves out; and code of the directory, which is

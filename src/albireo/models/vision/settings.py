@@ -11,7 +11,7 @@ from typing import Any
 
 from albireo.errors import ModelError
 from albireo.json_file import Fields, keys
-from albireo.models.config import IGNORABLE_KEYS
+from albireo.models.settings.known_keys import IGNORABLE_KEYS
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.text_part import sizes_of_class, text_keys
 from albireo.models.vision.encoder import QUICK_GELU, EncoderSettings

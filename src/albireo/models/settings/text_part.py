@@ -109,7 +109,7 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     left_out = {"architectures", *whole.neutral, *whole.ignored}
     text = {key: _without_places(value) for key, value in text.items() if key not in left_out}
     # ids that end a text are told by the whole, which knows of turns
-    found = {**OF_CLASSES.get(part, {}), **whole.defaults, **text, **shared, **whole.always}
+    found = {**sizes_of_class(data), **whole.defaults, **text, **shared, **whole.always}
     found["model_type"] = whole.parts[part]
     if whole.cuts_width and found.get("head_dim") is None:
         of_text = Fields(found, f"{where}: text_config")

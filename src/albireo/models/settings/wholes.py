@@ -1,63 +1,16 @@
-"""WHOLES: models with a text part, by their model_type, and what differs from a model of text alone.
+"""WHOLES: models with a text part, by their model_type.
 
-Read by text_part.py. Does not know what the other parts compute.
+Read by text_part.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from albireo.json_file import keys
-from albireo.models.settings.class_sizes import OF_CLASSES
 from albireo.models.settings.internvl_chat import INTERNVL_CHAT, INTERNVL_CHAT_KEYS
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """A model with a text part.
-
-    Fields:
-        class_name: what the whole is an instance of. other_classes: what it may be, too.
-        parts: what the text part's model_type may be, first what it is where it is not said -> the architecture.
-        defaults: what absent keys of the text part mean, where that differs from its architecture.
-        always: keys of the text part that are what the part does, whatever they say: any other value is refused.
-        neutral: keys of the text part that say nothing as long as they have these values; any other is refused.
-        ignored: keys of the text part that say nothing. beside: of the whole.
-        sees_images_both_ways: tokens of an image see all of it; or the value of use_bidirectional_attention of the text
-            part by which they do. are_windows_kept: of what is before them, they see what layers with a window see.
-        sees_prompts_both_ways: tokens of a prompt with pictures do, all of them.
-        sections: pairs of the rotation that turn by each of three axes where files do not say; none: positions are
-            numbers. takes_turns: pairs of the three axes do; else those of one are side by side. are_beside: there are
-            four axes, of which the first is the position in the prompt, see execution.images.RopeAxes; where files
-            say three, the first of these turns nothing.
-        ends_with_time: sections are those of rows, of columns and of time: pairs of the first two take turns.
-        may_be_flat: the whole may have the keys of its text part among its own.
-        multiplies_images: rows of pictures are multiplied as embeddings are, where those are.
-        cuts_width: heads of the text part are equal parts of its width where nothing is said, whatever they are in a
-            model of text alone.
-    """
-
-    class_name: str
-    parts: Mapping[str, str]
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    always: Mapping[str, Any] = field(default_factory=dict)
-    neutral: Mapping[str, Any] = field(default_factory=dict)
-    ignored: frozenset[str] = frozenset()
-    beside: frozenset[str] = frozenset()
-    sees_images_both_ways: bool | str = False
-    are_windows_kept: bool = False
-    sees_prompts_both_ways: bool = False
-    sections: tuple[int, ...] | None = None
-    takes_turns: bool = True
-    are_beside: bool = False
-    ends_with_time: bool = False
-    may_be_flat: bool = False
-    cuts_width: bool = False
-    multiplies_images: bool = False
-    other_classes: tuple[str, ...] = ()
-
+from albireo.models.settings.whole import Whole
 
 #: Of Idefics 3 and SmolVLM: what their own Llama could do beside others', and did not.
 _IDEFICS = Whole(
@@ -148,12 +101,7 @@ _GRANITE_SPEECH = Whole(
 _GOT_OCR2 = Whole(
     "GotOcr2ForConditionalGeneration",
     {"qwen2": "qwen2"},
-    {
-        **OF_CLASSES["got_ocr2"],
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 1000000.0,
-        "tie_word_embeddings": True,
-    },
+    {"rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "tie_word_embeddings": True},
 )
 #: By the model_type of the whole.
 WHOLES: Mapping[str, Whole] = {
@@ -212,7 +160,7 @@ WHOLES: Mapping[str, Whole] = {
     "fun_asr_nano": Whole(
         "FunAsrNanoForConditionalGeneration",
         {"qwen3": "qwen3"},
-        {**OF_CLASSES["fun_asr_nano"], "tie_word_embeddings": True},
+        {"tie_word_embeddings": True},
         beside=keys("adaptor_config"),
     ),
     "gemma3": Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}, sees_images_both_ways=True),
@@ -258,7 +206,7 @@ WHOLES: Mapping[str, Whole] = {
     "glmasr": Whole(
         "GlmAsrForConditionalGeneration",
         {"llama": "llama"},
-        {**OF_CLASSES["glmasr"], "rms_norm_eps": 1e-5, "tie_word_embeddings": True},
+        {"rms_norm_eps": 1e-5, "tie_word_embeddings": True},
         beside=keys("hidden_size"),
     ),
     "granite4_vision": Whole(
@@ -308,11 +256,7 @@ WHOLES: Mapping[str, Whole] = {
         _IDEFICS,
         class_name="Idefics2ForConditionalGeneration",
         parts={"mistral": "mistral"},
-        defaults={
-            **{"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32},
-            **{"num_key_value_heads": 8, "max_position_embeddings": 32768, "rms_norm_eps": 1e-5, "rope_theta": 10000.0},
-            "tie_word_embeddings": False,
-        },
+        defaults={"rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False},
         ignored=_IDEFICS.ignored | keys("neftune_noise_alpha"),
         beside=keys("perceiver_config"),
     ),
@@ -457,19 +401,7 @@ WHOLES: Mapping[str, Whole] = {
     "qwen2_audio": Whole(
         "Qwen2AudioForConditionalGeneration",
         {"qwen2": "qwen2"},
-        # of Qwen 2 7B as transformers has it, which files of Qwen2-Audio leave out
-        {
-            "vocab_size": 151936,
-            "hidden_size": 4096,
-            "intermediate_size": 22016,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 32,
-            "max_position_embeddings": 32768,
-            "rms_norm_eps": 1e-6,
-            "hidden_act": "silu",
-            "tie_word_embeddings": False,
-        },
+        {"tie_word_embeddings": False},
         neutral={"use_mrope": False},
     ),
     "qwen2_vl": _QWEN2_VL,
@@ -511,14 +443,13 @@ WHOLES: Mapping[str, Whole] = {
     "voxtral": Whole(
         "VoxtralForConditionalGeneration",
         {"llama": "llama"},
-        {**OF_CLASSES["voxtral"], "head_dim": 128, "rms_norm_eps": 1e-5, "rope_theta": 100000000.0},
+        {"head_dim": 128, "rms_norm_eps": 1e-5, "rope_theta": 100000000.0},
         beside=keys("hidden_size"),
     ),
     "voxtral_realtime": Whole(
         "VoxtralRealtimeForConditionalGeneration",
         {"voxtral_realtime_text": "mistral"},
         {
-            **OF_CLASSES["voxtral_realtime"],
             "head_dim": 128,
             "rms_norm_eps": 1e-5,
             "rope_theta": 1000000.0,

@@ -20,7 +20,7 @@ from albireo.models.settings.text_part import text_keys
 from albireo.models.vision.encoder import IN_ONE, EncoderSettings, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, patch_rows
 from albireo.models.vision.positions import axial_theta, places, rotations
-from albireo.models.vision.settings import IGNORABLE, encoder_settings, text_width, vision_fields
+from albireo.models.vision.settings import IGNORABLE, check_quarters, encoder_settings, text_width, vision_fields
 from albireo.models.vision.tower_inputs import HoldsNothing, InBlocks, TowerInputs
 
 _KEYS = {
@@ -90,8 +90,7 @@ def open_ernie4_5_vl_moe(data: Mapping[str, Any], dtype: str, where: str) -> Ern
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     fields = vision_fields(data, where, ("ernie4_5_vl_moe_vision",), _KEYS)
     encoder = encoder_settings(fields, dtype, _DEFAULTS)
-    if encoder.head_dim % 4:
-        fields.unsupported("num_heads", encoder.num_heads, f"heads of {encoder.head_dim} are not four equal parts")
+    check_quarters(fields, encoder)
     merge, theta = fields.integer("spatial_merge_size", 1, 16, 2), axial_theta(fields)
     fields.refuse_unread(IGNORABLE, {"temporal_merge_size": (2,)})
     text = Fields(text_keys(data, where), f"{where}: text_config")

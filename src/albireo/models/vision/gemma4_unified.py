@@ -16,7 +16,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, linear, norm
-from albireo.models.vision.patches import F32, Grid, grid_of, patch_rows
+from albireo.models.vision.patches import F32, grid_of, patch_rows
 from albireo.models.vision.positions import checked_table, places
 from albireo.models.vision.settings import IGNORABLE, MAX_PATCH_SIZE, MAX_WIDTH, text_width, vision_fields
 from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
@@ -78,9 +78,6 @@ class Gemma4UnifiedTower(GivesRowsOnce):
         with b.part("positions"):
             x = norm(b, c, b.add(x, b.given(c.hidden_size, 1)), f"{_EMBEDDER}.pos_norm", _LAYER_NORM_EPS)
         return pooled_states(b, x)
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return hidden
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder

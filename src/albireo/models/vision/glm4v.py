@@ -35,6 +35,7 @@ from albireo.models.vision.settings import (
     IGNORABLE,
     MAX_IMAGE_SIZE,
     MAX_WIDTH,
+    check_quarters,
     encoder_settings,
     text_width,
     vision_fields,
@@ -168,8 +169,7 @@ def _tower(fields: Fields, encoder: EncoderSettings, names: Names, side: int, wi
     """What both read alike."""
     frames = fields.integer("temporal_patch_size", 1, 16, 2)
     merge = fields.integer("spatial_merge_size", 1, 16, 2)
-    if encoder.head_dim % 4:
-        fields.unsupported("num_heads", encoder.num_heads, f"heads of {encoder.head_dim} are not four equal parts")
+    check_quarters(fields, encoder)
     theta = axial_theta(fields)
     fields.refuse_unread(IGNORABLE, {"attention_bias": (False,)})
     return Glm4vTower(encoder, names, side, frames, merge, theta, width, inner)

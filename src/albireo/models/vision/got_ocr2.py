@@ -22,9 +22,9 @@ from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.sam import KERNEL, SamStem, convolved
 from albireo.models.vision.settings import (
     IGNORABLE,
-    MAX_IMAGE_SIZE,
     MAX_WIDTH,
     encoder_settings,
+    patches_on_side,
     text_width,
     vision_fields,
 )
@@ -115,10 +115,7 @@ def open_sam(fields: Fields, dtype: str, prefix: str, step: int) -> SamStem:
     """
     encoder = encoder_settings(fields, dtype, _DEFAULTS)
     encoder = replace(encoder, has_qkv_bias=fields.flag("qkv_bias", True))
-    size = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 1024)
-    side, window = size // encoder.patch_size, fields.integer("window_size", 2, MAX_WIDTH, 14)
-    if size % encoder.patch_size or side % step:
-        fields.fail("image_size", size, f"must be blocks of {step * encoder.patch_size} pixels")
+    side, window = patches_on_side(fields, encoder, 1024, step), fields.integer("window_size", 2, MAX_WIDTH, 14)
     given = fields.raw("global_attn_indexes")
     sees_all = [2, 5, 8, 11] if given is None else given
     if not isinstance(sees_all, list) or not all(type(each) is int for each in sees_all):

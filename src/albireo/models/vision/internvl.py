@@ -19,14 +19,14 @@ from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.settings.internvl_chat import FIRST_NAMES
 from albireo.models.vision.encoder import Names, embedded, layer, mlp, norm
-from albireo.models.vision.patches import F32, Grid, side_by_side
+from albireo.models.vision.patches import F32
 from albireo.models.vision.positions import checked_table
 from albireo.models.vision.settings import (
     IGNORABLE,
-    MAX_IMAGE_SIZE,
     activation,
     encoder_settings,
     feature_layer,
+    merged_side,
     text_width,
     vision_fields,
 )
@@ -101,9 +101,6 @@ class InternVLTower(ClassTower):
         table = table.reshape(count, width)
         self.positions = np.concatenate([table[:1] + first, table[1:] + bias])
 
-    def rows(self, height: int, width: int) -> int:
-        return (self.patches(height, width) - 1) // self.merge**2
-
     def graph(self) -> Graph:
         b, c, names = GraphBuilder(), self.encoder, _NORMED if self.has_qk_norm else _NAMES
         x = embedded(b, c, _PATCHES, False)
@@ -113,9 +110,6 @@ class InternVLTower(ClassTower):
             with b.part("head"):
                 x = norm(b, replace(c, is_rms=False), x, "vision_tower.layernorm")
         return pooled_states(b, x)
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return side_by_side(hidden[1:], grid, self.merge)
 
     def projector(self) -> Graph:
         b, c, name = GraphBuilder(), replace(self.encoder, is_rms=False), "multi_modal_projector"
@@ -151,13 +145,9 @@ def _opened(
     kind = fields.one_of("norm_type", ("layer_norm", "rms_norm"), "layer_norm")
     encoder = encoder_settings(fields, dtype, _DEFAULTS, is_rms=kind == "rms_norm")
     encoder = replace(encoder, has_qkv_bias=fields.flag("attention_bias", has_bias))
-    size, has_norm = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 448), not fields.flag("use_mean_pooling", True)
-    has_qk_norm = fields.flag("use_qk_norm", False)
+    merge, side = merged_side(whole, "downsample_ratio", fields, encoder, 448)
+    has_norm, has_qk_norm = not fields.flag("use_mean_pooling", True), fields.flag("use_qk_norm", False)
     fields.refuse_unread(IGNORABLE | _OF_TRAINING, {"use_absolute_position_embeddings": (True,)})
-    merge, side = _merge(whole), size // encoder.patch_size
-    if size % encoder.patch_size or side % merge:
-        step = encoder.patch_size * merge
-        fields.fail("image_size", size, f"must be blocks of {step} pixels: patch_size / downsample_ratio")
     strategy = whole.text("vision_feature_select_strategy", "default")
     if strategy != "default":
         whole.unsupported("vision_feature_select_strategy", strategy, "supported: default, patches without the class")
@@ -186,11 +176,3 @@ def _with_squares(data: Mapping[str, Any], where: str) -> dict[str, Any]:
                 Fields(table, f"{where}: vision_config").unsupported(key, given, "supported: squares")
             table[key] = given[0]
     return {**data, "vision_config": table}
-
-
-def _merge(whole: Fields) -> int:
-    """Patches on a side of a row."""
-    ratio = whole.number("downsample_ratio", 1 / 16, 1.0, 0.5)
-    if not (1 / ratio).is_integer():
-        whole.unsupported("downsample_ratio", ratio, "supported: 1 divided by a whole number")
-    return int(1 / ratio)

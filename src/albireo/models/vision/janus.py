@@ -12,15 +12,14 @@ from typing import Any
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
-from albireo.json_file import Fields, keys
+from albireo.json_file import keys
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.vision.encoder import EncoderSettings, Names, activated, linear
-from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.encoder import Names, activated, linear
 from albireo.models.vision.settings import (
     IGNORABLE,
-    MAX_IMAGE_SIZE,
     MAX_WIDTH,
     encoder_settings,
+    patches_on_side,
     text_width,
     vision_fields,
 )
@@ -55,9 +54,6 @@ class JanusTower(SquareTower):
     def graph(self) -> Graph:
         return siglip(self.encoder, "vision_model", self.side**2, names=self.names)
 
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return hidden
-
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         x = b.given(c.hidden_size, 0)
@@ -76,12 +72,10 @@ def open_janus(data: Mapping[str, Any], dtype: str, where: str) -> JanusTower:
     hidden = fields.integer("hidden_size", 1, MAX_WIDTH, _OF_JANUS["hidden_size"])
     encoder = encoder_settings(fields, dtype, {**_OF_JANUS, "intermediate_size": int(hidden * ratio)})
     encoder = replace(encoder, has_qkv_bias=fields.flag("attention_bias", True))
-    side = _side(fields, encoder, 384)
+    side = patches_on_side(fields, encoder, 384)
     depth = fields.integer("depth", 1, 64, 2)
-    projected, count = (
-        fields.integer("projection_dim", 1, MAX_WIDTH, 2048),
-        fields.integer("num_image_tokens", 1, 2**20, 576),
-    )
+    projected = fields.integer("projection_dim", 1, MAX_WIDTH, 2048)
+    count = fields.integer("num_image_tokens", 1, 2**20, 576)
     if projected != width:
         fields.fail("projection_dim", projected, f"must be the text part's hidden_size={width}")
     if count != side**2:
@@ -95,15 +89,7 @@ def open_deepseek_vl(data: Mapping[str, Any], dtype: str, where: str) -> JanusTo
     """Raises: as open_janus()."""
     fields = vision_fields(data, where, ("siglip_vision_model",))
     encoder = encoder_settings(fields, dtype, DEFAULTS)
-    side = _side(fields, encoder, 224)
+    side = patches_on_side(fields, encoder, 224)
     # a head would pool patches, and is not asked for rows
     fields.refuse_unread(IGNORABLE | keys("vision_use_head"), {})
     return JanusTower(encoder, side, 1, text_width(data, where, 4096), NAMES, ("linear1", "linear2"), "gelu")
-
-
-def _side(fields: Fields, encoder: EncoderSettings, default: int) -> int:
-    """Patches on that of a tile."""
-    size = fields.integer("image_size", 1, MAX_IMAGE_SIZE, default)
-    if size % encoder.patch_size:
-        fields.fail("image_size", size, f"must be patches of {encoder.patch_size} pixels")
-    return size // encoder.patch_size

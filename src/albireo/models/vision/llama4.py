@@ -19,13 +19,14 @@ from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
 from albireo.models.vision.encoder import Names, embedded, layer, linear, norm
-from albireo.models.vision.patches import F32, Grid, side_by_side
+from albireo.models.vision.patches import F32
 from albireo.models.vision.positions import axial_theta, checked_table, places, rotations
 from albireo.models.vision.settings import (
     IGNORABLE,
-    MAX_IMAGE_SIZE,
     MAX_WIDTH,
+    check_quarters,
     encoder_settings,
+    merged_side,
     text_width,
     vision_fields,
 )
@@ -72,9 +73,6 @@ class Llama4Tower(ClassTower):
         first = checked_table({_CLASS: tensors[_CLASS].reshape(1, -1)}, _CLASS, 1, self.encoder.hidden_size)
         self.positions = np.concatenate([table[-1:] + first, table[:-1]])
 
-    def rows(self, height: int, width: int) -> int:
-        return (self.patches(height, width) - 1) // self.merge**2
-
     def inputs(self, tile: F32) -> TowerInputs:
         # the class's row and column are none: before them, others begin at one
         given, c = super(Llama4Tower, self).inputs(tile), self.encoder
@@ -92,9 +90,6 @@ class Llama4Tower(ClassTower):
         with b.part("head"):
             return pooled_states(b, norm(b, c, x, f"{_VISION}.layernorm_post"))
 
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return side_by_side(hidden[1:], grid, self.merge)
-
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         x = b.given(c.hidden_size * self.merge**2, 0)
@@ -109,28 +104,14 @@ def open_llama4(data: Mapping[str, Any], dtype: str, where: str) -> Llama4Tower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     fields = vision_fields(data, where, ("llama4_vision_model",))
     encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=_EPS, turned_share=1.0, turns_neighbours=True)
-    if encoder.head_dim % 4:
-        heads = fields.raw("num_attention_heads")
-        fields.unsupported("num_attention_heads", heads, f"heads of {encoder.head_dim} are not four equal parts")
+    check_quarters(fields, encoder)
     if encoder.act != "gelu":
         fields.unsupported("hidden_act", fields.raw("hidden_act"), "layers compute gelu, whatever is said")
-    size, merge = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 448), _merge(fields)
-    side = size // encoder.patch_size
-    if size % encoder.patch_size or side % merge:
-        step = encoder.patch_size * merge
-        fields.fail("image_size", size, f"must be blocks of {step} pixels: patch_size / pixel_shuffle_ratio")
+    merge, side = merged_side(fields, "pixel_shuffle_ratio", fields, encoder, 448)
     inner = _width_inside(fields, encoder.intermediate_size, encoder.hidden_size * merge**2)
     theta = axial_theta(fields)
     fields.refuse_unread(IGNORABLE | _OF_OTHERS, _NEUTRAL)
     return Llama4Tower(encoder, side, text_width(data, where, 5120), merge, inner, theta)
-
-
-def _merge(fields: Fields) -> int:
-    """Patches on a side of a row."""
-    ratio = fields.number("pixel_shuffle_ratio", 1 / 16, 1.0, 0.5)
-    if not (1 / ratio).is_integer():
-        fields.unsupported("pixel_shuffle_ratio", ratio, "supported: 1 divided by a whole number")
-    return int(1 / ratio)
 
 
 def _width_inside(fields: Fields, wide: int, joined: int) -> int:

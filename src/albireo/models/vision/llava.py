@@ -23,11 +23,11 @@ from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.positions import checked_table
 from albireo.models.vision.settings import (
     IGNORABLE,
-    MAX_IMAGE_SIZE,
     activation,
     encoder_settings,
     feature_layer,
     feature_layers,
+    patches_on_side,
     text_width,
     vision_fields,
 )
@@ -158,8 +158,6 @@ def _clip(data: Mapping[str, Any], dtype: str, where: str) -> tuple[EncoderSetti
     """And how many patches are on a tile's side."""
     fields = vision_fields(data, where, ("clip_vision_model",))
     encoder = encoder_settings(fields, dtype, CLIP)
-    size = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 224)
+    side = patches_on_side(fields, encoder, 224)
     fields.refuse_unread(IGNORABLE | CLIP_KEYS, {})
-    if size % encoder.patch_size:
-        fields.fail("image_size", size, f"must be patches of {encoder.patch_size} pixels")
-    return encoder, size // encoder.patch_size
+    return encoder, side

@@ -23,13 +23,7 @@ from albireo.models.hearing.stem import GivesRowsAlone, Stem
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid, Sequences, one_size, patch_rows, side_by_side
 from albireo.models.vision.positions import checked_table
-from albireo.models.vision.settings import (
-    IGNORABLE,
-    MAX_IMAGE_SIZE,
-    encoder_settings,
-    text_width,
-    vision_fields,
-)
+from albireo.models.vision.settings import IGNORABLE, encoder_settings, patches_on_side, text_width, vision_fields
 from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
 _NAMES = Names(
@@ -220,12 +214,8 @@ def open_ovis2(data: Mapping[str, Any], dtype: str, where: str) -> Ovis2Tower:
     if of_attention and not of_ffn:
         fields.unsupported("qkv_bias", True, "supported: where mlp_bias is true, too")
     encoder = replace(encoder, has_bias=of_ffn, has_qkv_bias=of_attention, has_out_bias=of_attention)
-    size, stride = (
-        fields.integer("image_size", 1, MAX_IMAGE_SIZE, 224),
-        fields.integer("hidden_stride", 1, _MAX_STRIDE, 1),
-    )
-    if size % (encoder.patch_size * stride):
-        fields.fail("image_size", size, f"must be blocks of {encoder.patch_size * stride} pixels")
+    stride = fields.integer("hidden_stride", 1, _MAX_STRIDE, 1)
+    side = patches_on_side(fields, encoder, 224, stride)
     how = fields.one_of("tokenize_function", ("softmax", "st_argmax"), "softmax")
     words = fields.integer("vocab_size", NUM_MARKS + 1, _MAX_WORDS, 16384)
     whole = Fields(data, where)
@@ -236,5 +226,4 @@ def open_ovis2(data: Mapping[str, Any], dtype: str, where: str) -> Ovis2Tower:
         IGNORABLE | _OF_AUTHORS,
         {"num_visual_indicator_tokens": (NUM_MARKS,), "drop_cls_token": (False,), "use_indicators": (False,)},
     )
-    side = size // encoder.patch_size
     return Ovis2Tower(AimStem(encoder, side, stride), words, text_width(data, where, 1536), how == "st_argmax")

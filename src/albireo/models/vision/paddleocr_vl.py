@@ -26,7 +26,14 @@ from albireo.models.vision.positions import (
     resampled,
     rotations,
 )
-from albireo.models.vision.settings import IGNORABLE, MAX_IMAGE_SIZE, encoder_settings, text_width, vision_fields
+from albireo.models.vision.settings import (
+    IGNORABLE,
+    MAX_IMAGE_SIZE,
+    check_quarters,
+    encoder_settings,
+    text_width,
+    vision_fields,
+)
 from albireo.models.vision.siglip import DEFAULTS, siglip
 from albireo.models.vision.tower_inputs import GivesRowsOnce, InBlocks, TowerInputs
 
@@ -90,9 +97,7 @@ def open_paddleocr_vl(data: Mapping[str, Any], dtype: str, where: str) -> Paddle
     encoder = encoder_settings(fields, dtype, _DEFAULTS)
     size = fields.integer("image_size", encoder.patch_size, MAX_IMAGE_SIZE, 384)
     merge = fields.integer("spatial_merge_size", 1, 16, 2)
-    if encoder.head_dim % 4:
-        heads = fields.raw("num_attention_heads")
-        fields.unsupported("num_attention_heads", heads, f"heads of {encoder.head_dim} are not four equal parts")
+    check_quarters(fields, encoder)
     theta, width = axial_theta(fields), text_width(data, where, 1024)
     fields.refuse_unread(IGNORABLE | _OF_OTHERS, {})
     return PaddleOcrVlTower(encoder, size // encoder.patch_size, merge, theta, width)

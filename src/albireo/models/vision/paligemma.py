@@ -13,12 +13,11 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import linear
-from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import (
     IGNORABLE,
-    MAX_IMAGE_SIZE,
     MAX_WIDTH,
     encoder_settings,
+    patches_on_side,
     text_width,
     vision_fields,
 )
@@ -37,9 +36,6 @@ class PaliGemmaTower(SquareTower):
     def graph(self) -> Graph:
         return siglip(self.encoder, "vision_tower", self.side**2)
 
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return hidden
-
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         x = linear(b, c, b.given(c.hidden_size, 0), "multi_modal_projector.linear", self.width, "down")
@@ -50,11 +46,9 @@ def open_paligemma(data: Mapping[str, Any], dtype: str, where: str) -> PaliGemma
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     fields, whole = vision_fields(data, where, ("siglip_vision_model",)), Fields(data, where)
     encoder = encoder_settings(fields, dtype, DEFAULTS)
-    size, width = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 224), text_width(data, where, 2048)
+    side, width = patches_on_side(fields, encoder, 224), text_width(data, where, 2048)
     fields.refuse_unread(IGNORABLE | _OF_OTHERS, {})
-    if size % encoder.patch_size:
-        fields.fail("image_size", size, f"must be patches of {encoder.patch_size} pixels")
     projected = whole.integer("projection_dim", 1, MAX_WIDTH, 2048)
     if projected != width:
         whole.fail("projection_dim", projected, f"must be the text part's hidden_size={width}")
-    return PaliGemmaTower(encoder, size // encoder.patch_size, 1, width)
+    return PaliGemmaTower(encoder, side, 1, width)

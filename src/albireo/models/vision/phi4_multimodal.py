@@ -26,7 +26,14 @@ from albireo.models.vision.encoder import EncoderSettings, activated, embedded, 
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid, Sequences, blocks, patch_rows
 from albireo.models.vision.positions import checked_table, cubic_weights, resampled, stretched
-from albireo.models.vision.settings import IGNORABLE, MAX_IMAGE_SIZE, encoder_settings, text_width, vision_fields
+from albireo.models.vision.settings import (
+    IGNORABLE,
+    MAX_IMAGE_SIZE,
+    encoder_settings,
+    feature_layer,
+    text_width,
+    vision_fields,
+)
 from albireo.models.vision.sheet import Sheet
 from albireo.models.vision.siglip import DEFAULTS
 from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
@@ -284,9 +291,6 @@ def open_phi4_multimodal(data: Mapping[str, Any], dtype: str, where: str) -> Phi
         fields.unsupported("image_size", size, f"blocks have {SIDE} patches of {encoder.patch_size} pixels on a side")
     if fields.integer("crop_size", 1, MAX_IMAGE_SIZE, 448) != size:
         fields.fail("crop_size", fields.raw("crop_size"), f"must be image_size={size}")
-    at, count = fields.raw("feature_layer"), encoder.num_layers
-    at = -2 if at is None else at
-    if type(at) is not int or not -count <= at <= count or at == 0:
-        fields.unsupported("feature_layer", at, f"supported: one of {count} layers")
+    at = feature_layer(fields, encoder.num_layers, -2, "feature_layer")
     fields.refuse_unread(IGNORABLE | keys("image_token_id"), {})
-    return Phi4MultimodalTower(encoder, at if at > 0 else count + 1 + at, text_width(data, where, 3072))
+    return Phi4MultimodalTower(encoder, at, text_width(data, where, 3072))

@@ -29,6 +29,7 @@ from albireo.models.vision.settings import (
     IGNORABLE,
     MAX_IMAGE_SIZE,
     MAX_WIDTH,
+    check_quarters,
     encoder_settings,
     text_width,
     vision_fields,
@@ -198,8 +199,7 @@ def _tower(
     width = at.integer(key, 1, MAX_WIDTH, 3584)
     frames = fields.integer("temporal_patch_size", 1, 16, 2)
     merge = fields.integer("spatial_merge_size", 1, 16, 2)
-    if encoder.head_dim % 4:
-        fields.unsupported("num_heads", encoder.num_heads, f"heads of {encoder.head_dim} are not four equal parts")
+    check_quarters(fields, encoder)
     theta, of_text = axial_theta(fields), text_width(data, where)
     fields.refuse_unread(IGNORABLE | _OF_OTHERS | {key}, {"in_chans": (3,)})
     if width != of_text and data["model_type"] != "hyperclovax_vision_v2":

@@ -29,7 +29,14 @@ from albireo.models.vision.positions import (
     resampled,
     rotations,
 )
-from albireo.models.vision.settings import IGNORABLE, MAX_WIDTH, encoder_settings, text_width, vision_fields
+from albireo.models.vision.settings import (
+    IGNORABLE,
+    MAX_WIDTH,
+    check_quarters,
+    encoder_settings,
+    text_width,
+    vision_fields,
+)
 from albireo.models.vision.tower_inputs import InBlocks, TowerInputs
 
 _NAMES = IN_ONE._replace(up="mlp.linear_fc1", down="mlp.linear_fc2")
@@ -144,8 +151,7 @@ def open_qwen3_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen3VLTow
     merge = fields.integer("spatial_merge_size", 1, 16, 2)
     width, of_text = fields.integer("out_hidden_size", 1, MAX_WIDTH, 3584), text_width(data, where)
     deep = _deep(fields, kind, encoder.num_layers)
-    if encoder.head_dim % 4:
-        fields.unsupported("num_heads", encoder.num_heads, f"heads of {encoder.head_dim} are not four equal parts")
+    check_quarters(fields, encoder)
     theta = axial_theta(fields)
     is_omni = kind.startswith(_OMNI)
     fields.refuse_unread(

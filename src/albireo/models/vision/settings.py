@@ -110,21 +110,49 @@ def encoder_settings(
     )
 
 
+def patches_on_side(fields: Fields, encoder: EncoderSettings, default: int, step: int = 1, why: str = "") -> int:
+    """Of tiles that are squares. Args: step: that divides them. why: what errors say of it.
+
+    Raises: ModelError where image_size is no such tile."""
+    size = fields.integer("image_size", 1, MAX_IMAGE_SIZE, default)
+    if size % (encoder.patch_size * step):
+        fields.fail("image_size", size, f"must be blocks of {encoder.patch_size * step} pixels{why}")
+    return size // encoder.patch_size
+
+
+def merged_side(whole: Fields, key: str, fields: Fields, encoder: EncoderSettings, default: int) -> tuple[int, int]:
+    """Patches on a side of what becomes one row, of which a key of the whole says the inverse; and on that of a tile.
+
+    Raises: UnsupportedModel where that is no whole number; ModelError as patches_on_side()."""
+    ratio = whole.number(key, 1 / 16, 1.0, 0.5)
+    if not (1 / ratio).is_integer():
+        whole.unsupported(key, ratio, "supported: 1 divided by a whole number")
+    merge = int(1 / ratio)
+    return merge, patches_on_side(fields, encoder, default, merge, f": patch_size / {key}")
+
+
+def check_quarters(fields: Fields, encoder: EncoderSettings) -> None:
+    """Raises: UnsupportedModel for heads that are not four equal parts, which turn by row and column."""
+    if encoder.head_dim % 4:
+        what = f"heads of {encoder.head_dim} are not four equal parts"
+        fields.unsupported("num_attention_heads", encoder.num_heads, what)
+
+
 def activation(fields: Fields, key: str, default: str | None) -> str:
     """What an activation is, for encoder.activated(). Raises: UnsupportedModel for another."""
     name = fields.one_of(key, ACTIVATIONS, default)
     return ACTIVATIONS[name]
 
 
-def feature_layer(whole: Fields, num_layers: int, default: int) -> int:
+def feature_layer(whole: Fields, num_layers: int, default: int, key: str = "vision_feature_layer") -> int:
     """How many layers are computed, behind the last of which rows are taken. Args: default: as the key says it.
 
     Raises: UnsupportedModel where that is not behind one layer.
     """
-    at = whole.raw("vision_feature_layer")
+    at = whole.raw(key)
     at = default if at is None else at
     if not _is_layer(at, num_layers):
-        whole.unsupported("vision_feature_layer", at, f"supported: one of {num_layers} layers")
+        whole.unsupported(key, at, f"supported: one of {num_layers} layers")
     return _number(at, num_layers)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from albireo.errors import InvariantError
 from albireo.models.vision.encoder import EncoderSettings
-from albireo.models.vision.patches import F32, one_size, patch_rows
+from albireo.models.vision.patches import F32, Grid, one_size, patch_rows, side_by_side
 from albireo.models.vision.tower_inputs import GivesRowsOnce, HoldsNothing, TowerInputs
 
 
@@ -52,6 +52,12 @@ class ClassTower(GivesRowsOnce):
 
     def patches(self, height: int, width: int) -> int:
         return 1 + one_size(height, width, self.side, self.encoder.patch_size)
+
+    def rows(self, height: int, width: int) -> int:
+        return (self.patches(height, width) - 1) // self.merge**2
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        return side_by_side(hidden[1:], grid, self.merge)
 
     def inputs(self, tile: F32) -> TowerInputs:
         if self.positions is None:

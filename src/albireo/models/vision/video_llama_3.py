@@ -15,9 +15,9 @@ from albireo.graph.node import Graph
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, layer, linear, mlp, norm
-from albireo.models.vision.patches import F32, Grid, grid_of, patch_rows
+from albireo.models.vision.patches import F32, grid_of, patch_rows
 from albireo.models.vision.positions import axial_theta, places, rotations
-from albireo.models.vision.settings import IGNORABLE, encoder_settings, text_width, vision_fields
+from albireo.models.vision.settings import IGNORABLE, check_quarters, encoder_settings, text_width, vision_fields
 from albireo.models.vision.siglip import DEFAULTS, NAMES
 from albireo.models.vision.tower_inputs import HoldsNothing, InBlocks, TowerInputs
 
@@ -48,9 +48,6 @@ class VideoLlama3Tower(InBlocks, HoldsNothing):
         with b.part("head"):
             return pooled_states(b, norm(b, c, x, f"{_VISION}.post_layernorm"))
 
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return hidden
-
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         x = mlp(b, c, b.given(c.hidden_size, 0), _PROJECTOR, (self.width, self.width), "gelu", parts=("0", "2"))
@@ -61,9 +58,7 @@ def open_video_llama_3(data: Mapping[str, Any], dtype: str, where: str) -> Video
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     fields = vision_fields(data, where, ("video_llama_3_vision",))
     encoder = encoder_settings(fields, dtype, DEFAULTS)
-    if encoder.head_dim % 4:
-        heads = fields.raw("num_attention_heads")
-        fields.unsupported("num_attention_heads", heads, f"heads of {encoder.head_dim} are not four equal parts")
+    check_quarters(fields, encoder)
     theta = axial_theta(fields)
     fields.refuse_unread(IGNORABLE, {})
     return VideoLlama3Tower(encoder, theta, text_width(data, where, 4096))

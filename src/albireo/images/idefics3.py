@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from albireo.errors import ModelError
 from albireo.images.pixels import HasSquares, Pixels, array
 from albireo.images.prepared import PreparedImage
-from albireo.images.settings import HALF, LANCZOS, MAX_ROWS, MAX_STEP, Settings
+from albireo.images.settings import HALF, LANCZOS, MAX_STEP, Settings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -54,12 +53,7 @@ class Idefics3(HasSquares):
             patch=settings.tower.integer("patch_size", 1, MAX_STEP, 32),
             scale=settings.model.integer("scale_factor", 1, MAX_STEP, 2),
         )
-        num_rows = settings.processor.integer("image_seq_len", 1, MAX_ROWS, 169)
-        if num_rows != found.rows(side, side):
-            raise ModelError(
-                f"{settings.processor.where}: image_seq_len is {num_rows}, but of a tile of {side} x {side} pixels the "
-                f"tower of config.json gives {found.rows(side, side)} rows; both must be of one checkpoint"
-            )
+        settings.require_rows(settings.processor, "image_seq_len", 169, found.rows(side, side), side)
         settings.refuse_unread(("video_sampling",))
         return found
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from albireo.errors import ModelError
 from albireo.images.grids import MAX_TILES, Grid, cut_into, grids, nearest_grid
 from albireo.images.pixels import HasSquares, Pixels, array, scaled_first
 from albireo.images.prepared import PreparedImage
-from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_ROWS, MAX_SIDE, Settings
+from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_SIDE, Settings
 from albireo.json_file import Fields
 
 if TYPE_CHECKING:
@@ -51,12 +50,7 @@ class InternVL(HasSquares):
             image.fail("min_patches", fewest, f"must be at most max_patches={most}")
         ratio = settings.model.number("downsample_ratio", 1 / 16, 1.0, 0.5)
         num_rows = int(width // one_of(settings.tower, "patch_size", 14) * ratio) ** 2
-        said = processor.integer("image_seq_length", 1, MAX_ROWS, 256)
-        if said != num_rows:
-            raise ModelError(
-                f"{processor.where}: image_seq_length is {said}, but of a tile of {width} x {width} pixels the tower "
-                f"of config.json gives {num_rows} rows; both must be of one checkpoint"
-            )
+        settings.require_rows(processor, "image_seq_length", 256, num_rows, width)
         found = cls(
             settings.pixels(_CLASSES, BICUBIC, CLIP_MEAN, CLIP_STD),
             width,

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import ModelError
 from albireo.images.pixels import HasSquares, Pixels, array
 from albireo.images.prepared import PreparedImage
-from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_ROWS, MAX_SIDE, MAX_STEP, Settings
+from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_SIDE, MAX_STEP, Settings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,12 +52,7 @@ class Janus(HasSquares):
         side = settings.square(384)
         settings.require_agreement(image, "size", side, tower, "image_size")
         num_rows = (side // tower.integer("patch_size", 1, MAX_STEP, cls.default_patch)) ** 2
-        said = processor.integer("num_image_tokens", 1, MAX_ROWS, 576)
-        if said != num_rows:
-            raise ModelError(
-                f"{processor.where}: num_image_tokens is {said}, but of a tile of {side} x {side} pixels the tower of "
-                f"config.json gives {num_rows} rows; both must be of one checkpoint"
-            )
+        settings.require_rows(processor, "num_image_tokens", 576, num_rows, side)
         if not image.flag("do_pad", True):
             image.unsupported("do_pad", False, "the tower reads squares")
         least = image.integer("min_size", 1, MAX_SIDE, 14)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from albireo.errors import ModelError
 from albireo.images.llava_next import LlavaNext, Size, sizes_of
-from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_ROWS, MAX_STEP, Settings
+from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_STEP, Settings
 from albireo.models.vision.llava_onevision import most_blocks
 from albireo.models.vision.mosaic import shrunk
 
@@ -33,12 +33,7 @@ class LlavaOnevision(LlavaNext):
             image.unsupported("size", image.raw("size"), "blocks are squares")
         settings.require_agreement(image, "size", block, tower, "image_size")
         side = block // tower.integer("patch_size", 1, MAX_STEP, 16)
-        said = processor.optional_integer("num_image_tokens", 1, MAX_ROWS)
-        if said not in (None, side**2):
-            raise ModelError(
-                f"{processor.where}: num_image_tokens is {said}, but of a block of {block} x {block} pixels the tower "
-                f"of config.json gives {side**2} rows; both must be of one checkpoint"
-            )
+        settings.require_rows(processor, "num_image_tokens", side**2, side**2, block)
         most = most_blocks(processor)
         if most != most_blocks(settings.model):
             raise ModelError(

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import ModelError
 from albireo.images.grids import MAX_TILES, Grid, cut_into, grids, nearest_grid
 from albireo.images.pixels import HasSquares, Pixels, array
 from albireo.images.prepared import PreparedImage
-from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_ROWS, MAX_STEP, Settings
+from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_STEP, Settings
 from albireo.models.vision.ovis2 import FRAMES, frame_of
 
 if TYPE_CHECKING:
@@ -55,12 +54,8 @@ class Ovis2(HasSquares):
         if width != of_tower:
             image.fail("size", image.raw("size"), f"must be the {of_tower} x {of_tower} pixels of config.json's tower")
         step = tower.integer("patch_size", 1, MAX_STEP, 14) * tower.integer("hidden_stride", 1, MAX_STEP, 1)
-        num_rows, said = (width // step) ** 2, processor.integer("image_seq_length", 1, MAX_ROWS, 256)
-        if said != num_rows:
-            raise ModelError(
-                f"{processor.where}: image_seq_length is {said}, but of a tile of {width} x {width} pixels the tower "
-                f"of config.json gives {num_rows} rows; both must be of one checkpoint"
-            )
+        num_rows = (width // step) ** 2
+        settings.require_rows(processor, "image_seq_length", 256, num_rows, width)
         fewest, most = image.integer("min_patches", 1, MAX_TILES, 1), image.integer("max_patches", 1, MAX_TILES, 12)
         if fewest > most:
             image.fail("min_patches", fewest, f"must be at most max_patches={most}")

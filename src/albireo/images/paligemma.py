@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from albireo.errors import ModelError
 from albireo.images.pixels import HasSquares, Pixels, array
 from albireo.images.prepared import PreparedImage
-from albireo.images.settings import BICUBIC, HALF, MAX_ROWS, MAX_STEP, Settings
+from albireo.images.settings import BICUBIC, HALF, MAX_STEP, Settings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,12 +33,7 @@ class PaliGemma(HasSquares):
         side = settings.square(224)
         settings.require_agreement(image, "size", side, tower, "image_size")
         num_rows = (side // tower.integer("patch_size", 1, MAX_STEP, 16)) ** 2
-        said = image.integer("image_seq_length", 1, MAX_ROWS, num_rows)
-        if said != num_rows:
-            raise ModelError(
-                f"{image.where}: image_seq_length is {said}, but of a tile of {side} x {side} pixels the tower of "
-                f"config.json gives {num_rows} rows; both must be of one checkpoint"
-            )
+        settings.require_rows(image, "image_seq_length", num_rows, num_rows, side)
         pixels = settings.pixels(("SiglipImageProcessor",), BICUBIC, HALF, HALF)
         settings.refuse_unread()
         return cls(pixels, side, num_rows)

@@ -107,6 +107,17 @@ class Settings:
                 "checkpoint"
             )
 
+    def require_rows(self, fields: Fields, key: str, default: int, num_rows: int, side: int) -> None:
+        """Raises: ModelError when fields say another number of rows than the tower gives of a square tile.
+
+        Args: default: what an absent key means. side: of the tile."""
+        said = fields.integer(key, 1, MAX_ROWS, default)
+        if said != num_rows:
+            raise ModelError(
+                f"{fields.where}: {key} is {said}, but of a tile of {side} x {side} pixels the tower of config.json "
+                f"gives {num_rows} rows; both must be of one checkpoint"
+            )
+
     def refuse_unread(
         self, ignorable: Iterable[str] = (), neutral: Mapping[str, tuple[Any, ...]] | None = None
     ) -> None:

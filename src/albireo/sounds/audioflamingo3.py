@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from albireo.errors import InvalidParams
-from albireo.json_file import Fields, read_json
-from albireo.sounds.features import F32, PROCESSOR_FILE, LogMel
+from albireo.sounds.features import F32, LogMel
 from albireo.sounds.prepared import HasSpectra, PreparedSound, refuse_longer
 from albireo.sounds.qwen2_audio import framed, with_end
 from albireo.sounds.settings import STRIDE, SoundSettings
@@ -33,9 +32,8 @@ class AudioFlamingo3(HasSpectra):
     @classmethod
     def read(cls, settings: SoundSettings) -> AudioFlamingo3:
         """Raises: ModelError, UnsupportedModel."""
-        path = settings.directory / PROCESSOR_FILE
-        whole = Fields(read_json(path) if path.is_file() else {}, str(path))
-        return cls(settings.window("max_source_positions"), whole.number("max_audio_len", 1, MAX_SECONDS, 600))
+        longest = settings.processor.number("max_audio_len", 1, MAX_SECONDS, 600)
+        return cls(settings.window("max_source_positions"), longest)
 
     def prepare(self, samples: F32) -> PreparedSound:
         """See SoundProcessor."""

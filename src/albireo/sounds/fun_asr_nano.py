@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import InvalidParams
-from albireo.json_file import Fields, keys, read_json
+from albireo.json_file import keys
 from albireo.sounds.bounds import MAX_BANDS, MAX_FFT, MAX_RATE, check_frames
-from albireo.sounds.features import F32, PROCESSOR_FILE, kaldi_bands, kaldi_powers
+from albireo.sounds.features import F32, kaldi_bands, kaldi_powers
 from albireo.sounds.prepared import PreparedSound, refuse_longer
 from albireo.sounds.settings import SoundSettings
 
@@ -59,8 +59,7 @@ class FunAsrNano:
         if fft > MAX_FFT:
             sounds.fail("frame_length", sounds.raw("frame_length"), f"makes {width:,} samples; at most {MAX_FFT:,}")
         check_frames(sounds, "frame_shift", rate, max(hop, 1), fft, bands)
-        path = settings.directory / PROCESSOR_FILE
-        whole = Fields(read_json(path) if path.is_file() else {}, str(path))
+        whole = settings.processor
         found = cls(
             rate,
             bands,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from albireo.errors import InvalidParams
 from albireo.json_file import Fields, read_json
-from albireo.sounds.features import F32, PROCESSOR_FILE, filled
+from albireo.sounds.features import F32, filled
 from albireo.sounds.prepared import PreparedSound, refuse_longer
 from albireo.sounds.settings import OF_PICTURES, SoundSettings
 from albireo.sounds.usm import UsmMel
@@ -54,8 +54,7 @@ class Gemma3n:
             )
         if found.rate != 100 * found.hop:
             settings.sounds.fail("hop_length_ms", 1000 * found.hop / found.rate, "must be 10")
-        path = settings.directory / PROCESSOR_FILE
-        whole = Fields(read_json(path) if path.is_file() else {}, str(path))
+        whole = settings.processor
         config = settings.directory / "config.json"
         count = Fields(read_json(config), str(config)).integer("audio_soft_tokens_per_image", 1, _MOST_ROWS, 188)
         said = whole.integer("audio_seq_length", 1, _MOST_ROWS, 188)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from albireo.json_file import Fields, read_json
 from albireo.sounds.audioflamingo3 import MAX_SECONDS, AudioFlamingo3
-from albireo.sounds.features import F32, PROCESSOR_FILE
+from albireo.sounds.features import F32
 from albireo.sounds.prepared import PreparedSound
 from albireo.sounds.settings import SoundSettings
 
@@ -30,9 +29,7 @@ class MusicFlamingo:
     @classmethod
     def read(cls, settings: SoundSettings) -> MusicFlamingo:
         """Raises: ModelError, UnsupportedModel."""
-        path = settings.directory / PROCESSOR_FILE
-        whole = Fields(read_json(path) if path.is_file() else {}, str(path))
-        longest = whole.number("max_audio_len", 1, MAX_SECONDS, 1200)
+        longest = settings.processor.number("max_audio_len", 1, MAX_SECONDS, 1200)
         return cls(AudioFlamingo3(settings.window("max_source_positions"), longest))
 
     @property

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from albireo.json_file import Fields, keys
-from albireo.sounds.features import WHISPER, LogMel, open_log_mel
+from albireo.json_file import Fields, keys, read_json
+from albireo.sounds.features import PROCESSOR_FILE, WHISPER, LogMel, open_log_mel
 
 #: Keys of pictures, which lie among those of sounds where one file has both.
 OF_PICTURES = keys(
@@ -29,6 +29,12 @@ class SoundSettings:
     directory: Path
     sounds: Fields
     tower: Fields
+
+    @property
+    def processor(self) -> Fields:
+        """Of the processor's file, where there is one."""
+        path = self.directory / PROCESSOR_FILE
+        return Fields(read_json(path) if path.is_file() else {}, str(path))
 
     def log_mel(self, names: Sequence[str] = WHISPER, *, ignorable: Iterable[str] = ()) -> LogMel:
         """See open_log_mel(). Raises: also ModelError where the tower hears other bands."""

@@ -140,6 +140,25 @@ def optional(*nodes: Node) -> Node:
     return {**repeated(nodes), "stop_after_first": True}
 
 
+def members_of(schema: Mapping[str, Any]) -> dict[str, bool] | None:
+    """An object's members, in their order, and whether each has to be there; None where its schema names none and
+    allows any."""
+    known, required = schema.get("properties"), schema.get("required")
+    if not isinstance(known, Mapping) or (not known and schema.get("additionalProperties") is not False):
+        return None
+    return {name: isinstance(required, list) and name in required for name in known}
+
+
+def in_order(schema: Mapping[str, Any], written: Callable[[str], Node], unnamed: Node) -> Node:
+    """An object's members, in their order. Args: written: how each is. unnamed: how any is, where the schema names none
+    and allows any."""
+    members = members_of(schema)
+    if members is None:
+        return repeated([unnamed])
+    nodes = [written(name) if is_needed else optional(written(name)) for name, is_needed in members.items()]
+    return sequence(nodes) if nodes else text_node("")
+
+
 def property_schema(tool: Tool, name: str) -> dict[str, Any]:
     """The schema of one of a tool's arguments, with what it may refer to."""
     shared = {key: tool.parameters[key] for key in ("$defs", "definitions") if key in tool.parameters}

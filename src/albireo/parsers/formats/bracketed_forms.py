@@ -16,6 +16,7 @@ from albireo.parsers.written_calls import (
     WrittenCalls,
     WrittenOut,
     either,
+    members_of,
     optional,
     property_schema,
     regex_node,
@@ -114,15 +115,14 @@ class _GemmaValues:
 
 def _members(schema: Schema, assign: str, separator: str, value: Callable[[str, Schema], Node]) -> Node | None:
     """The members of an object, required ones first; None where its schema names none and allows any."""
-    known = schema.get("properties")
-    if not isinstance(known, Mapping) or (not known and schema.get("additionalProperties") is not False):
+    members = members_of(schema)
+    if members is None:
         return None
-    required = schema.get("required")
-    needed = [name for name in known if isinstance(required, list) and name in required]
-    others = [name for name in known if name not in needed]
+    needed = [name for name, is_needed in members.items() if is_needed]
+    others = [name for name in members if name not in needed]
 
     def member(before: str, name: str) -> Node:
-        return tag_node(f"{before}{name}{assign}", value(name, known[name]), "")
+        return tag_node(f"{before}{name}{assign}", value(name, schema["properties"][name]), "")
 
     if needed:
         head = [member(separator if i else "", name) for i, name in enumerate(needed)]

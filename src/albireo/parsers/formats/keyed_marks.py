@@ -17,10 +17,9 @@ from albireo.parsers.written_calls import (
     Tool,
     WrittenCalls,
     either,
-    optional,
+    in_order,
     property_schema,
     regex_node,
-    repeated,
     schema_node,
     sequence,
     tag_node,
@@ -81,18 +80,9 @@ def written_calls(marks: KeyedMarks, *, has_lines: bool) -> WrittenCalls:
 
 def _arguments(tool: Tool, marks: KeyedMarks, line: str) -> Node:
     """All arguments a schema names, in its order; any, if it names none."""
-    schema = tool.parameters
-    known = schema.get("properties")
-    if not isinstance(known, Mapping) or (not known and schema.get("additionalProperties") is not False):
-        name = regex_node(r"[A-Za-z0-9_.$-]{1,64}")
-        inner = [name, text_node(_behind_key(marks, line, None)), tag_node("", ANY_TEXT, _value_end(marks) + line)]
-        return repeated([tag_node(marks.key, sequence(inner), "")])
-    required = schema.get("required")
-    nodes = []
-    for name in known:
-        tag = _argument(tool, name, marks, line)
-        nodes.append(tag if isinstance(required, list) and name in required else optional(tag))
-    return sequence(nodes) if nodes else text_node("")
+    key = [regex_node(r"[A-Za-z0-9_.$-]{1,64}"), text_node(_behind_key(marks, line, None))]
+    unnamed = tag_node(marks.key, sequence([*key, tag_node("", ANY_TEXT, _value_end(marks) + line)]), "")
+    return in_order(tool.parameters, lambda name: _argument(tool, name, marks, line), unnamed)
 
 
 def _argument(tool: Tool, name: str, marks: KeyedMarks, line: str) -> Node:

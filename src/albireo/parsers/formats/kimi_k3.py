@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 
 from albireo.parsers.argument_values import property_kinds
 from albireo.parsers.formats.keyed_marks import KeyedMarks, text_value
@@ -22,10 +23,9 @@ from albireo.parsers.written_calls import (
     Tool,
     WrittenCalls,
     either,
-    optional,
+    in_order,
     property_schema,
     regex_node,
-    repeated,
     schema_node,
     sequence,
     tag_node,
@@ -82,18 +82,9 @@ def _call(tool: Tool) -> Node:
 
 def _arguments(tool: Tool) -> Node:
     """All arguments a schema names, in its order; any, if it names none."""
-    schema = tool.parameters
-    known = schema.get("properties")
-    if not isinstance(known, Mapping) or (not known and schema.get("additionalProperties") is not False):
-        name = regex_node(r"[A-Za-z0-9_.$-]{1,64}")
-        kinds = [sequence([name, _value(kind, _any_of(kind))]) for kind in _KINDS]
-        return repeated([tag_node(KimiK3Parser.marks.key, either(kinds), "")])
-    required = schema.get("required")
-    nodes = []
-    for name in known:
-        node = _argument(tool, name)
-        nodes.append(node if isinstance(required, list) and name in required else optional(node))
-    return sequence(nodes) if nodes else text_node("")
+    key = regex_node(r"[A-Za-z0-9_.$-]{1,64}")
+    unnamed = either(sequence([key, _value(kind, _any_of(kind))]) for kind in _KINDS)
+    return in_order(tool.parameters, partial(_argument, tool), tag_node(KimiK3Parser.marks.key, unnamed, ""))
 
 
 def _argument(tool: Tool, name: str) -> Node:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from albireo.parsers.argument_values import as_json, choices_of, json_kinds, options_of, referred
@@ -27,7 +28,7 @@ from albireo.parsers.written_calls import (
     WrittenCalls,
     WrittenOut,
     either,
-    optional,
+    in_order,
     regex_node,
     repeated,
     schema_node,
@@ -219,14 +220,10 @@ class _Values:
 
     def _members(self, schema: Schema, depth: int) -> Node:
         """Elements of an object, in the order of its schema; any, where that names none."""
-        known = schema.get("properties")
-        if not isinstance(known, Mapping) or (not known and schema.get("additionalProperties") is not False):
-            name = regex_node(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-            inner = [name, text_node(">"), tag_node("", ANY_TEXT, _END), name, text_node(">")]
-            return repeated([tag_node(_BEGIN, sequence(inner), "")])
-        required = schema.get("required")
-        nodes = []
-        for name in known:
-            node = self._element(name, known[name], depth + 1)
-            nodes.append(node if isinstance(required, list) and name in required else optional(node))
-        return sequence(nodes) if nodes else text_node("")
+        name = regex_node(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+        unnamed = sequence([name, text_node(">"), tag_node("", ANY_TEXT, _END), name, text_node(">")])
+        member = partial(self._member, schema, depth + 1)
+        return in_order(schema, member, tag_node(_BEGIN, unnamed, ""))
+
+    def _member(self, schema: Schema, depth: int, name: str) -> Node:
+        return self._element(name, schema["properties"][name], depth)

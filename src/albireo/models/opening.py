@@ -42,9 +42,9 @@ _BEGINNING = 2**16
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """One architecture file: a tiny config.json for tests, its reading of keys, its graph; and patterns of tensors that
-    its classes keep beside what the graph reads; and of these, numbers that must be what the graph has anyway; and
-    tensors of which the first rows alone may be read.
+    """One architecture file: a tiny config.json for tests, its reading of keys, its graph, for sequences of up to so
+    many tokens; and patterns of tensors that its classes keep beside what the graph reads; and of these, numbers that
+    must be what the graph has anyway; and tensors of which the first rows alone may be read.
     """
 
     model_type: str

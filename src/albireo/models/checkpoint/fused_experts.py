@@ -137,11 +137,9 @@ class FusedExperts:
         self._stored.release(self._part(name).stored)
 
     def dtype(self, name: str) -> str | None:
-        """See SafetensorsFiles."""
         return self._stored.dtype(self._part(name).stored)
 
     def type_name(self, name: str) -> str:
-        """See SafetensorsFiles."""
         return self._stored.type_name(self._part(name).stored)
 
     def buffer(self, name: str) -> memoryview:
@@ -152,11 +150,9 @@ class FusedExperts:
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """See SafetensorsFiles."""
         return self._stored.settings
 
     def close(self) -> None:
-        """See SafetensorsFiles."""
         self._stored.close()
 
     def plan(self) -> Plan:

@@ -29,7 +29,6 @@ _NORMS = Norms("post_attention_layernorm", "post_mlp_layernorm")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b = GraphBuilder()
     rope = latent_rope_spec(config, max_model_len)
     x = embedding(b, config)

@@ -59,7 +59,6 @@ IGNORABLE_WEIGHTS = deepseek_v32.IGNORABLE_WEIGHTS
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     rope = latent_rope_spec(c, max_model_len)
     indexer = Indexer(b, c, rope)

@@ -91,7 +91,6 @@ _ENDS = Ends(table="model.word_embeddings.weight")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c, rope = GraphBuilder(), config, latent_rope_spec(config, max_model_len)
     x = embedding(b, c, _ENDS)
     for layer in range(c.num_layers):

@@ -46,9 +46,7 @@ CONFIG = ConfigRules(
     activation="plain",
     # its class gives norms no eps but PyTorch's, whatever layer_norm_eps says
     defaults={"rms_norm_eps": 1e-5, "hidden_act": "gelu", "max_position_embeddings": 1024, "tie_word_embeddings": True},
-    ignorable=keys(
-        "layer_norm_eps activation_dropout attention_probs_dropout_prob hidden_dropout_prob layerdrop auto_map"
-    ),
+    ignorable=keys("layer_norm_eps activation_dropout layerdrop auto_map"),
     class_names=("BioGptForCausalLM",),
 )
 build = partial(

@@ -61,7 +61,7 @@ CONFIG = ConfigRules(
     # scores are summed and compared in float32 anyway; matrices are whole, whatever they were cut into in training
     ignorable=keys(
         "attention_softmax_in_fp32 bias_dropout_fusion masked_softmax_fusion offset_alibi skip_bias_add",
-        "skip_bias_add_qkv slow_but_exact unk_token_id",
+        "skip_bias_add_qkv slow_but_exact",
     ),
 )
 build = partial(

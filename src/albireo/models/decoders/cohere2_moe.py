@@ -102,7 +102,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     turning, still = rope_spec(c, max_model_len), no_rotation(c)
     assert c.experts is not None

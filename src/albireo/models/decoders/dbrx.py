@@ -46,11 +46,11 @@ CONFIG = ConfigRules(
     tables=("attn_config", "ffn_config"),
     names={
         "hidden_size": "d_model",
+        "intermediate_size": "ffn_hidden_size",
         "num_hidden_layers": "n_layers",
         "num_attention_heads": "n_heads",
         "num_key_value_heads": "kv_n_heads",
         "max_position_embeddings": "max_seq_len",
-        "intermediate_size": "ffn_hidden_size",
         "num_local_experts": "moe_num_experts",
         "num_experts_per_tok": "moe_top_k",
     },
@@ -73,7 +73,6 @@ _ENDS = Ends("transformer.wte.weight", "transformer.norm_f")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b = GraphBuilder()
     rope = rope_spec(config, max_model_len)
     x = embedding(b, config, _ENDS)

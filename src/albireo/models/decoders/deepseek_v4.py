@@ -109,14 +109,13 @@ CONFIG = ConfigRules(
         "index_topk": 512,
     },
     built_in={"norm_topk_prob": True, "topk_method": "noaux_tc"},
-    ignorable=keys("num_nextn_predict_layers output_router_logits"),
+    ignorable=keys("num_nextn_predict_layers"),
 )
 #: Layers behind the last guess further tokens; and what chooses among more entries than a sequence has is not read.
 IGNORABLE_WEIGHTS = ("mtp.*", "model.mtp.*", "model.layers.*.self_attn.compressor.indexer.*")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     attention = PooledAttention(b, c, max_model_len)
     streams = streams_of(b, c, embedding(b, c))

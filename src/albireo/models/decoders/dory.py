@@ -112,7 +112,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c, sphere = GraphBuilder(), config, config.blocks.sphere
     assert sphere is not None, "the architecture's rules read it"
     ropes = {is_local: rope_spec(c, max_model_len, is_local=is_local) for is_local in (False, True)}

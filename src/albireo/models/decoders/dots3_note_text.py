@@ -182,7 +182,6 @@ _NAMES = LatentNames(gate="g_proj")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c, index = GraphBuilder(), config, config.blocks.index
     ropes = {is_local: latent_rope_spec(c, max_model_len, is_local=is_local) for is_local in (False, True)}
     indexer = None if index is None else Indexer(b, c, ropes[False])

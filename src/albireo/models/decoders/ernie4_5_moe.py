@@ -51,7 +51,6 @@ _NAMES = replace(DEEPSEEK, bias="moe_statics.e_score_correction_bias")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b = GraphBuilder()
     rope = rope_spec(config, max_model_len)
     x = embedding(b, config)

@@ -139,7 +139,6 @@ _ENDS = LLAMA_ENDS._replace(norm="model.final_layernorm")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, rope = GraphBuilder(), rope_spec(config, max_model_len)
     x = embedding(b, config, _ENDS)
     for layer in range(config.num_layers):

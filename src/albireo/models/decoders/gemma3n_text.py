@@ -154,7 +154,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b = GraphBuilder()
     ropes = {is_local: rope_spec(config, max_model_len, is_local=is_local) for is_local in (False, True)}
     x = embedding(b, config)

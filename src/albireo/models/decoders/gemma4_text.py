@@ -150,7 +150,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, full = GraphBuilder(), config.without_windows
     local_rope, full_rope = rope_spec(config, max_model_len, is_local=True), rope_spec(full, max_model_len)
     x = embedding(b, config)

@@ -64,7 +64,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     return decoder(
         config, max_model_len, ffn=partial(moe_block, names=DEEPSEEK), o_bias=False, qk_norm=config.blocks.has_qk_norm
     )

@@ -132,7 +132,7 @@ CONFIG = ConfigRules(
     },
     built_in=dict(SIGMOIDS),
     # nothing is rotated
-    ignorable=UNREAD | keys("rope_theta rope_scaling rope_parameters output_router_logits moe_router_dtype"),
+    ignorable=UNREAD | keys("rope_theta rope_scaling rope_parameters moe_router_dtype"),
 )
 #: What chooses among more positions than a sequence has is not read; towers lie beside text.
 IGNORABLE_WEIGHTS = ("model.layers.*.self_attn.indexer.*", "model.visual.*", "visual.*")

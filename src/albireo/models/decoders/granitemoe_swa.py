@@ -43,7 +43,6 @@ _NAMES = Names("block_sparse_moe", "gate_proj", "up_proj", "down_proj", router="
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     assert config.experts is not None
     ffn = partial(ffn_block, width=config.experts.shared_width, names=_NAMES)
     return decoder(config, max_model_len, ffn=ffn, sinks=True)

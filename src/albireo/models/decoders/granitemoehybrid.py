@@ -88,7 +88,6 @@ _SHARED = FFNNames("shared_mlp", down="output_linear")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     ffn = partial(ffn_block, width=config.intermediate_size)
     return decoder(config, max_model_len, ffn=ffn, state=mamba_block)
 

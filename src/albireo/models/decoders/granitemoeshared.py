@@ -25,7 +25,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     assert config.experts is not None
     ffn = partial(ffn_block, width=config.experts.shared_width)
     return decoder(config, max_model_len, ffn=ffn)

@@ -89,7 +89,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c, stacks = GraphBuilder(), config, config.blocks.stacks
     assert stacks is not None, "the architecture's rules read it"
     rope = rope_spec(c, max_model_len)

@@ -54,7 +54,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     behind = ("post_norm1", "post_norm2") if config.blocks.has_norm_behind else (None, None)
     ffn = partial(mlp_block, norms=Norms("post_attention_layernorm", behind[1]))
     return decoder(config, max_model_len, ffn=ffn, norms=Norms("input_layernorm", behind[0]))

@@ -10,6 +10,7 @@ from functools import partial
 from albireo.models.blocks.decoder import decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.settings.tiny import TINY_LLAMA
 
 TINY = TINY_LLAMA | {
@@ -30,16 +31,9 @@ CONFIG = ConfigRules(
     keys=frozenset({"attention_bias"}),
     older_names={"bias": "attention_bias"},
     blocks=BlockSettings(joined="by_group"),
-    defaults={
-        "vocab_size": 103168,
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "max_position_embeddings": 2048,
-        "rms_norm_eps": 1e-6,
-        "attention_bias": True,
-    },
+    defaults=sizes(
+        4096, 11008, 32, 32, vocab_size=103168, max_position_embeddings=2048, rms_norm_eps=1e-6, attention_bias=True
+    ),
     # code of the directory, which is never run
     ignorable=frozenset({"auto_map"}),
     class_names=("InternLM2ForCausalLM",),

@@ -86,7 +86,6 @@ def _state(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     dense = partial(mlp_block, norms=_NORMS, names=_FFN)
     ffn = dense if config.experts is None else partial(moe_block, names=_NAMES)
     return decoder(config, max_model_len, ffn=ffn, state=_state, ends=_ENDS)

@@ -69,7 +69,6 @@ _FFN = Names(router="router.layer")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b = GraphBuilder()
     # of one rank of a token's experts
     c, rope = replace(config, num_heads=config.num_kv_heads, rms_norm_eps=_EPS), rope_spec(config, max_model_len)

@@ -92,7 +92,7 @@ CONFIG = ConfigRules(
         "use_grouped_topk": True,
     },
     # nothing is rotated
-    ignorable=UNREAD | keys("rope_theta rope_scaling rope_parameters output_router_logits"),
+    ignorable=UNREAD | keys("rope_theta rope_scaling rope_parameters"),
 )
 _EXPERTS = Names("block_sparse_moe", "w1", "w3", "w2", shared="shared_experts")
 

@@ -59,7 +59,6 @@ _EXPERTS = Names(bias="expert_bias", bias_block="moe.router", shared="shared_exp
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     turning, still = rope_spec(c, max_model_len), no_rotation(c)
     x = embedding(b, c)

@@ -100,7 +100,6 @@ _NAMES = Names(bias="experts.e_score_correction_bias", shared="shared_expert")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, names = GraphBuilder(), AttentionNames(gate="g_proj")
     assert config.local_rope is not None
     x = embedding(b, config)

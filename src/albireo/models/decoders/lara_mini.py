@@ -75,7 +75,6 @@ CONFIG = ConfigRules(
         "linear_num_value_heads": 16,
         "tie_word_embeddings": True,
     },
-    ignorable=keys("output_router_logits"),
     # nothing has this width: every layer has experts
     ffn_factor=1,
 )
@@ -83,7 +82,6 @@ _NAMES = DeltaNames("", "", "", "out_norm", "out_proj")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     turning, still = rope_spec(c, max_model_len), no_rotation(c)
     x = embedding(b, c)

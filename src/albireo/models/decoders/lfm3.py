@@ -72,7 +72,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     blocks = config.blocks
     behind = ("post_operator_norm", "post_ffn_norm") if blocks.has_norm_behind else (None, None)
     operator = Norms("operator_norm", behind[0])

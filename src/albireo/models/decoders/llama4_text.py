@@ -93,7 +93,6 @@ _NAMES = Names("feed_forward", "gate_proj", "up_proj", "down_proj")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     ropes, seen = {True: rope_spec(c, max_model_len), False: no_rotation(c, max_model_len)}, windows(c, max_model_len)
     assert c.experts is not None

@@ -103,7 +103,7 @@ CONFIG = ConfigRules(
         "norm_topk_prob": False,
         "router_bias": False,
     },
-    ignorable=UNREAD | keys("output_router_logits router_dtype"),
+    ignorable=UNREAD | keys("router_dtype"),
 )
 #: Layers that guess further tokens; gates and ups of experts that give back what they read, as transformers has them.
 IGNORABLE_WEIGHTS = ("model.mtp.*", *(f"model.layers.*.mlp.experts.*.{each}_proj.weight" for each in ("gate", "up")))
@@ -111,7 +111,6 @@ _EXPERTS = Names(router="router.classifier", bias="router.e_score_correction_bia
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     rope = latent_rope_spec(c, max_model_len)
     x = embedding(b, c)

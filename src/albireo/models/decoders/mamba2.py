@@ -84,7 +84,6 @@ _ENDS = Ends("backbone.embeddings.weight", "backbone.norm_f", "lm_head")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b = GraphBuilder()
     x = embedding(b, config, _ENDS)
     for layer in range(config.num_layers):

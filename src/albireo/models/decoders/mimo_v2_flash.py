@@ -101,7 +101,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, names = GraphBuilder(), AttentionNames(sinks="attention_sink_bias")
     ropes = {is_local: rope_spec(config, max_model_len, is_local=is_local) for is_local in (True, False)}
     x = embedding(b, config)

@@ -67,7 +67,6 @@ _STATE_EPS = 1e-6
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c, rope = GraphBuilder(), config, rope_spec(config, max_model_len)
     of = c.recurrent
     assert isinstance(of, FadingSettings), "the architecture's rules name its keys"

@@ -97,7 +97,6 @@ _NAMES = Names(*("block_sparse_moe", "w1", "w3", "w2"), bias="e_score_correction
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     rope = rope_spec(c, max_model_len)
     indexer = BlockIndexer(b, c, rope)

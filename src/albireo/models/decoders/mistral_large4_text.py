@@ -141,14 +141,13 @@ CONFIG = ConfigRules(
         "v_head_dim": 128,
     },
     built_in={"rope_interleave": True, "indexer_rope_interleave": True, "scoring_func": "softmax"},
-    ignorable=UNREAD | keys("output_router_logits"),
+    ignorable=UNREAD,
 )
 #: What chooses among more positions than a sequence has; what is read with config.json, see opening.py; what guesses.
 IGNORABLE_WEIGHTS = ("model.layers.*.self_attn.indexer.*", CONFIG.frequencies, "mtp_dspark.*")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     rope = latent_rope_spec(c, max_model_len)
     indexer = Indexer(b, c, rope)

@@ -76,11 +76,11 @@ CONFIG = ConfigRules(
     has_local_rope=True,
     activation="exact_gate",
     defaults={
-        "vocab_size": 50368,
         "hidden_size": 768,
         "intermediate_size": 1152,
         "num_hidden_layers": 22,
         "num_attention_heads": 12,
+        "vocab_size": 50368,
         "max_position_embeddings": 8192,
         "norm_eps": 1e-5,
         "global_rope_theta": 160000.0,
@@ -100,7 +100,6 @@ _ENDS = Ends("model.embeddings.tok_embeddings.weight", "model.final_norm", "deco
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     with b.part("embed"):
         table = b.weight(_ENDS.table, (c.vocab_size, c.hidden_size), c.dtype)

@@ -41,7 +41,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     rope = rope_spec(c, max_model_len)
     rope = replace(rope, inv_freq=tuple(-frequency for frequency in rope.inv_freq))

@@ -117,7 +117,6 @@ _NAMES = Names("mixer", "", "up_proj", "down_proj", shared="shared_experts")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, rope = GraphBuilder(), no_rotation(config)
     x = embedding(b, config, _ENDS)
     for layer, mixer in enumerate(config.blocks.mixers):

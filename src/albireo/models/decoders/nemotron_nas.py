@@ -65,7 +65,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c, rope = GraphBuilder(), config, rope_spec(config, max_model_len)
     bias = c.attention_bias
     x = embedding(b, c)

@@ -60,7 +60,6 @@ _EPS = 1e-5
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b = GraphBuilder()
     rope = rope_spec(config, max_model_len) if all(config.rotates) else no_rotation(config)
     x = embedding(b, config)

@@ -70,7 +70,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     names = Names(
         "model.decoder.layers", "self_attn", "out_proj", "", "fc1", "fc2", "self_attn_layer_norm", "final_layer_norm"
     )

@@ -6,7 +6,7 @@ Found by models/__init__.py by file name. Does not know devices.
 from __future__ import annotations
 
 from albireo.graph.node import Graph
-from albireo.json_file import Fields, keys
+from albireo.json_file import Fields
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
 from albireo.models.config import ConfigRules, ModelConfig
@@ -41,12 +41,10 @@ def _blocks(fields: Fields) -> BlockSettings:
 CONFIG = ConfigRules(
     blocks=_blocks,
     defaults={"max_position_embeddings": 2048},
-    ignorable=keys("max_sequence_length"),
     class_names=("OrionForCausalLM",),
 )
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     names = Names("model.layers", "self_attn", "o_proj", "mlp", None, "down_proj")
     return decoder(config, max_model_len, names, Ends())

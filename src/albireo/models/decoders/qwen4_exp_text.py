@@ -109,7 +109,7 @@ CONFIG = ConfigRules(
     ignorable=GUESSING
     | keys(
         "ple_embed_dim ple_conv_kernel_size ngram_size heads_per_ngram ngram_vocab_size_base seed split_ngram_parts",
-        "make_ngram_vocab_size_divisible_by output_router_logits",
+        "make_ngram_vocab_size_divisible_by",
     ),
     class_names=("Qwen4ExpForCausalLM",),
     # nothing has this width: every layer has experts
@@ -120,7 +120,6 @@ IGNORABLE_WEIGHTS = ("model.layers.*.self_attn.indexer.*", "model.visual.*")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c, rope = GraphBuilder(), config, rope_spec(config, max_model_len)
     choose = EntryIndexer(b, c, rope).choose if c.blocks.index is not None else None
 

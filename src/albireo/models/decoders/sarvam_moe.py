@@ -88,7 +88,6 @@ _ENDS = Ends("model.word_embeddings.weight")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     return decoder(
         config,
         max_model_len,

@@ -34,5 +34,4 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     return decoder(config, max_model_len, o_bias=config.attention_out_bias)

@@ -25,6 +25,7 @@ from albireo.models.blocks.layers import (
 from albireo.models.blocks.rope import rope_spec
 from albireo.models.config import MAX_HEADS, ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.settings.multipliers import Multipliers
 from albireo.models.settings.step3p5_keys import as_transformers_has_it
 
@@ -100,16 +101,9 @@ CONFIG = ConfigRules(
         "share_expert_dims": "share_expert_dim",
     },
     blocks=_blocks,
-    defaults={
-        "vocab_size": 128815,
-        "hidden_size": 4096,
-        "intermediate_size": 11264,
-        "num_hidden_layers": 45,
-        "num_attention_heads": 64,
-        "num_key_value_heads": 8,
-        "max_position_embeddings": 128000,
-        "rms_norm_eps": 1e-5,
-    },
+    defaults=sizes(
+        4096, 11264, 45, 64, vocab_size=128815, num_key_value_heads=8, max_position_embeddings=128000, rms_norm_eps=1e-5
+    ),
     built_in={
         "att_impl_type": "GQA",
         "moe_router_activation": "sigmoid",
@@ -129,7 +123,6 @@ _NAMES = AttentionNames(gate="g_proj")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, bias = GraphBuilder(), config.attention_bias
     experts = config.experts
     assert config.local_rope is not None and experts is not None

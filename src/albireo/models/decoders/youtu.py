@@ -41,7 +41,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b = GraphBuilder()
     rope = latent_rope_spec(config, max_model_len)
     x = embedding(b, config)

@@ -151,7 +151,6 @@ _ENDS = LLAMA_ENDS._replace(norm="model.final_layernorm")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, scale = GraphBuilder(), (config.head_dim / 2) ** -0.5
     rope = rope_spec(config, max_model_len) if all(config.rotates) else no_rotation(config)
     c = replace(config, multipliers=replace(config.multipliers, attention=scale))

@@ -88,7 +88,7 @@ CONFIG = ConfigRules(
         "tie_word_embeddings": True,
         **ROTATIONS,
     },
-    ignorable=keys("output_router_logits auto_map"),
+    ignorable=keys("auto_map"),
 )
 
 
@@ -107,7 +107,6 @@ class _Rows(NamedTuple):
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     local = c.rope if c.local_rope is None else c.local_rope
     if local.partial_rotary_factor != c.rope.partial_rotary_factor:

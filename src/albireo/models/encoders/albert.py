@@ -78,7 +78,6 @@ CONFIG = replace(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that embeds texts of up to max_model_len tokens."""
     groups = config.blocks.layer_groups
 
     def name(layer: int) -> str:

@@ -8,6 +8,7 @@ from albireo.json_file import Fields, keys
 from albireo.models.blocks.encoder_layers import Names, encoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifier
 
 TINY = {
@@ -43,7 +44,7 @@ IGNORABLE_WEIGHTS = ("pooler.*", "cls.*", "classifier.*", "linear.*", "embedding
 COLBERT = "HF_ColBERT"
 #: Keys that say nothing of what is computed here: of training, and of decoders that were made of encoders.
 IGNORED = keys(
-    "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout classifier_dropout_prob",
+    "classifier_dropout classifier_dropout_prob",
     "label_smoothing_factor add_cross_attention cross_attention_hidden_size directionality",
     "pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type",
 )
@@ -77,16 +78,9 @@ CONFIG = ConfigRules(
     pooled=pooled,
     has_rope=False,
     activation="plain",
-    defaults={
-        "vocab_size": 30522,
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "intermediate_size": 3072,
-        "max_position_embeddings": 512,
-        "layer_norm_eps": 1e-12,
-        "hidden_act": "gelu",
-    },
+    defaults=sizes(
+        768, 3072, 12, 12, vocab_size=30522, max_position_embeddings=512, layer_norm_eps=1e-12, hidden_act="gelu"
+    ),
     ignorable=IGNORED,
     class_names=("BertModel", "BertForSequenceClassification", "BertForMaskedLM", "BertForPreTraining", COLBERT),
 )

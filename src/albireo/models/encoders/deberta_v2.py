@@ -15,6 +15,7 @@ from albireo.models.checkpoint.distance_vectors import OF_KEYS, OF_QUERIES
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.encoders import bert
 from albireo.models.settings.block_settings import BlockSettings, ByDistance
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.settings.pooling_rule import HeadActivation, HeadStep, PoolingRule, classifier
 from albireo.models.settings.rope_settings import MAX_POSITIONS
 
@@ -96,16 +97,9 @@ CONFIG = ConfigRules(
     pooled=_pooled,
     has_rope=False,
     activation="plain",
-    defaults={
-        "vocab_size": 128100,
-        "hidden_size": 1536,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 24,
-        "intermediate_size": 6144,
-        "max_position_embeddings": 512,
-        "layer_norm_eps": 1e-7,
-        "hidden_act": "gelu",
-    },
+    defaults=sizes(
+        1536, 6144, 24, 24, vocab_size=128100, max_position_embeddings=512, layer_norm_eps=1e-7, hidden_act="gelu"
+    ),
     ignorable=bert.IGNORED | keys("pooler_dropout cls_dropout legacy summary_last_dropout"),
     class_names=("DebertaV2Model", "DebertaV2ForSequenceClassification", "DebertaV2ForMaskedLM"),
 )

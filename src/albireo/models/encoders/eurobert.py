@@ -9,6 +9,7 @@ from albireo.models.blocks.layers import attention_block, embedding, linear, mlp
 from albireo.models.blocks.rope import rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifier
 
 TINY = {
@@ -53,15 +54,7 @@ CONFIG = ConfigRules(
     blocks=BlockSettings(sees_both_ways=True),
     pooled=_pooled,
     older_names={"clf_pooling": "classifier_pooling"},
-    defaults={
-        "vocab_size": 128256,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "max_position_embeddings": 8192,
-        "rms_norm_eps": 1e-5,
-    },
+    defaults=sizes(768, 3072, 12, 12, vocab_size=128256, max_position_embeddings=8192, rms_norm_eps=1e-5),
     # code of the directory, which is never run; and tokens by their texts, as the tokenizer has them
     ignorable=keys("auto_map bos_token eos_token pad_token mask_token"),
     class_names=("EuroBertModel", "EuroBertForSequenceClassification", "EuroBertForMaskedLM"),
@@ -69,7 +62,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that embeds texts of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     rope = rope_spec(c, max_model_len)
     x = embedding(b, c)

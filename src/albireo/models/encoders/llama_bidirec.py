@@ -25,7 +25,7 @@ CONFIG = replace(
     blocks=BlockSettings(sees_both_ways=True),
     pooled=_pooled,
     # of scores of its reranker, which is another class
-    ignorable=keys("auto_map temperature"),
+    ignorable=keys("auto_map"),
     class_names=("LlamaBidirectionalModel",),
 )
 build = llama.build

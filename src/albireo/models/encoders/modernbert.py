@@ -11,6 +11,7 @@ from albireo.models.blocks.layers import pooled_states, unrounded_norm
 from albireo.models.blocks.modernbert_layers import modernbert_states
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifier
 
 TINY = {
@@ -75,16 +76,9 @@ CONFIG = ConfigRules(
     windows="both_sides",
     has_local_rope=True,
     activation="exact_gate",
-    defaults={
-        "vocab_size": 50368,
-        "hidden_size": 768,
-        "intermediate_size": 1152,
-        "num_hidden_layers": 22,
-        "num_attention_heads": 12,
-        "max_position_embeddings": 8192,
-        "norm_eps": 1e-5,
-        "global_rope_theta": 160000.0,
-    },
+    defaults=sizes(
+        768, 1152, 22, 12, vocab_size=50368, max_position_embeddings=8192, norm_eps=1e-5, global_rope_theta=160000.0
+    ),
     ignorable=keys(
         "initializer_cutoff_factor embedding_dropout mlp_dropout classifier_dropout classifier_bias decoder_bias",
         "deterministic_flash_attn sparse_prediction sparse_pred_ignore_index reference_compile repad_logits_with_grad",
@@ -95,7 +89,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that embeds texts of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     with b.part("embed"):
         table = b.weight("embeddings.tok_embeddings.weight", (c.vocab_size, c.hidden_size), c.dtype)

@@ -71,11 +71,11 @@ CONFIG = ConfigRules(
     activation="exact_gate",
     built_in={"rotary_emb_fraction": 1.0, "use_rms_norm": False},
     defaults={
-        "vocab_size": 30528,
         "hidden_size": 768,
+        "intermediate_size": 3072,
         "num_hidden_layers": 12,
         "num_attention_heads": 12,
-        "intermediate_size": 3072,
+        "vocab_size": 30528,
         "max_position_embeddings": 2048,
         "layer_norm_eps": 1e-12,
         "hidden_act": "silu",

@@ -63,10 +63,10 @@ def _pooled(fields: Fields, name: str) -> PoolingRule:
 CONFIG = ConfigRules(
     names={
         "hidden_size": "d_model",
-        "head_dim": "d_kv",
         "intermediate_size": "d_ff",
         "num_hidden_layers": "num_layers",
         "num_attention_heads": "num_heads",
+        "head_dim": "d_kv",
         "max_position_embeddings": "n_positions",
         "rms_norm_eps": "layer_norm_epsilon",
         "hidden_act": "feed_forward_proj",
@@ -97,7 +97,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that embeds texts of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     with b.part("embed"):
         x = b.embed(b.token_ids, b.weight("shared.weight", (c.vocab_size, c.hidden_size), c.dtype))

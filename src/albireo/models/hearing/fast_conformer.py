@@ -24,6 +24,7 @@ from albireo.models.hearing.gated import gated
 from albireo.models.hearing.settings import check_heads
 from albireo.models.hearing.stem import KERNEL, STRIDE, SeesNothing, Stem, halved, windows
 from albireo.models.hearing.taps import before_alone
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, mlp, norm, rounded_norm, seen
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid
@@ -40,14 +41,7 @@ _PREFIX = "encoder"
 _ASKED = "prompt_projector"
 #: Of its depthwise convolutions, in turn.
 _DEPTHWISE = tuple(f"{_PREFIX}.pre_encode.conv.{3 * number + 2}" for number in range(_HALVINGS - 1))
-_DEFAULTS = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 8,
-    "hidden_act": "silu",
-    "patch_size": 1,
-}
+_DEFAULTS = sizes(1024, 4096, 24, 8, hidden_act="silu", patch_size=1)
 
 
 def _around(places: F32, is_causal: bool) -> F32:

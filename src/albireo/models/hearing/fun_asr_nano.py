@@ -22,7 +22,8 @@ from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.positions import sines
 from albireo.models.hearing.settings import IGNORABLE, audio_fields
-from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm, rounded_norm, seen
+from albireo.models.settings.class_sizes import sizes
+from albireo.models.vision.encoder import EncoderSettings, Names, layers, linear, mlp, norm, rounded_norm, seen
 from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import MAX_WIDTH, activation, encoder_settings, text_width
 from albireo.models.vision.tower_inputs import HoldsNothing, RowAPatch, TowerInputs
@@ -31,24 +32,8 @@ from albireo.models.vision.tower_inputs import HoldsNothing, RowAPatch, TowerInp
 MOST_ROWS = 2000
 PREFIX, PROJECTOR = "audio_tower", "multi_modal_projector"
 NAMES = Names()
-_DEFAULTS = {
-    "hidden_size": 512,
-    "intermediate_size": 2048,
-    "num_hidden_layers": 70,
-    "num_attention_heads": 4,
-    "hidden_act": "relu",
-    "layer_norm_eps": 1e-5,
-    "patch_size": 1,
-}
-_OF_ADAPTOR = {
-    "hidden_size": 1024,
-    "intermediate_size": 256,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 8,
-    "hidden_act": "relu",
-    "layer_norm_eps": 1e-5,
-    "patch_size": 1,
-}
+_DEFAULTS = sizes(512, 2048, 70, 4, hidden_act="relu", layer_norm_eps=1e-5, patch_size=1)
+_OF_ADAPTOR = sizes(1024, 256, 2, 8, hidden_act="relu", layer_norm_eps=1e-5, patch_size=1)
 _OF_TRAINING = {"hidden_dropout", "attention_dropout", "max_position_embeddings"}
 
 
@@ -113,8 +98,7 @@ class FunAsrNanoTower(RowAPatch, HoldsNothing):
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.adaptor
         x = mlp(b, c, b.given(self.encoder.hidden_size, 0), PROJECTOR, (self.wide, c.hidden_size), self.act)
-        for number in range(c.num_layers):
-            x = layer(b, c, x, number, f"{PROJECTOR}.layers", NAMES)
+        x = layers(b, c, x, f"{PROJECTOR}.layers", NAMES)
         return pooled_states(b, x)
 
 

@@ -24,6 +24,7 @@ from albireo.models.hearing.batch_norms import folded
 from albireo.models.hearing.gated import gated
 from albireo.models.hearing.settings import IGNORABLE
 from albireo.models.hearing.stem import GivesRowsAlone, Stem
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, linear, mlp, norm, rounded_norm, seen
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid, Sequences
@@ -49,15 +50,7 @@ _DEFAULTS = {
     "hidden_act": "silu",
     "patch_size": 1,
 }
-_OF_PROJECTOR = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "patch_size": 1,
-}
+_OF_PROJECTOR = sizes(768, 3072, 12, 12, hidden_act="gelu", layer_norm_eps=1e-12, patch_size=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +315,7 @@ def open_granite_speech(data: Mapping[str, Any], dtype: str, where: str) -> Gran
     if fields.integer("encoder_hidden_size", 1, 2**24, 1408) != heard:
         fields.fail("encoder_hidden_size", fields.raw("encoder_hidden_size"), f"must be {heard}, as the encoder gives")
     period = fields.integer("cross_attention_frequency", 1, MAX_WIDTH, 2)
-    ignored = keys("model_type hidden_dropout_prob attention_probs_dropout_prob max_position_embeddings")
+    ignored = keys("model_type max_position_embeddings")
     fields.refuse_unread(
         IGNORABLE | ignored, {"use_qformer_text_input": (False,), "position_embedding_type": ("absolute",)}
     )

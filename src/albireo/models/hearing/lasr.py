@@ -23,6 +23,7 @@ from albireo.models.hearing.batch_norms import folded, folded_weight
 from albireo.models.hearing.gated import gated
 from albireo.models.hearing.settings import IGNORABLE, check_heads
 from albireo.models.hearing.stem import SeesNothing, Stem, seen_in_time
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.speech.lasr_ctc import FEWEST, FRAMES, KERNEL, STRIDE, num_frames
 from albireo.models.vision.encoder import EncoderSettings, Names, activated, attended, linear, mlp, norm, rounded_norm
 from albireo.models.vision.made_tensors import Made
@@ -31,14 +32,7 @@ from albireo.models.vision.settings import MAX_WIDTH, encoder_settings
 from albireo.models.vision.tower_inputs import HoldsNothing, RowAPatch, TowerInputs
 
 _PREFIX, _SUBSAMPLER = "encoder", "encoder.subsampler"
-_DEFAULTS = {
-    "hidden_size": 512,
-    "intermediate_size": 2048,
-    "num_hidden_layers": 17,
-    "num_attention_heads": 8,
-    "hidden_act": "silu",
-    "patch_size": 1,
-}
+_DEFAULTS = sizes(512, 2048, 17, 8, hidden_act="silu", patch_size=1)
 #: Of attention alone.
 _NAMES = Names("", ffn_norm="", up="", down="")
 _OF_TRAINING = keys("dropout_positions max_position_embeddings batch_norm_momentum")

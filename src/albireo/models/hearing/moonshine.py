@@ -19,8 +19,9 @@ from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.positions import turns
 from albireo.models.hearing.stem import SeesNothing, Stem, seen_in_time
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.speech.moonshine import KERNELS, RATE, SECONDS, STRIDES, num_rows
-from albireo.models.vision.encoder import EncoderSettings, Names, activated, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, Names, activated, layers, linear, norm
 from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import encoder_settings
 from albireo.models.vision.tower_inputs import GivesRowsOnce, RowAPatch, TowerInputs
@@ -33,14 +34,7 @@ _KEYS = {
     "num_key_value_heads": "encoder_num_key_value_heads",
     "hidden_act": "encoder_hidden_act",
 }
-_DEFAULTS = {
-    "hidden_size": 288,
-    "intermediate_size": 1152,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 8,
-    "hidden_act": "gelu",
-    "patch_size": 1,
-}
+_DEFAULTS = sizes(288, 1152, 6, 8, hidden_act="gelu", patch_size=1)
 _NAMES = Names()
 
 
@@ -124,8 +118,7 @@ class MoonshineTower(RowAPatch, GivesRowsOnce):
             x = linear(b, c, b.given(KERNELS[2] * 2 * c.hidden_size, 0), f"{_PREFIX}.conv3", c.hidden_size, "frames")
             with b.part("act"):
                 x = activated(b, x, "gelu")
-        for number in range(c.num_layers):
-            x = layer(b, c, x, number, f"{_PREFIX}.layers", _NAMES)
+        x = layers(b, c, x, f"{_PREFIX}.layers", _NAMES)
         return pooled_states(b, x)
 
     def projector(self) -> Graph:

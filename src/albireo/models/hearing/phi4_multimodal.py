@@ -22,6 +22,7 @@ from albireo.models.hearing.eighths import HALVINGS, EighthsStem
 from albireo.models.hearing.settings import IGNORABLE, audio_fields
 from albireo.models.hearing.stem import halved
 from albireo.models.hearing.taps import before_alone
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, mlp, norm, rounded_norm, seen
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32
@@ -35,14 +36,7 @@ _CONVOLUTIONS, _DISTANCES = f"{_ENCODER}.embed.conv", f"{_ENCODER}.relative_atte
 _MEAN, _GAIN = f"{_ENCODER}.encoder_embedding.global_mean", f"{_ENCODER}.encoder_embedding.global_invstd"
 _EPS = 1e-5
 _KEYS = {"num_hidden_layers": "num_blocks", "hidden_act": "activation"}
-_DEFAULTS = {
-    "hidden_size": 1024,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "hidden_act": "swish",
-    "patch_size": 1,
-}
+_DEFAULTS = sizes(1024, 1536, 24, 16, hidden_act="swish", patch_size=1)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ tile is several of them, each a sequence of its own. Source: Xu et al. 2025, Qwe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,67 +18,44 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.positions import sines
+from albireo.models.hearing.qwen2_audio import DEFAULTS, PREFIX, means
 from albireo.models.hearing.settings import IGNORABLE, OF_WHISPER, audio_fields, num_bands
-from albireo.models.hearing.stem import SeesNothing, Stem, side_by_side
-from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS, NAMES, STRIDE, convolved, first_convolution
-from albireo.models.vision.encoder import EncoderSettings, layer, linear, norm
+from albireo.models.hearing.stem import Stem, side_by_side
+from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS, NAMES, STRIDE, WhisperStem, convolved
+from albireo.models.vision.encoder import EncoderSettings, layers, linear, norm
 from albireo.models.vision.patches import F32, Grid, Sequences
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings, text_width
-from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+from albireo.models.vision.tower_inputs import HoldsNothing, MergesInTime, TowerInputs
 
 #: Chunks of a tile: what is computed at once.
 CHUNKS = 4
-_PREFIX, _MERGE = "audio_tower", 2
-_DEFAULTS = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 20,
-    "hidden_act": "gelu",
-    "patch_size": 1,
-}
 
 
 @dataclass(frozen=True, slots=True)
-class _Stem(SeesNothing):
-    """Implements stem.Stem. A piece is a chunk, around which there is nothing. Fields: chunk: frames of the longest."""
-
-    encoder: EncoderSettings
-    num_bands: int
-    chunk: int
-
-    def graphs(self) -> tuple[Graph, ...]:
-        return (first_convolution(self.encoder, self.num_bands, _PREFIX),)
-
-    def most_rows(self, patches: int) -> tuple[int, ...]:
-        return (self.chunk,)
+class _Stem(WhisperStem):
+    """A piece is a chunk, around which there is nothing."""
 
     def pieces(self, tile: F32) -> Iterator[F32]:
-        for first in range(0, len(tile), self.chunk):
-            yield side_by_side(tile[first : first + self.chunk], 1)
-
-    def behind(self, number: int, hidden: F32) -> F32:
-        return side_by_side(hidden, STRIDE)
+        for first in range(0, len(tile), self.num_frames):
+            yield side_by_side(tile[first : first + self.num_frames], 1)
 
 
 @dataclass(frozen=True, eq=False)
-class Qwen25OmniTower(HoldsNothing):
+class Qwen25OmniTower(MergesInTime, HoldsNothing):
     """Implements tower.VisionTower. Fields: chunk: frames that are seen at once. width: of rows."""
 
     encoder: EncoderSettings
     num_bands: int
     chunk: int
     width: int
+    merge: int = field(default=2, init=False)
 
     #: Rows for the beginning and the end of a sound, which templates write as tokens.
-    unread_tensors = (f"{_PREFIX}.audio_bos_eos_token.weight",)
+    unread_tensors = (f"{PREFIX}.audio_bos_eos_token.weight",)
 
     @property
     def stem(self) -> Stem:
-        return _Stem(self.encoder, self.num_bands, self.chunk)
-
-    def most_rows(self, patches: int) -> int:
-        return max(1, patches // _MERGE)
+        return _Stem(self.encoder, self.num_bands, self.chunk, PREFIX)
 
     def patches(self, height: int, width: int) -> int:
         if width != self.num_bands or not STRIDE < height <= self.chunk * CHUNKS:
@@ -87,9 +64,6 @@ class Qwen25OmniTower(HoldsNothing):
                 f"{self.num_bands}"
             )
         return -(-height // STRIDE)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // _MERGE
 
     def sequences(self, height: int, width: int) -> Sequences:
         whole, rest = divmod(self.patches(height, width), self.chunk // STRIDE)
@@ -110,34 +84,32 @@ class Qwen25OmniTower(HoldsNothing):
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         with b.part("embed"):
-            x = convolved(b, c, c.hidden_size, f"{_PREFIX}.conv2")
+            x = convolved(b, c, c.hidden_size, f"{PREFIX}.conv2")
             with b.part("positions"):
                 x = b.add(x, b.given(c.hidden_size, 1))
-        for number in range(c.num_layers):
-            x = layer(b, c, x, number, f"{_PREFIX}.layers", NAMES)
+        x = layers(b, c, x, f"{PREFIX}.layers", NAMES)
         return pooled_states(b, x)
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
         # of chunks all but the last have whole pairs
-        pairs = hidden[: len(hidden) // _MERGE * _MERGE].reshape(-1, _MERGE, hidden.shape[1])
-        return np.ascontiguousarray(pairs.mean(axis=1, dtype=np.float32))
+        return means(hidden, self.merge)
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
-        x = norm(b, c, b.given(c.hidden_size, 0), f"{_PREFIX}.ln_post")
-        return pooled_states(b, linear(b, c, x, f"{_PREFIX}.proj", self.width, "up"))
+        x = norm(b, c, b.given(c.hidden_size, 0), f"{PREFIX}.ln_post")
+        return pooled_states(b, linear(b, c, x, f"{PREFIX}.proj", self.width, "up"))
 
 
 def open_qwen2_5_omni(data: Mapping[str, Any], dtype: str, where: str) -> Qwen25OmniTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     fields = audio_fields(data, where, ("qwen2_5_omni_audio_encoder",), OF_WHISPER)
-    encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=EPS, has_k_bias=False)
+    encoder = encoder_settings(fields, dtype, DEFAULTS, eps=EPS, has_k_bias=False)
     half = fields.integer("n_window", 2, MAX_POSITIONS, 100)
     positions = fields.integer("max_source_positions", 1, MAX_POSITIONS, 1500)
     bands, width = num_bands(fields), text_width(data, where, 3584)
     said = fields.integer("output_dim", 1, MAX_WIDTH, width)
-    if half % _MERGE or half > positions:
-        fields.fail("n_window", half, f"must be a multiple of {_MERGE}, and at most max_source_positions={positions}")
+    if half % 2 or half > positions:
+        fields.fail("n_window", half, f"must be a multiple of 2, and at most max_source_positions={positions}")
     if said != width:
         fields.fail("output_dim", said, f"must be hidden_size={width} of the text part")
     fields.refuse_unread(IGNORABLE | {"num_hidden_layers"}, {})

@@ -20,20 +20,14 @@ from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.settings import IGNORABLE, OF_WHISPER, audio_fields, num_bands
 from albireo.models.hearing.stem import Stem
 from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS, STRIDE, WhisperStem, layers_of
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, linear, norm
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import encoder_settings, text_width
 from albireo.models.vision.tower_inputs import HoldsNothing, MergesInTime, TowerInputs
 
 PREFIX, PROJECTOR = "audio_tower", "multi_modal_projector"
-DEFAULTS = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 20,
-    "hidden_act": "gelu",
-    "patch_size": 1,
-}
+DEFAULTS = sizes(1280, 5120, 32, 20, hidden_act="gelu", patch_size=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +68,18 @@ class WhisperPart(MergesInTime, HoldsNothing):
         return layers_of(b, self.encoder, self.num_positions, PREFIX)
 
 
+def means(hidden: F32, merge: int) -> F32:
+    """[n, E] of hidden [T, E]: of every merge positions, but for what is left at the end."""
+    parts = hidden[: len(hidden) // merge * merge].reshape(-1, merge, hidden.shape[1])
+    return np.ascontiguousarray(parts.mean(axis=1, dtype=np.float32))
+
+
 @dataclass(frozen=True, slots=True)
 class Qwen2AudioTower(WhisperPart):
     """Implements tower.VisionTower."""
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
-        pairs = hidden[: len(hidden) // self.merge * self.merge].reshape(-1, self.merge, hidden.shape[1])
-        return np.ascontiguousarray(pairs.mean(axis=1, dtype=np.float32))
+        return means(hidden, self.merge)
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder

@@ -19,10 +19,12 @@ from albireo.graph.node import Graph
 from albireo.json_file import keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.positions import sines
+from albireo.models.hearing.qwen2_audio import DEFAULTS
 from albireo.models.hearing.settings import IGNORABLE, OF_WHISPER, audio_fields, num_bands
 from albireo.models.hearing.stem import KERNEL, SeesNothing, halved, windows
 from albireo.models.hearing.whisper_layers import EPS, NAMES
-from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, mlp, norm
+from albireo.models.settings.class_sizes import sizes
+from albireo.models.vision.encoder import EncoderSettings, activated, layers, linear, mlp, norm
 from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import MAX_WIDTH, activation, encoder_settings, text_width
 from albireo.models.vision.tower_inputs import HoldsNothing, RowAPatch, TowerInputs
@@ -30,21 +32,7 @@ from albireo.models.vision.tower_inputs import HoldsNothing, RowAPatch, TowerInp
 _PREFIX, _PROJECTOR = "audio_tower", "multi_modal_projector"
 _NUM_CONVOLUTIONS = 3
 _MAX_FRAMES = 2**16
-_DEFAULTS = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "hidden_act": "gelu",
-    "patch_size": 1,
-}
-_OF_OMNI = {
-    **_DEFAULTS,
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 20,
-}
+_DEFAULTS = DEFAULTS | sizes(1024, 4096, 24, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +131,7 @@ class Qwen3AsrTower(RowAPatch, HoldsNothing):
             x = linear(b, c, given, f"{_PREFIX}.conv_out", c.hidden_size, "chunks", has_bias=False)
             with b.part("positions"):
                 x = b.add(x, b.given(c.hidden_size, 1))
-        for number in range(c.num_layers):
-            x = layer(b, c, x, number, f"{_PREFIX}.layers", NAMES)
+        x = layers(b, c, x, f"{_PREFIX}.layers", NAMES)
         return pooled_states(b, norm(b, c, x, f"{_PREFIX}.ln_post"))
 
     def projector(self) -> Graph:
@@ -159,7 +146,7 @@ def open_qwen3_asr(data: Mapping[str, Any], dtype: str, where: str) -> Qwen3AsrT
 
 def open_qwen3_omni(data: Mapping[str, Any], dtype: str, where: str) -> Qwen3AsrTower:
     """Of Qwen3-Omni. Raises: as open_qwen3_asr()."""
-    return _opened(data, dtype, where, ("qwen3_omni_moe_audio_encoder",), _OF_OMNI)
+    return _opened(data, dtype, where, ("qwen3_omni_moe_audio_encoder",), DEFAULTS)
 
 
 def _opened(

@@ -26,14 +26,8 @@ OF_WHISPER = {
 #: Of any: how it was published, and what is of training alone.
 IGNORABLE = IGNORABLE_KEYS | keys(
     "architectures dtype torch_dtype init_std dropout activation_dropout encoder_layerdrop layerdrop vocab_size",
-    "add_cross_attention bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward",
-    "cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample early_stopping",
-    "encoder_no_repeat_ngram_size exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id",
-    "is_decoder is_encoder_decoder length_penalty max_length min_length no_repeat_ngram_size num_beam_groups",
-    "num_beams num_return_sequences output_attentions output_hidden_states output_scores pruned_heads",
-    "remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens",
-    "temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings top_k top_p torchscript typical_p",
-    "use_bfloat16 pad_token_id eos_token_id",
+    "add_cross_attention cross_attention_hidden_size is_decoder is_encoder_decoder pruned_heads tf_legacy_loss",
+    "tie_encoder_decoder tie_word_embeddings bos_token_id eos_token_id",
 )
 
 

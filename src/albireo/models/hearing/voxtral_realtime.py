@@ -24,6 +24,7 @@ from albireo.models.config import MAX_HEAD_DIM
 from albireo.models.hearing.settings import IGNORABLE, audio_fields, num_bands
 from albireo.models.hearing.stem import KERNEL, Stem, seen_in_time
 from albireo.models.hearing.whisper_layers import STRIDE, WhisperStem, convolved
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, mlp, norm, rounded_norm
 from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import MAX_WIDTH, activation, encoder_settings, text_width
@@ -33,15 +34,7 @@ from albireo.models.vision.tower_inputs import HoldsNothing, MergesInTime, Tower
 MOST_FRAMES = 8 * 2500
 PREFIX, PROJECTOR, _STEM = "audio_tower", "multi_modal_projector", "audio_tower.embedder"
 _KEYS = {"layer_norm_eps": "rms_norm_eps"}
-_DEFAULTS = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "hidden_act": "silu",
-    "layer_norm_eps": 1e-5,
-    "patch_size": 1,
-}
+_DEFAULTS = sizes(1280, 5120, 32, 32, hidden_act="silu", layer_norm_eps=1e-5, patch_size=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.around import Around, gelu, normed
 from albireo.models.hearing.settings import IGNORABLE
 from albireo.models.hearing.stem import SeesNothing, Stem, seen_in_time
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, Names, activated, attended, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings
@@ -49,14 +50,7 @@ LAYER = Names(
     "feed_forward.intermediate_dense",
     "feed_forward.output_dense",
 )
-_DEFAULTS = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "hidden_act": "gelu",
-    "patch_size": 1,
-}
+_DEFAULTS = sizes(768, 3072, 12, 12, hidden_act="gelu", patch_size=1)
 #: Frames of a piece.
 _PIECE = 50
 _EPS = 1e-5
@@ -69,7 +63,7 @@ _BESIDE = keys(
     "num_codevectors_per_group num_codevector_groups contrastive_logits_temperature num_negatives codevector_dim",
     "proj_codevector_dim diversity_loss_weight use_weighted_layer_sum classifier_proj_size tdnn_dim tdnn_kernel",
     "tdnn_dilation xvector_output_dim num_adapter_layers adapter_kernel_size adapter_stride output_hidden_size",
-    "gradient_checkpointing num_feat_extract_layers feat_extract_activation hidden_dropout tokenizer_class",
+    "num_feat_extract_layers feat_extract_activation",
     "blank_token_id model_type add_bos_token freeze_feat_extract_train no_mask_channel_overlap no_mask_time_overlap",
     "num_ctc_classes replace_prob num_clusters",
 )

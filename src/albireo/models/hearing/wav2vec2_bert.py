@@ -22,6 +22,7 @@ from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.gated import gated
 from albireo.models.hearing.settings import IGNORABLE
 from albireo.models.hearing.taps import before_alone
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.speech.wav2vec2_bert import ROWS
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, mlp, norm, rounded_norm, seen
 from albireo.models.vision.made_tensors import Made
@@ -30,18 +31,11 @@ from albireo.models.vision.settings import MAX_WIDTH, encoder_settings
 from albireo.models.vision.tower_inputs import HoldsNothing, RowAPatch
 
 _PROJECTION, _LAYERS = "feature_projection", "encoder.layers"
-_DEFAULTS = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "hidden_act": "swish",
-    "patch_size": 1,
-}
+_DEFAULTS = sizes(1024, 4096, 24, 16, hidden_act="swish", patch_size=1)
 #: What is of training, of adapters and positions that are refused, of other heads, and of the text.
 _BESIDE = keys(
-    "model_type tokenizer_class add_bos_token apply_spec_augment mask_time_prob mask_time_length mask_time_min_masks",
-    "mask_feature_prob mask_feature_length mask_feature_min_masks feat_proj_dropout final_dropout hidden_dropout",
+    "model_type add_bos_token apply_spec_augment mask_time_prob mask_time_length mask_time_min_masks",
+    "mask_feature_prob mask_feature_length mask_feature_min_masks feat_proj_dropout final_dropout",
     "ctc_loss_reduction ctc_zero_infinity use_weighted_layer_sum classifier_proj_size tdnn_dim tdnn_kernel",
     "tdnn_dilation xvector_output_dim adapter_kernel_size adapter_stride num_adapter_layers adapter_act",
     "output_hidden_size rotary_embedding_base max_source_positions conformer_conv_dropout",

@@ -13,7 +13,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.stem import KERNEL, SeesNothing, side_by_side
-from albireo.models.vision.encoder import EncoderSettings, Names, activated, layer, linear
+from albireo.models.vision.encoder import EncoderSettings, Names, activated, layers, linear
 from albireo.models.vision.patches import F32
 
 #: Frames that the second convolution goes on by.
@@ -50,8 +50,7 @@ def layers_of(
             with b.part("positions"):
                 shape = num_positions, c.hidden_size
                 x = b.add(x, b.embed(b.positions, b.weight(f"{prefix}.embed_positions.weight", shape, "float32")))
-    for number in range(c.num_layers):
-        x = layer(b, c, x, number, f"{prefix}.layers", names)
+    x = layers(b, c, x, f"{prefix}.layers", names)
     return x
 
 

@@ -1,11 +1,12 @@
 """Sizes that classes of transformers have by themselves: files of models with several parts leave them out.
 
-Called by text_part.py. Does not know the rest of a config.json.
+Called by text_part.py; and how the files of families write such sizes. Does not know the rest of a config.json.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 #: The last is as many as heads where a class does not say it.
 _KEYS = (
@@ -50,3 +51,9 @@ _NUMBERS: Mapping[str, tuple[int, ...]] = {
 OF_CLASSES: Mapping[str, Mapping[str, int]] = {
     part: dict(zip(_KEYS, numbers, strict=False)) for part, numbers in _NUMBERS.items()
 }
+
+
+def sizes(hidden_size: int, intermediate_size: int, num_layers: int, num_heads: int, **others: Any) -> dict[str, Any]:
+    """What absent keys mean: of the residual stream, of FFNs, how many layers, heads of one; others by their names."""
+    named = zip(_KEYS[1:5], (hidden_size, intermediate_size, num_layers, num_heads), strict=True)
+    return {**dict(named), **others}

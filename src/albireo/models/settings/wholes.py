@@ -17,10 +17,7 @@ _IDEFICS = Whole(
     "Idefics3ForConditionalGeneration",
     {"llama": "llama"},
     neutral={"qk_layer_norms": False, "use_resampler": False, "rope_interleaved": False},
-    ignored=keys(
-        "_flash_attn_2_enabled perceiver_config pixel_shuffle_factor",
-        "transformers.js_config",
-    ),
+    ignored=keys("perceiver_config pixel_shuffle_factor"),
 )
 _LFM2 = Whole("Lfm2VlForConditionalGeneration", {"lfm2": "lfm2"})
 _QWEN2_SECTIONS, _QWEN3_5_SECTIONS, _QWEN3_VL_SECTIONS = (16, 24, 24), (11, 11, 10), (24, 20, 20)
@@ -126,7 +123,6 @@ WHOLES: Mapping[str, Whole] = {
     "cohere_compass": Whole(
         "CohereCompassForConditionalGeneration",
         {"cohere_compass_text": "cohere_compass_text"},
-        beside=keys("vision_start_token_id vision_end_token_id"),
     ),
     "dots3_note": Whole(
         "Dots3NoteForConditionalGeneration",
@@ -257,7 +253,6 @@ WHOLES: Mapping[str, Whole] = {
         class_name="Idefics2ForConditionalGeneration",
         parts={"mistral": "mistral"},
         defaults={"rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False},
-        ignored=_IDEFICS.ignored | keys("neftune_noise_alpha"),
         beside=keys("perceiver_config"),
     ),
     "idefics3": _IDEFICS,
@@ -353,10 +348,9 @@ WHOLES: Mapping[str, Whole] = {
         {"nemotron_h": "nemotron_h"},
         {"tie_word_embeddings": False},
         beside=keys(
-            "force_image_size projector_hidden_size vision_hidden_size video_pruning_rate video_temporal_patch_size",
+            "force_image_size vision_hidden_size video_pruning_rate video_temporal_patch_size min_num_patches",
             "img_context_token img_start_token img_end_token sound_context_token video_context_token patch_size",
-            "norm_mean norm_std ps_version template max_sequence_length image_tag_type use_pixel_shuffle",
-            "dynamic_resolution min_num_patches max_num_patches",
+            "norm_mean norm_std ps_version template image_tag_type use_pixel_shuffle dynamic_resolution",
         ),
         other_classes=("NemotronH_Nano_Omni_Reasoning_V3",),
     ),
@@ -364,7 +358,7 @@ WHOLES: Mapping[str, Whole] = {
         "Ovis2ForConditionalGeneration",
         {"qwen2": "qwen2"},
         {"tie_word_embeddings": True},
-        beside=keys("visual_indicator_token_ids hidden_size vocab_size"),
+        beside=keys("visual_indicator_token_ids hidden_size"),
     ),
     "paddleocr_vl": Whole(
         "PaddleOCRVLForConditionalGeneration",
@@ -373,7 +367,7 @@ WHOLES: Mapping[str, Whole] = {
         {"head_dim": 128, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True},
         neutral={"use_bias": False, "compression_ratio": 1.0, "use_3d_rope": True, "rope_is_neox_style": True},
         # training, and a bias of the head where there are any
-        ignored=keys("ignored_index attention_probs_dropout_prob hidden_dropout_prob weight_share_add_bias"),
+        ignored=keys("ignored_index weight_share_add_bias"),
         sections=_QWEN2_SECTIONS,
         takes_turns=False,
         may_be_flat=True,
@@ -456,6 +450,6 @@ WHOLES: Mapping[str, Whole] = {
             "sliding_window": 8192,
             "tie_word_embeddings": True,
         },
-        beside=keys("audio_length_per_tok default_num_delay_tokens downsample_factor hidden_size"),
+        beside=keys("audio_length_per_tok default_num_delay_tokens hidden_size"),
     ),
 }

@@ -59,7 +59,7 @@ CONFIG = replace(
     tables=("decoder_config",),
     blocks=_blocks,
     defaults={**cohere_asr.CONFIG.defaults, "tie_word_embeddings": True},
-    ignorable=keys("encoder_config decoder_start_token_id"),
+    ignorable=keys("encoder_config"),
     class_names=("CanaryForConditionalGeneration",),
 )
 

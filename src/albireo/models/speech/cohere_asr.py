@@ -68,18 +68,18 @@ CONFIG = ConfigRules(
     activation="plain",
     built_in={"is_encoder_decoder": True, "attention_bias": True},
     defaults={
-        "vocab_size": 16384,
         "hidden_size": 1024,
+        "intermediate_size": 4096,
         "num_hidden_layers": 8,
         "num_attention_heads": 8,
-        "intermediate_size": 4096,
+        "vocab_size": 16384,
         "hidden_act": "relu",
         "max_position_embeddings": 1024,
         "rms_norm_eps": 1e-5,
         "tie_word_embeddings": False,
     },
     # the encoder's are read with the tower
-    ignorable=keys("encoder_config decoder_start_token_id"),
+    ignorable=keys("encoder_config"),
     class_names=("CohereAsrForConditionalGeneration",),
 )
 

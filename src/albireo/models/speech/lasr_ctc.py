@@ -9,6 +9,7 @@ from albireo.json_file import keys
 from albireo.models.blocks.frame_heads import OF_ENCODER, head_of_frames
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.class_sizes import sizes
 
 TINY = {
     "architectures": ["LasrForCTC"],
@@ -46,16 +47,9 @@ CONFIG = ConfigRules(
     blocks=BlockSettings(sound_positions=1, marked_frames=num_frames(FRAMES)),
     has_rope=False,
     head_dim=2,
-    defaults={
-        "vocab_size": 512,
-        "hidden_size": 512,
-        "num_hidden_layers": 17,
-        "num_attention_heads": 8,
-        "intermediate_size": 2048,
-        "hidden_act": "silu",
-        "max_position_embeddings": 10000,
-        "tie_word_embeddings": False,
-    },
+    defaults=sizes(
+        512, 2048, 17, 8, vocab_size=512, hidden_act="silu", max_position_embeddings=10000, tie_word_embeddings=False
+    ),
     ignorable=OF_ENCODER | _BESIDE,
     class_names=("LasrForCTC",),
 )

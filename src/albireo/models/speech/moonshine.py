@@ -90,7 +90,7 @@ CONFIG = ConfigRules(
     # the encoder's are read with the tower; how heads are laid out elsewhere is not how they are here
     ignorable=keys(
         "encoder_num_hidden_layers encoder_num_attention_heads encoder_num_key_value_heads encoder_hidden_act",
-        "pad_head_dim_to_multiple_of decoder_start_token_id",
+        "pad_head_dim_to_multiple_of",
     ),
     class_names=("MoonshineForConditionalGeneration",),
 )

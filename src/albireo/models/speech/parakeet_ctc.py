@@ -9,6 +9,7 @@ from __future__ import annotations
 from albireo.models.blocks.frame_heads import HALVED, OF_ENCODER, head_of_frames
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.class_sizes import sizes
 
 TINY = {
     "architectures": ["ParakeetForCTC"],
@@ -33,16 +34,9 @@ CONFIG = ConfigRules(
     blocks=BlockSettings(sound_positions=1, marked_frames=HALVED),
     has_rope=False,
     head_dim=2,
-    defaults={
-        "vocab_size": 1025,
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 8,
-        "intermediate_size": 4096,
-        "hidden_act": "silu",
-        "max_position_embeddings": 5000,
-        "tie_word_embeddings": False,
-    },
+    defaults=sizes(
+        1024, 4096, 24, 8, vocab_size=1025, hidden_act="silu", max_position_embeddings=5000, tie_word_embeddings=False
+    ),
     ignorable=OF_ENCODER,
     class_names=("ParakeetForCTC",),
 )

@@ -62,9 +62,9 @@ def _blocks(fields: Fields) -> BlockSettings:
 CONFIG = ConfigRules(
     names={
         "hidden_size": "d_model",
+        "intermediate_size": "decoder_ffn_dim",
         "num_hidden_layers": "decoder_layers",
         "num_attention_heads": "decoder_attention_heads",
-        "intermediate_size": "decoder_ffn_dim",
         "hidden_act": "activation_function",
         "max_position_embeddings": "max_target_positions",
     },

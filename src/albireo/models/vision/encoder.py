@@ -120,6 +120,13 @@ def layer(
             return b.add(x, _gained(b, m, name, names.down_gain))
 
 
+def layers(b: GraphBuilder, c: EncoderSettings, x: Value, prefix: str, names: Names, count: int | None = None) -> Value:
+    """x behind the first count layers; None: behind all of them. Others: see layer()."""
+    for number in range(c.num_layers if count is None else count):
+        x = layer(b, c, x, number, prefix, names)
+    return x
+
+
 def mlp(
     b: GraphBuilder,
     c: EncoderSettings,

@@ -16,8 +16,9 @@ from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.settings.text_part import text_keys
-from albireo.models.vision.encoder import IN_ONE, EncoderSettings, layer, linear, mlp, norm
+from albireo.models.vision.encoder import IN_ONE, EncoderSettings, layers, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, patch_rows
 from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import IGNORABLE, check_quarters, encoder_settings, text_width, vision_fields
@@ -29,15 +30,7 @@ _KEYS = {
     "num_attention_heads": "num_heads",
     "layer_norm_eps": "rms_norm_eps",
 }
-_DEFAULTS = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 16,
-    "patch_size": 14,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-6,
-}
+_DEFAULTS = sizes(1280, 5120, 32, 16, patch_size=14, hidden_act="quick_gelu", layer_norm_eps=1e-6)
 _VISION, _RESAMPLER = "vision_model", "resampler_model"
 
 
@@ -64,8 +57,7 @@ class Ernie45VlTower(InBlocks, HoldsNothing):
         with b.part("embed"):
             patches = b.given(c.patch_width, 0)
             x = linear(b, c, patches, f"{_VISION}.patch_embed.proj", c.hidden_size, "patches", False)
-        for number in range(c.num_layers):
-            x = layer(b, c, x, number, f"{_VISION}.blocks", IN_ONE)
+        x = layers(b, c, x, f"{_VISION}.blocks", IN_ONE)
         with b.part("head"):
             return pooled_states(b, norm(b, c, x, f"{_VISION}.ln"))
 

@@ -22,6 +22,7 @@ from albireo.json_file import keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
 from albireo.models.config import MAX_HEAD_DIM
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, activated, embedded, linear, norm
 from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows
 from albireo.models.vision.positions import axial_theta, checked_table, places, rotations
@@ -29,15 +30,7 @@ from albireo.models.vision.settings import IGNORABLE, MAX_HEADS, encoder_setting
 from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
 _KEYS = {"hidden_act": "hidden_activation", "layer_norm_eps": "rms_norm_eps"}
-_DEFAULTS = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 12,
-    "patch_size": 16,
-    "hidden_act": "gelu_pytorch_tanh",
-    "layer_norm_eps": 1e-6,
-}
+_DEFAULTS = sizes(768, 3072, 16, 12, patch_size=16, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6)
 _EMBEDDER = "vision_tower.patch_embedder"
 _TABLES = f"{_EMBEDDER}.position_embedding_table"
 _SHIFT, _GAIN = "vision_tower.std_bias", "vision_tower.std_scale"

@@ -21,7 +21,8 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import IN_ONE, EncoderSettings, Names, layer, linear, mlp, norm
+from albireo.models.settings.class_sizes import sizes
+from albireo.models.vision.encoder import IN_ONE, EncoderSettings, Names, layers, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, patches_in_time
 from albireo.models.vision.positions import (
     axial_theta,
@@ -50,15 +51,7 @@ _KEYS = {
     "num_attention_heads": "num_heads",
     "layer_norm_eps": "rms_norm_eps",
 }
-_DEFAULTS = {
-    "hidden_size": 1536,
-    "intermediate_size": 13696,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 12,
-    "patch_size": 14,
-    "hidden_act": "silu",
-    "layer_norm_eps": 1e-5,
-}
+_DEFAULTS = sizes(1536, 13696, 24, 12, patch_size=14, hidden_act="silu", layer_norm_eps=1e-5)
 _DEFAULTS_OCR = {**_DEFAULTS, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
 _TABLE = "visual.embeddings.position_embedding.weight"
 #: Of the one LayerNorm, which files do not say.
@@ -110,8 +103,7 @@ class Glm4vTower(InBlocks, GivesRowsOnce):
                 x = norm(b, c, x, "visual.post_conv_layernorm")
                 with b.part("positions"):
                     x = b.add(x, b.given(c.hidden_size, 1))
-        for number in range(c.num_layers):
-            x = layer(b, c, x, number, "visual.blocks", self.names)
+        x = layers(b, c, x, "visual.blocks", self.names)
         with b.part("head"):
             x = norm(b, c, x, "visual.post_layernorm")
         return pooled_states(b, x)

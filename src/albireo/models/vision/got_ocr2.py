@@ -16,6 +16,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.stem import Stem
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, linear
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid
@@ -32,15 +33,7 @@ from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
 _TOWER, _PROJECTOR = "vision_tower", "multi_modal_projector"
 _KEYS = {"intermediate_size": "mlp_dim"}
-_DEFAULTS = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "patch_size": 16,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-6,
-}
+_DEFAULTS = sizes(768, 3072, 12, 12, patch_size=16, hidden_act="gelu", layer_norm_eps=1e-6)
 #: Patches on a side of what the first convolution behind the encoder makes one; the second does as many again.
 STRIDE = 2
 
@@ -104,7 +97,7 @@ def open_got_ocr2(data: Mapping[str, Any], dtype: str, where: str) -> GotOcr2Tow
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     fields = vision_fields(data, where, (f"{data['model_type']}_vision",), _KEYS)
     stem = open_sam(fields, dtype, _TOWER, 4)
-    fields.refuse_unread(IGNORABLE | keys("attention_dropout auto_map mlp_ratio"), {"use_rel_pos": (True,)})
+    fields.refuse_unread(IGNORABLE | keys("auto_map mlp_ratio"), {"use_rel_pos": (True,)})
     return GotOcr2Tower(stem.encoder, stem, text_width(data, where, 1024))
 
 

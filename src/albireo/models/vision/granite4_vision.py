@@ -46,8 +46,8 @@ _EPS = 1e-6
 _NUM_OFFSETS = 4
 #: Of training, and of texts, which these Q-Formers do not read.
 _OF_OTHERS = keys(
-    "model_type hidden_dropout_prob attention_probs_dropout_prob max_position_embeddings encoder_hidden_size",
-    "vocab_size pad_token_id num_attention_heads hidden_size",
+    "model_type max_position_embeddings encoder_hidden_size",
+    "vocab_size num_attention_heads hidden_size",
 )
 
 

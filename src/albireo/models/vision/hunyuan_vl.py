@@ -18,7 +18,8 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import keys
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.vision.encoder import EncoderSettings, Names, activated, embedded, layer, linear, norm
+from albireo.models.settings.class_sizes import sizes
+from albireo.models.vision.encoder import EncoderSettings, Names, activated, embedded, layers, linear, norm
 from albireo.models.vision.patches import F32, Grid, blocks, grid_of, patch_rows
 from albireo.models.vision.positions import center_weights, checked_table, resampled
 from albireo.models.vision.settings import (
@@ -33,21 +34,13 @@ from albireo.models.vision.tower_inputs import GivesRowsOnce, InBlocks, TowerInp
 
 _NAMES = Names(up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h")
 _KEYS = {"layer_norm_eps": "rms_norm_eps"}
-_DEFAULTS = {
-    "hidden_size": 1152,
-    "intermediate_size": 4304,
-    "num_hidden_layers": 27,
-    "num_attention_heads": 16,
-    "patch_size": 16,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-5,
-}
+_DEFAULTS = sizes(1152, 4304, 27, 16, patch_size=16, hidden_act="gelu", layer_norm_eps=1e-5)
 _EMBEDDINGS, _MERGER = "vit.embeddings", "vit.perceive"
 _TABLE = f"{_EMBEDDINGS}.position_embedding.weight"
 _LINE, _BEGIN, _END = (f"{_MERGER}.image_{part}" for part in ("newline", "begin", "end"))
 _LAST, _BIAS, _NORM = f"{_MERGER}.mlp.weight", f"{_MERGER}.mlp.bias", f"{_MERGER}.after_rms.weight"
 #: How large pictures may be, which whoever prepares them asks of another file; and training.
-_OF_OTHERS = keys("img_max_token_num min_image_size max_vit_seq_len resize_resolution hidden_dropout out_hidden_size")
+_OF_OTHERS = keys("img_max_token_num min_image_size max_vit_seq_len resize_resolution out_hidden_size")
 
 
 @dataclass(slots=True)
@@ -99,8 +92,7 @@ class HunyuanVlTower(InBlocks, GivesRowsOnce):
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         x = embedded(b, c, f"{_EMBEDDINGS}.patch_embedding")
-        for number in range(c.num_layers):
-            x = layer(b, c, x, number, "vit.layers", _NAMES)
+        x = layers(b, c, x, "vit.layers", _NAMES)
         with b.part("head"):
             x = norm(b, replace(c, is_rms=True), x, f"{_MERGER}.before_rms")
         return pooled_states(b, x)

@@ -18,7 +18,7 @@ from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.text_part import text_keys
-from albireo.models.vision.encoder import EncoderSettings, embedded, layer, norm, rounded_norm
+from albireo.models.vision.encoder import EncoderSettings, embedded, layers, norm, rounded_norm
 from albireo.models.vision.patches import F32, Grid, patch_rows
 from albireo.models.vision.perceiver import Perceiver, PerceiverStem, gated, halves
 from albireo.models.vision.positions import checked_table, stretched
@@ -104,8 +104,7 @@ class Idefics2Tower(GivesRowsOnce):
     def _context(self, b: GraphBuilder) -> Value:
         c = self.encoder
         x = embedded(b, c, _EMBEDDING)
-        for number in range(c.num_layers):
-            x = layer(b, c, x, number, f"{_TOWER}.encoder.layers", NAMES)
+        x = layers(b, c, x, f"{_TOWER}.encoder.layers", NAMES)
         with b.part("head"):
             h = rounded_norm(b, c, x, f"{_TOWER}.post_layernorm")
             return gated(b, self.connector, h, _CONNECTOR, self.perceiver.settings.hidden_size)

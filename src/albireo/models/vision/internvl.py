@@ -17,8 +17,9 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.settings.internvl_chat import FIRST_NAMES
-from albireo.models.vision.encoder import Names, embedded, layer, mlp, norm
+from albireo.models.vision.encoder import Names, embedded, layers, mlp, norm
 from albireo.models.vision.patches import F32
 from albireo.models.vision.positions import checked_table
 from albireo.models.vision.settings import (
@@ -45,21 +46,13 @@ _NAMES = Names(
     down_gain="lambda_2",
 )
 _NORMED = _NAMES._replace(q_norm="attention.q_norm", k_norm="attention.k_norm")
-_DEFAULTS = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "patch_size": 14,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-6,
-}
+_DEFAULTS = sizes(1024, 4096, 24, 16, patch_size=14, hidden_act="gelu", layer_norm_eps=1e-6)
 _EMBEDDINGS = "vision_tower.embeddings"
 _CLASS, _TABLE = f"{_EMBEDDINGS}.cls_token", f"{_EMBEDDINGS}.position_embeddings"
 _PATCHES = f"{_EMBEDDINGS}.patch_embeddings.projection"
 #: Of training.
 _OF_TRAINING = keys(
-    "dropout hidden_dropout_prob attention_dropout projection_dropout drop_path_rate layer_scale_init_value",
+    "dropout projection_dropout drop_path_rate layer_scale_init_value",
     "use_mask_token use_flash_attn",
 )
 #: Keys of internvl_chat that files of Qianfan-OCR have: what is computed anyway.
@@ -104,8 +97,7 @@ class InternVLTower(ClassTower):
     def graph(self) -> Graph:
         b, c, names = GraphBuilder(), self.encoder, _NORMED if self.has_qk_norm else _NAMES
         x = embedded(b, c, _PATCHES, False)
-        for number in range(self.num_layers):
-            x = layer(b, c, x, number, "vision_tower.encoder.layer", names)
+        x = layers(b, c, x, "vision_tower.encoder.layer", names, self.num_layers)
         if self.has_norm:
             with b.part("head"):
                 x = norm(b, replace(c, is_rms=False), x, "vision_tower.layernorm")

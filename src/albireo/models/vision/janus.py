@@ -36,7 +36,7 @@ _OF_JANUS: Mapping[str, Any] = {
     "layer_norm_eps": 1e-6,
 }
 #: Of training.
-_OF_TRAINING = keys("attention_dropout hidden_dropout_rate projection_dropout")
+_OF_TRAINING = keys("hidden_dropout_rate projection_dropout")
 
 
 @dataclass(frozen=True, slots=True)

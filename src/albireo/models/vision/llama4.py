@@ -18,7 +18,8 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import Names, embedded, layer, linear, norm
+from albireo.models.settings.class_sizes import sizes
+from albireo.models.vision.encoder import Names, embedded, layers, linear, norm
 from albireo.models.vision.patches import F32
 from albireo.models.vision.positions import axial_theta, checked_table, places, rotations
 from albireo.models.vision.settings import (
@@ -34,14 +35,7 @@ from albireo.models.vision.square import ClassTower
 from albireo.models.vision.tower_inputs import TowerInputs
 
 _NAMES = Names()
-_DEFAULTS = {
-    "hidden_size": 768,
-    "intermediate_size": 5632,
-    "num_hidden_layers": 34,
-    "num_attention_heads": 16,
-    "patch_size": 14,
-    "hidden_act": "gelu",
-}
+_DEFAULTS = sizes(768, 5632, 34, 16, patch_size=14, hidden_act="gelu")
 _VISION = "vision_model"
 _CLASS, _TABLE = f"{_VISION}.class_embedding", f"{_VISION}.positional_embedding_vlm"
 _ADAPTER = f"{_VISION}.vision_adapter.mlp"
@@ -85,8 +79,7 @@ class Llama4Tower(ClassTower):
         x = embedded(b, c, f"{_VISION}.patch_embedding.linear", False)
         with b.part("embed"):
             x = norm(b, c, x, f"{_VISION}.layernorm_pre")
-        for number in range(c.num_layers):
-            x = layer(b, c, x, number, f"{_VISION}.model.layers", _NAMES)
+        x = layers(b, c, x, f"{_VISION}.model.layers", _NAMES)
         with b.part("head"):
             return pooled_states(b, norm(b, c, x, f"{_VISION}.layernorm_post"))
 

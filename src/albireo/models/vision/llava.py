@@ -17,6 +17,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, embedded, layer, mlp, norm
 from albireo.models.vision.mistral3 import Mistral3Tower, open_pixtral
 from albireo.models.vision.patches import F32, Grid
@@ -35,16 +36,8 @@ from albireo.models.vision.siglip import NAMES
 from albireo.models.vision.square import ClassTower
 
 #: Of CLIP: what absent keys mean, and keys of text beside it, and of what pairs them.
-CLIP = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "patch_size": 32,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-}
-CLIP_KEYS = keys("vocab_size projection_dim attention_dropout logit_scale_init_value")
+CLIP = sizes(768, 3072, 12, 12, patch_size=32, hidden_act="quick_gelu", layer_norm_eps=1e-5)
+CLIP_KEYS = keys("vocab_size projection_dim logit_scale_init_value")
 #: Of ViP-LLaVA, where files do not say.
 _VIP_LAYERS = [-2, -5, -8, -11, 6]
 _CLASS, _TABLE = "vision_tower.embeddings.class_embedding", "vision_tower.embeddings.position_embedding.weight"

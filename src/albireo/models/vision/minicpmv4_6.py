@@ -21,7 +21,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.stem import GivesRowsAlone, Stem
-from albireo.models.vision.encoder import EncoderSettings, attended, layer, linear, mlp, norm, rounded_norm
+from albireo.models.vision.encoder import EncoderSettings, attended, layer, layers, linear, mlp, norm, rounded_norm
 from albireo.models.vision.patches import (
     F32,
     Grid,
@@ -69,8 +69,7 @@ class _Before(GivesRowsAlone):
             patches = pooled_states(b, linear(b, c, b.given(c.patch_width, 0), name, c.hidden_size, "patches"))
         b = GraphBuilder()
         x = b.given(c.hidden_size, 0)
-        for number in range(self.num_layers):
-            x = layer(b, c, x, number, f"{_TOWER}.encoder.layers", NAMES)
+        x = layers(b, c, x, f"{_TOWER}.encoder.layers", NAMES, self.num_layers)
         with b.part("within"):
             h = rounded_norm(b, c, x, f"{_WITHIN}.layer_norm1")
             o = linear(b, c, attended(b, c, h, _WITHIN, NAMES, 1), f"{_WITHIN}.{NAMES.out}", c.hidden_size, "o")

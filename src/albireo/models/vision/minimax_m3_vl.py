@@ -19,7 +19,8 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import EncoderSettings, layer, linear, mlp, norm
+from albireo.models.settings.class_sizes import sizes
+from albireo.models.vision.encoder import EncoderSettings, layers, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, patches_in_time
 from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import (
@@ -33,15 +34,7 @@ from albireo.models.vision.settings import (
 from albireo.models.vision.siglip import NAMES
 from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
 
-_DEFAULTS = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 16,
-    "patch_size": 14,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-5,
-}
+_DEFAULTS = sizes(1280, 5120, 32, 16, patch_size=14, hidden_act="gelu", layer_norm_eps=1e-5)
 _VISION, _PROJECTOR, _MERGER = "vision_tower", "multi_modal_projector", "patch_merge_mlp"
 #: Where its authors say how patches become rows, and what else they say of that.
 _PART = "img_token_compression_config"
@@ -105,8 +98,7 @@ class MiniMaxM3Tower(HoldsNothing):
             patches, name = b.given(c.patch_width * self.frames, 0), f"{_VISION}.embeddings.patch_embedding"
             x = linear(b, c, patches, name, c.hidden_size, "patches", False)
             x = norm(b, c, x, f"{_VISION}.pre_layrnorm")
-        for number in range(c.num_layers):
-            x = layer(b, c, x, number, f"{_VISION}.encoder.layers", NAMES)
+        x = layers(b, c, x, f"{_VISION}.encoder.layers", NAMES)
         with b.part("head"):
             return pooled_states(b, mlp(b, c, x, _PROJECTOR, (self.inner, self.width), self.act))
 

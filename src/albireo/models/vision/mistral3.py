@@ -17,7 +17,8 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
+from albireo.models.settings.class_sizes import sizes
+from albireo.models.vision.encoder import EncoderSettings, Names, layers, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, blocks, grid_of, patch_rows
 from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import (
@@ -44,14 +45,7 @@ _NAMES = Names(
 #: Of Mistral Large 4, whose tower is published by the names of its text part: what becomes of these. Channels that turn
 #: with each other lie side by side.
 _LARGE = Names(k="self_attn.wk", v="self_attn.wv", up="mlp.up_proj", down="mlp.down_proj", gate="mlp.gate_proj")
-_DEFAULTS = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "patch_size": 16,
-    "hidden_act": "gelu",
-}
+_DEFAULTS = sizes(1024, 4096, 24, 16, patch_size=16, hidden_act="gelu")
 _PROJECTOR = "multi_modal_projector"
 
 
@@ -89,8 +83,7 @@ class Mistral3Tower(InBlocks, HoldsNothing):
         with b.part("embed"):
             x = linear(b, c, b.given(c.patch_width, 0), "vision_tower.patch_conv", c.hidden_size, "patches", False)
             x = norm(b, c, x, "vision_tower.ln_pre")
-        for number in range(self.num_layers):
-            x = layer(b, c, x, number, "vision_tower.transformer.layers", self.names)
+        x = layers(b, c, x, "vision_tower.transformer.layers", self.names, self.num_layers)
         if self.eps is not None:
             with b.part("head"):
                 x = norm(b, c, x, f"{_PROJECTOR}.norm", self.eps)
@@ -170,6 +163,6 @@ def _pixtral(
         fields.unsupported("head_dim", fields.raw("head_dim"), what)
     theta = axial_theta(fields)
     # the largest picture, which whoever makes tiles asks for; and what old default configs have by mistake
-    ignorable = keys("image_size vocab_size is_composition tie_word_embeddings")
+    ignorable = keys("image_size vocab_size is_composition")
     fields.refuse_unread(IGNORABLE | ignorable, {})
     return encoder, theta

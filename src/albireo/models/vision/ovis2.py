@@ -20,7 +20,8 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.stem import GivesRowsAlone, Stem
-from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
+from albireo.models.settings.class_sizes import sizes
+from albireo.models.vision.encoder import EncoderSettings, Names, layers, linear, norm
 from albireo.models.vision.patches import F32, Grid, Sequences, one_size, patch_rows, side_by_side
 from albireo.models.vision.positions import checked_table
 from albireo.models.vision.settings import IGNORABLE, encoder_settings, patches_on_side, text_width, vision_fields
@@ -40,17 +41,10 @@ _NAMES = Names(
 _AIM, _WORDS = "vision_tower.transformer", "visual_embeddings_table"
 _HEAD, _HEAD_NORM, _TABLE = "vision_tower.head_linear", "vision_tower.head_norm", f"{_WORDS}.weight"
 _HEAD_EPS = 1e-5
-_DEFAULTS = {
-    "hidden_size": 1024,
-    "intermediate_size": 2816,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 8,
-    "patch_size": 14,
-    "hidden_act": "silu",
-}
+_DEFAULTS = sizes(1024, 2816, 24, 8, patch_size=14, hidden_act="silu")
 _MAX_WORDS, _MAX_STRIDE = 2**20, 16
 #: What the authors' files say of this tower beside: of training, and of what they call its encoder.
-_OF_AUTHORS = keys("attention_dropout tau depths backbone_config backbone_kwargs")
+_OF_AUTHORS = keys("tau depths backbone_config backbone_kwargs")
 _START, _GRID, _COLUMN, _ROW, _END = range(5)
 
 
@@ -101,8 +95,7 @@ class AimStem(GivesRowsAlone):
             with b.part("positions"):
                 table = b.weight(f"{name}.position_embedding.weight", (self.side**2, c.hidden_size), c.dtype)
                 x = b.add(x, b.embed(b.positions, table))
-        for number in range(c.num_layers):
-            x = layer(b, c, x, number, f"{_AIM}.encoder.layers", _NAMES)
+        x = layers(b, c, x, f"{_AIM}.encoder.layers", _NAMES)
         with b.part("head"):
             return (pooled_states(b, norm(b, c, x, f"{_AIM}.rms_norm")),)
 

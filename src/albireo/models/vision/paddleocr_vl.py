@@ -16,6 +16,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, mlp
 from albireo.models.vision.patches import F32, grid_of, patch_rows
 from albireo.models.vision.positions import (
@@ -37,14 +38,7 @@ from albireo.models.vision.settings import (
 from albireo.models.vision.siglip import DEFAULTS, siglip
 from albireo.models.vision.tower_inputs import GivesRowsOnce, InBlocks, TowerInputs
 
-_DEFAULTS = {
-    **DEFAULTS,
-    "hidden_size": 1152,
-    "intermediate_size": 4304,
-    "num_hidden_layers": 27,
-    "num_attention_heads": 16,
-    "patch_size": 14,
-}
+_DEFAULTS = DEFAULTS | sizes(1152, 4304, 27, 16, patch_size=14)
 _VISION = "visual.vision_model"
 _TABLE = f"{_VISION}.embeddings.position_embedding.weight"
 #: Which files do not say.

@@ -22,6 +22,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
 from albireo.json_file import keys
 from albireo.models.blocks.layers import pooled_states
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, activated, embedded, linear, rounded_norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid, Sequences, blocks, patch_rows
@@ -41,14 +42,7 @@ from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 _EMBED, _TOWER = "image_embed", "image_embed.img_processor"
 _TABLE = f"{_TOWER}.embeddings.position_embedding.weight"
 _BETWEEN, _BEHIND = f"{_EMBED}.global_img_feature_extensor", f"{_EMBED}.sub_img_feature_extensor"
-_DEFAULTS = {
-    **DEFAULTS,
-    "hidden_size": 1152,
-    "intermediate_size": 4304,
-    "num_hidden_layers": 27,
-    "num_attention_heads": 16,
-    "patch_size": 14,
-}
+_DEFAULTS = DEFAULTS | sizes(1152, 4304, 27, 16, patch_size=14)
 #: Patches on a side of a block: of others its processor counts rows as of these.
 SIDE = 32
 #: A query says so of what is kept from sight; less than the largest float16, far more than any score.

@@ -19,6 +19,7 @@ from albireo.graph.op_numbers import MAX_GIVEN
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
+from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import IN_ONE, EncoderSettings, embedded, layer, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, patches_in_time
 from albireo.models.vision.positions import (
@@ -41,14 +42,7 @@ from albireo.models.vision.tower_inputs import InBlocks, TowerInputs
 
 _NAMES = IN_ONE._replace(up="mlp.linear_fc1", down="mlp.linear_fc2")
 _KEYS = {"num_channels": "in_channels", "num_hidden_layers": "depth", "num_attention_heads": "num_heads"}
-_DEFAULTS = {
-    "hidden_size": 1152,
-    "intermediate_size": 4304,
-    "num_hidden_layers": 27,
-    "num_attention_heads": 16,
-    "patch_size": 16,
-    "hidden_act": "gelu_pytorch_tanh",
-}
+_DEFAULTS = sizes(1152, 4304, 27, 16, patch_size=16, hidden_act="gelu_pytorch_tanh")
 _TABLE = "visual.pos_embed.weight"
 
 

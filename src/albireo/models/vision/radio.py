@@ -20,7 +20,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.settings.text_part import text_keys
-from albireo.models.vision.encoder import IN_ONE, EncoderSettings, embedded, layer, mlp, norm
+from albireo.models.vision.encoder import IN_ONE, EncoderSettings, embedded, layers, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows, side_by_side
 from albireo.models.vision.positions import center_weights, checked_table, resampled
 from albireo.models.vision.settings import (
@@ -50,7 +50,7 @@ _PROJECTOR_EPS = 1e-5
 _OF_OTHERS = keys(
     "video_target_num_patches video_maintain_aspect_ratio video_prompt_version",
     "video_temporal_patch_size video_patch_dim separate_video_embedder summary_idxs patch_dim norm_mean norm_std",
-    "image_size hidden_dropout_prob attention_probs_dropout_prob drop_path_rate",
+    "image_size drop_path_rate",
     "args version auto_map max_resolution preferred_resolution adaptor_configs adaptor_names",
     "min_num_patches max_num_patches",
 )
@@ -108,8 +108,7 @@ class RadioTower(GivesRowsOnce):
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         x = embedded(b, c, f"{_EMBEDDINGS}.embedder", False)
-        for number in range(c.num_layers):
-            x = layer(b, c, x, number, f"{_RADIO}.model.blocks", IN_ONE)
+        x = layers(b, c, x, f"{_RADIO}.model.blocks", IN_ONE)
         if self.has_norm:
             with b.part("head"):
                 x = norm(b, c, x, _BEHIND)

@@ -116,7 +116,8 @@ def patches_on_side(fields: Fields, encoder: EncoderSettings, default: int, step
     Raises: ModelError where image_size is no such tile."""
     size = fields.integer("image_size", 1, MAX_IMAGE_SIZE, default)
     if size % (encoder.patch_size * step):
-        fields.fail("image_size", size, f"must be blocks of {encoder.patch_size * step} pixels{why}")
+        what = "patches" if step == 1 else "blocks"
+        fields.fail("image_size", size, f"must be {what} of {encoder.patch_size * step} pixels{why}")
     return size // encoder.patch_size
 
 

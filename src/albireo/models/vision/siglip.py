@@ -8,18 +8,11 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
+from albireo.models.settings.class_sizes import sizes
+from albireo.models.vision.encoder import EncoderSettings, Names, layers, linear, norm
 
 NAMES = Names("layer_norm1", out="self_attn.out_proj", ffn_norm="layer_norm2")
-DEFAULTS = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "patch_size": 16,
-    "hidden_act": "gelu_pytorch_tanh",
-    "layer_norm_eps": 1e-6,
-}
+DEFAULTS = sizes(768, 3072, 12, 12, patch_size=16, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6)
 
 
 def siglip(
@@ -42,8 +35,7 @@ def siglip(
         x = linear(b, c, b.given(c.patch_width, 0), f"{prefix}.embeddings.patch_embedding", c.hidden_size, "patches")
         with b.part("positions"):
             x = b.add(x, _positions(b, c, prefix, num_positions))
-    for number in range(c.num_layers if num_layers is None else num_layers):
-        x = layer(b, c, x, number, f"{prefix}.encoder.layers", names)
+    x = layers(b, c, x, f"{prefix}.encoder.layers", names, num_layers)
     if num_layers is not None:
         return pooled_states(b, x)
     with b.part("head"):

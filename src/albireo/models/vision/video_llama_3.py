@@ -14,7 +14,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import EncoderSettings, layer, linear, mlp, norm
+from albireo.models.vision.encoder import EncoderSettings, layers, linear, mlp, norm
 from albireo.models.vision.patches import F32, grid_of, patch_rows
 from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import IGNORABLE, check_quarters, encoder_settings, text_width, vision_fields
@@ -43,8 +43,7 @@ class VideoLlama3Tower(InBlocks, HoldsNothing):
         with b.part("embed"):
             name = f"{_VISION}.embeddings.patch_embedding"
             x = linear(b, c, b.given(c.patch_width, 0), name, c.hidden_size, "patches")
-        for number in range(c.num_layers):
-            x = layer(b, c, x, number, f"{_VISION}.encoder.layers", NAMES)
+        x = layers(b, c, x, f"{_VISION}.encoder.layers", NAMES)
         with b.part("head"):
             return pooled_states(b, norm(b, c, x, f"{_VISION}.post_layernorm"))
 

@@ -77,7 +77,6 @@ class Lfm2Vl(HasPixels):
         return found
 
     def prepare(self, image: Image.Image) -> PreparedImage:
-        """See ImageProcessor."""
         if not self.grids or not self._is_large(image.height, image.width):
             whole = self._whole(image)
             return PreparedImage((whole,), f"{_START}{self._rows_of(whole)}{_END}")

@@ -58,6 +58,5 @@ class MiniMaxM3(Qwen2VL):
         return None if image.raw("size") == _NEVER_MEANT else image.table("size")
 
     def prepare(self, image: Image.Image) -> PreparedImage:
-        """See ImageProcessor."""
         prepared = super(MiniMaxM3, self).prepare(image)
         return replace(prepared, text=f"{START}{prepared.text}{END}")

@@ -69,7 +69,6 @@ class Mistral3(HasPixels):
         """The image processor's own patch_size is never asked."""
 
     def prepare(self, image: Image.Image) -> PreparedImage:
-        """See ImageProcessor."""
         height, width = self._size(image.height, image.width)
         tile = array(self.pixels.resized(image, height, width))
         return PreparedImage((tile,), self.text(height // self.step, width // self.step))

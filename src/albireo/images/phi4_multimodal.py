@@ -68,7 +68,6 @@ class Phi4Multimodal:
         return self.image_token
 
     def prepare(self, image: Image.Image) -> PreparedImage:
-        """See ImageProcessor."""
         columns, rows = self.grid(image.height, image.width)
         wide, high = columns * self.block, rows * self.block
         of_width, of_height = wide / image.width, high / image.height

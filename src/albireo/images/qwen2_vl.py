@@ -96,7 +96,6 @@ class Qwen2VL(HasPixels):
         return found
 
     def prepare(self, image: Image.Image) -> PreparedImage:
-        """See ImageProcessor."""
         step = self.patch * self.merge
         height, width = self.size_of(image.height, image.width)
         tile = array(self.pixels.resized(image, height, width))

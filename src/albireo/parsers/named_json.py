@@ -20,7 +20,6 @@ class NamedJsonParser(ToolParser):
         self._scanner: JsonScanner | None = None
 
     def finish(self) -> list[Event]:
-        """See ToolParser."""
         if self._scanner is not None:
             self._out.append(ToolCallEnd(self.num_calls - 1, False))
             self._scanner = None

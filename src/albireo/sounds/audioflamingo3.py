@@ -36,7 +36,6 @@ class AudioFlamingo3(HasSpectra):
         return cls(settings.window("max_source_positions"), longest)
 
     def prepare(self, samples: F32) -> PreparedSound:
-        """See SoundProcessor."""
         spectra, most = self.spectra, self.spectra.num_samples
         refuse_longer(samples, spectra.rate, self.longest_s)
         found = [self._tile(samples[at : at + most]) for at in range(0, len(samples), most)]

@@ -86,7 +86,6 @@ class FunAsrNano:
         return self.row_token
 
     def prepare(self, samples: F32) -> PreparedSound:
-        """See SoundProcessor."""
         refuse_longer(samples, self.rate, self.longest_s)
         if len(samples) < self.width:
             raise InvalidParams(f"the sound has {len(samples)} samples; of fewer than {self.width} nothing is heard")

@@ -67,7 +67,6 @@ class Gemma3n:
         return self.spectra.rate
 
     def prepare(self, samples: F32) -> PreparedSound:
-        """See SoundProcessor."""
         refuse_longer(samples, self.rate, self.longest_s)
         tile = self.spectra.spectrum(filled(samples, -(-len(samples) // _MULTIPLE) * _MULTIPLE))
         if not len(tile):

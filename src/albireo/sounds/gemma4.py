@@ -72,7 +72,6 @@ class Gemma4:
         return self.spectra.rate
 
     def prepare(self, samples: F32) -> PreparedSound:
-        """See SoundProcessor."""
         refuse_longer(samples, self.rate, self.longest_s)
         # silence in front of which as much is heard as of what is behind the middle of a frame
         tile = self.spectra.spectrum(np.pad(samples, (self.spectra.width // 2, 0)))
@@ -122,7 +121,6 @@ class Gemma4Unified:
         return found
 
     def prepare(self, samples: F32) -> PreparedSound:
-        """See SoundProcessor."""
         rows = -(-len(samples) // self.width)
         heard = filled(samples, rows * self.width).reshape(rows, self.width)
         tiles = (np.ascontiguousarray(heard[at : at + _MOST_ROWS], np.float32) for at in range(0, rows, _MOST_ROWS))

@@ -36,7 +36,6 @@ class GlmAsr(HasSpectra):
         return cls(settings.window("max_position_embeddings"))
 
     def prepare(self, samples: F32) -> PreparedSound:
-        """See SoundProcessor."""
         most = self.spectra.num_samples
         found = [self._tile(samples[at : at + most]) for at in range(0, len(samples), most)]
         # an end that is too short to be a row is not heard

@@ -82,7 +82,6 @@ class GraniteSpeech:
         return _LONGEST_S
 
     def prepare(self, samples: F32) -> PreparedSound:
-        """See SoundProcessor."""
         refuse_longer(samples, self.rate, self.longest_s)
         tile = self._spectrum(filled(samples, max(len(samples), self.fft // 2 + 1)))
         # two frames a row make one row too many of three minutes to the hundredth

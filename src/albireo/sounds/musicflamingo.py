@@ -41,7 +41,6 @@ class MusicFlamingo:
         return self.cut.longest_s
 
     def prepare(self, samples: F32) -> PreparedSound:
-        """See SoundProcessor."""
         found = self.cut.prepare(samples)
         numbered = (
             np.pad(tile, ((0, 0), (0, 1)), constant_values=float(number)) for number, tile in enumerate(found.tiles)

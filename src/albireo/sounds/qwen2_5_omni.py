@@ -40,7 +40,6 @@ class Qwen25Omni(HasSpectra):
         return self.spectra.seconds
 
     def prepare(self, samples: F32) -> PreparedSound:
-        """See SoundProcessor."""
         spectra = self.spectra
         refuse_longer(samples, spectra.rate, spectra.seconds)
         count = -(-len(samples) // spectra.hop)

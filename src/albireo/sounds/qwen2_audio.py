@@ -33,7 +33,6 @@ class Qwen2Audio(HasSpectra):
         return cls(settings.window("max_source_positions"))
 
     def prepare(self, samples: F32) -> PreparedSound:
-        """See SoundProcessor."""
         spectra = self.spectra
         refuse_longer(samples, spectra.rate, spectra.seconds)
         num_frames = -(-len(samples) // spectra.hop)

@@ -51,7 +51,6 @@ class Qwen3Asr(HasSpectra):
         return cls(spectra, chunk, tile, max(spectra.fft + 1, fewest))
 
     def prepare(self, samples: F32) -> PreparedSound:
-        """See SoundProcessor."""
         frames = self.spectra.spectrum(filled(samples, max(len(samples), self.fewest)))
         tiles = tuple(np.ascontiguousarray(frames[at : at + self.tile]) for at in range(0, len(frames), self.tile))
         return PreparedSound(tiles, self.row_token * sum(self.rows(*each.shape) for each in tiles))

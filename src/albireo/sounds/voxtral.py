@@ -36,7 +36,6 @@ class Voxtral(HasSpectra):
         )
 
     def prepare(self, samples: F32) -> PreparedSound:
-        """See SoundProcessor."""
         spectra = self.spectra
         count = -(-len(samples) // spectra.num_samples)
         frames = spectra.spectrum(filled(samples, count * spectra.num_samples))

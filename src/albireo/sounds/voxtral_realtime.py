@@ -80,7 +80,6 @@ class VoxtralRealtime(HasSpectra):
         return self.before + self.delay + 1 + _WORD
 
     def prepare(self, samples: F32) -> PreparedSound:
-        """See SoundProcessor."""
         refuse_longer(samples, self.rate, self.longest_s)
         step = _FRAMES * self.spectra.hop
         heard = math.ceil(len(samples) / step)

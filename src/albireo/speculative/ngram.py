@@ -37,7 +37,6 @@ class NgramProposer:
         self._before = array("i")
 
     def propose(self, output_token_ids: Sequence[int], num: int) -> tuple[list[int], int]:
-        """See proposer.Proposer."""
         self._read(output_token_ids)
         place, length = self._longest_match()
         if place == _NOWHERE:

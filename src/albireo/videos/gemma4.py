@@ -76,7 +76,6 @@ class Gemma4Video:
         return num_frames * self.picture.rows(height, width)
 
     def prepare(self, frames: Frames) -> PreparedVideo:
-        """See VideoProcessor."""
         footage, step = frames.footage, self.picture.step
         height, width = self.picture.size_of(footage.height, footage.width)
         tiles = tuple(array(self.picture.pixels.resized(image, height, width)) for image in frames.images)

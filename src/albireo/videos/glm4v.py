@@ -111,7 +111,6 @@ class Glm4vVideo:
         return self.settings.num_rows(num_frames, height, width)
 
     def prepare(self, frames: Frames) -> PreparedVideo:
-        """See VideoProcessor."""
         s, footage = self.settings, frames.footage
         height, width = self.size(len(frames.images), footage.height, footage.width)
         lines, columns = s.rows(height, width)

@@ -86,7 +86,6 @@ class InternVLVideo(HasSquares):
         return num_frames * self.rows**2
 
     def prepare(self, frames: Frames) -> PreparedVideo:
-        """See VideoProcessor."""
         tiles = tuple(array(self.pixels.resized(image, self.side, self.side)) for image in frames.images)
         rows = f"{START}{self.row_token * self.rows**2}{END}"
         text = "\n".join(f"Frame{number}: {rows}" for number in range(1, len(tiles) + 1))

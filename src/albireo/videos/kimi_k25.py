@@ -91,7 +91,6 @@ class KimiK25Video:
         return -(-height // step) * step, -(-width // step) * step
 
     def prepare(self, frames: Frames) -> PreparedVideo:
-        """See VideoProcessor."""
         picture, footage = self.picture, frames.footage
         height, width = picture.size_of(footage.height, footage.width)
         filled, step = self._filled(height, width), picture.patch * picture.merge

@@ -99,7 +99,6 @@ class MiniMaxM3Video:
         return self.settings.num_rows(num_frames, height, width)
 
     def prepare(self, frames: Frames) -> PreparedVideo:
-        """See VideoProcessor."""
         s, footage = self.settings, frames.footage
         height, width = self.size(len(frames.images), footage.height, footage.width)
         moments = s.tiles(frames.images, height, width)

@@ -64,7 +64,6 @@ class Qwen2VLVideo:
         return self.settings.num_rows(num_frames, height, width)
 
     def prepare(self, frames: Frames) -> PreparedVideo:
-        """See VideoProcessor."""
         s, footage = self.settings, frames.footage
         height, width = self.size(len(frames.images), footage.height, footage.width)
         tiles = s.tiles(frames.images, height, width)

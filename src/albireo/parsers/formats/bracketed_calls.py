@@ -69,7 +69,6 @@ class BracketedParser(ToolParser):
         return python_as_json(value)
 
     def finish(self) -> list[Event]:
-        """See ToolParser."""
         if self._is_open:
             self._out.append(ToolCallEnd(self._index, False))
             self._is_open, self._held, self._state = False, "", self._text
@@ -322,7 +321,6 @@ class Lfm2Parser(BracketedParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
         return python_calls("<|tool_call_start|>[", f"]{cls.end}", trigger=cls.tags[0])
 
 
@@ -336,7 +334,6 @@ class Olmo3Parser(BracketedParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
         return python_calls(cls.tags[0], cls.end, separator="\n", trigger=cls.tags[0])
 
     def _goes_on(self, char: str) -> bool:
@@ -354,11 +351,9 @@ class Gemma4Parser(BracketedParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
         return gemma_calls(cls.tags[0], cls.quotes[0], cls.end)
 
     def as_json(self, value: str) -> str | None:
-        """See BracketedParser."""
         texts = value.strip().split(self.quotes[0])
         parts = [json.dumps(text, ensure_ascii=False) if i % 2 else _bare(text) for i, text in enumerate(texts)]
         made = "".join(parts)

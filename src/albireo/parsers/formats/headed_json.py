@@ -118,7 +118,6 @@ class DeepSeekV31Parser(HeadedJsonParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
         return _written(cls, lambda tool: f"{tool.name}<｜tool▁sep｜>", "<｜tool▁call▁end｜>")
 
 
@@ -127,7 +126,6 @@ class DeepSeekV3Parser(DeepSeekV31Parser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
         return _written(
             cls,
             lambda tool: f"function<｜tool▁sep｜>{tool.name}\n```json\n",
@@ -154,8 +152,6 @@ class KimiK2Parser(HeadedJsonParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
-
         def call(tool: Tool) -> Node:
             number = regex_node("0|[1-9][0-9]{0,2}")
             rest = [number, text_node("<|tool_call_argument_begin|>"), schema_node(tool.parameters)]
@@ -175,8 +171,6 @@ class SolarOpenParser(HeadedJsonParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
-
         def call(tool: Tool) -> Node:
             head = text_node(f"<|tool_call:name|>{tool.name}<|tool_call:args|>")
             inner = sequence([regex_node("[a-zA-Z0-9]{9}"), head, schema_node(tool.parameters)])
@@ -202,8 +196,6 @@ class FunctionaryParser(HeadedJsonParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
-
         def call(tool: Tool) -> Node:
             return tag_node(f"{cls.call}{tool.name}>", schema_node(tool.parameters), cls.section_end)
 
@@ -233,8 +225,6 @@ class ApertusParser(HeadedJsonParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
-
         def call(tool: Tool) -> Node:
             return tag_node(f'{{"{tool.name}": ', schema_node(tool.parameters), "}")
 

@@ -17,7 +17,6 @@ class HermesParser(ToolParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
         return WrittenCalls(_written, separator="\n", trigger=_OPEN)
 
     def _behind_call(self, buffer: str, pos: int) -> int:

@@ -43,8 +43,6 @@ class JsonListParser(ToolParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
-
         def call(tool: Tool) -> Node:
             rest = f'"{cls.name_key}": "{tool.name}", "{cls.arguments_key}": '
             arguments = schema_node(tool.parameters)
@@ -142,8 +140,6 @@ class InternLmParser(JsonListParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
-
         def call(tool: Tool) -> Node:
             begin = f'{cls.tags[0]}\n{{"name": "{tool.name}", "parameters": '
             return tag_node(begin, schema_node(tool.parameters), "}" + cls.end)
@@ -159,8 +155,6 @@ class GigaChat3Parser(JsonListParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
-
         def call(tool: Tool) -> Node:
             return tag_node(f'{tag}{{"name": "{tool.name}", "arguments": ', schema_node(tool.parameters), "}")
 
@@ -176,8 +170,6 @@ class LongCatParser(JsonListParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
-
         def call(tool: Tool) -> Node:
             begin = f'{cls.tags[0]}\n{{"name": "{tool.name}", "arguments": '
             return tag_node(begin, schema_node(tool.parameters), f"}}\n{cls.end}")

@@ -53,7 +53,6 @@ class KeyedParser(ToolParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
         return written_calls(cls.marks, has_lines=cls._has_lines(template))
 
     @classmethod
@@ -62,7 +61,6 @@ class KeyedParser(ToolParser):
         return True
 
     def finish(self) -> list[Event]:
-        """See ToolParser."""
         if self._is_open:
             self._end(is_complete=False)
             self._held = ""

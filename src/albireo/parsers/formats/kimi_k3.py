@@ -58,7 +58,6 @@ class KimiK3Parser(KeyedParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
         # An answer is closed by marks of its own, calls or not: nothing amid text tells that calls come.
         return WrittenCalls(_call, begin=cls.marks.section, end=cls.marks.section_end, before=_ANSWER_END)
 

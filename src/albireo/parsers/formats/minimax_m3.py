@@ -77,7 +77,6 @@ class MiniMaxM3Parser(KeyedParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        """See ToolParser."""
         marks = cls.marks
 
         def call(tool: Tool) -> Node:

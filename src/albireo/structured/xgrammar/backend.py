@@ -43,7 +43,6 @@ class Constraint:
         return self._process.has_ended
 
     def matcher(self) -> Matcher:
-        """See step.TokenConstraint."""
         return Matcher(self._process, self._eos_token_ids)
 
 

@@ -8,7 +8,7 @@ from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
 from albireo.models.config import MAX_HEADS, ConfigRules
-from albireo.models.decoders import gptj
+from albireo.models.decoders import gpt2, gptj
 from albireo.models.settings.block_settings import QUARTERS, BlockSettings
 
 #: Two heads a quarter.
@@ -30,7 +30,7 @@ def _blocks(fields: Fields) -> BlockSettings:
 
 CONFIG = ConfigRules(
     keys=keys("rotary_dim partial_rotary_factor"),
-    names=gptj.NAMES,
+    names=gpt2.NAMES,
     blocks=_blocks,
     ffn_factor=4,
     has_pairs_side_by_side=True,

@@ -27,7 +27,8 @@ TINY = {
     "torch_dtype": "float32",
 }
 
-_NAMES = {
+#: Also of GPT-J, CodeGen and GPT BigCode.
+NAMES = {
     "hidden_size": "n_embd",
     "intermediate_size": "n_inner",
     "num_hidden_layers": "n_layer",
@@ -49,7 +50,7 @@ def _blocks(fields: Fields) -> BlockSettings:
 
 
 CONFIG = ConfigRules(
-    names=_NAMES,
+    names=NAMES,
     blocks=_blocks,
     ffn_factor=4,
     has_rope=False,

@@ -31,15 +31,7 @@ def _blocks(fields: Fields) -> BlockSettings:
 
 
 CONFIG = ConfigRules(
-    names={
-        "hidden_size": "n_embd",
-        "intermediate_size": "n_inner",
-        "num_hidden_layers": "n_layer",
-        "num_attention_heads": "n_head",
-        "max_position_embeddings": "n_positions",
-        "rms_norm_eps": "layer_norm_epsilon",
-        "hidden_act": "activation_function",
-    },
+    names=gpt2.NAMES,
     blocks=_blocks,
     ffn_factor=4,
     has_rope=False,

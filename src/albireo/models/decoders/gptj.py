@@ -8,6 +8,7 @@ from albireo.json_file import keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
 from albireo.models.config import ConfigRules
+from albireo.models.decoders import gpt2
 from albireo.models.settings.block_settings import BlockSettings
 
 TINY = {
@@ -30,15 +31,6 @@ TINY = {
 
 
 #: Also of CodeGen.
-NAMES = {
-    "hidden_size": "n_embd",
-    "intermediate_size": "n_inner",
-    "num_hidden_layers": "n_layer",
-    "num_attention_heads": "n_head",
-    "max_position_embeddings": "n_positions",
-    "rms_norm_eps": "layer_norm_epsilon",
-    "hidden_act": "activation_function",
-}
 DEFAULTS = {
     "n_positions": 2048,
     "rotary_dim": 64,
@@ -51,7 +43,7 @@ SUMMARIES = keys(
 )
 CONFIG = ConfigRules(
     keys=keys("rotary_dim partial_rotary_factor"),
-    names=NAMES,
+    names=gpt2.NAMES,
     blocks=BlockSettings(is_layer_norm=True, ffn_bias=True, is_parallel=True, has_ffn_norm=False),
     ffn_factor=4,
     has_pairs_side_by_side=True,

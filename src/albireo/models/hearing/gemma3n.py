@@ -20,20 +20,19 @@ from albireo.graph.node import Graph
 from albireo.graph.op_numbers import MAX_DEPTHWISE_WIDTH
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.hearing.gemma4 import MOST_FRAMES, most_of, pair
+from albireo.models.hearing.gemma4 import most_of, pair
 from albireo.models.hearing.settings import IGNORABLE, audio_fields
 from albireo.models.hearing.stem import KERNEL, STRIDE, halved
 from albireo.models.hearing.usm import Names, UsmLayers
-from albireo.models.hearing.usm_stem import HALVINGS, PREFIX, UsmStem
+from albireo.models.hearing.usm_stem import HALVINGS, MOST_FRAMES, PREFIX, UsmEar, UsmStem
 from albireo.models.settings.text_part import text_keys
 from albireo.models.vision.encoder import linear, norm
-from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings, text_width
-from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
+from albireo.models.vision.tower_inputs import TowerInputs
 from albireo.speculative_config import MAX_VOCAB
 
-_IN, _EMBEDDER = f"{PREFIX}.input_proj_linear", "embed_audio"
+_EMBEDDER = "embed_audio"
 _TABLE, _GAIN = f"{_EMBEDDER}.embedding.weight", f"{_EMBEDDER}.hard_embedding_norm.weight"
 _CONVOLUTIONS = ("conv_0", "conv_1")
 _NORMS = tuple(f"{PREFIX}.{name}.norm.weight" for name in _CONVOLUTIONS)
@@ -92,7 +91,7 @@ class _Stem(UsmStem):
 
 
 @dataclass(slots=True)
-class Gemma3nEar(GivesRowsOnce):
+class Gemma3nEar(UsmEar):
     """Implements tower.VisionTower.
 
     Fields: eps: of norms around the linear; conv_eps: of those of convolutions. every: of the layers' rows, each
@@ -115,10 +114,6 @@ class Gemma3nEar(GivesRowsOnce):
 
     host_tensors = (*_NORMS, _TABLE, _GAIN)
 
-    @property
-    def dtype(self) -> str:
-        return self.layers.encoder.dtype
-
     def hold(self, tensors: Mapping[str, F32]) -> None:
         width = self.layers.encoder.hidden_size
         wanted = dict(zip(self.host_tensors, (*self.channels, self.entries * width, width), strict=True))
@@ -128,27 +123,12 @@ class Gemma3nEar(GivesRowsOnce):
         self.held |= {name: tensors[name] for name in wanted}
 
     @property
-    def unread_tensors(self) -> tuple[str, ...]:
-        return self.layers.unread
-
-    @property
-    def made_tensors(self) -> Mapping[str, Made]:
-        return self.layers.made
-
-    @property
     def stem(self) -> UsmStem:
         sizes = self.num_bands, self.channels
         return _Stem(self.layers.encoder, *sizes, _CONVOLUTIONS, 0, eps=self.conv_eps, held=self.held)
 
     def most_rows(self, patches: int) -> int:
         return -(-patches // self.every) + 2
-
-    def patches(self, height: int, width: int) -> int:
-        if width != self.num_bands or not 1 <= height <= MOST_FRAMES:
-            raise InvariantError(
-                f"{height} frames of {width} bands; this tower hears up to {MOST_FRAMES} of {self.num_bands}"
-            )
-        return halved(height, HALVINGS)
 
     def rows(self, height: int, width: int) -> int:
         self.patches(height, width)
@@ -162,12 +142,7 @@ class Gemma3nEar(GivesRowsOnce):
 
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.layers.encoder
-        with b.part("embed"):
-            given = b.given(self.channels[1] * halved(self.num_bands, HALVINGS), 0)
-            x = linear(b, c, given, _IN, c.hidden_size, "frames", False)
-        for number in range(c.num_layers):
-            x = self.layers.layer(b, x, number)
-        return pooled_states(b, norm(b, c, x, f"{_EMBEDDER}.soft_embedding_norm", self.eps))
+        return pooled_states(b, norm(b, c, self.states(b), f"{_EMBEDDER}.soft_embedding_norm", self.eps))
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
         """Every so many rows, then what stands where nothing is heard, and what stands at the end."""

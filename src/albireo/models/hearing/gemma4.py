@@ -19,19 +19,16 @@ from albireo.graph.op_numbers import MAX_DEPTHWISE_WIDTH
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.settings import IGNORABLE, audio_fields
-from albireo.models.hearing.stem import STRIDE, halved
+from albireo.models.hearing.stem import STRIDE
 from albireo.models.hearing.usm import Names, UsmLayers
-from albireo.models.hearing.usm_stem import HALVINGS, PREFIX, UsmStem
+from albireo.models.hearing.usm_stem import HALVINGS, UsmEar, UsmStem
 from albireo.models.vision.encoder import EncoderSettings, linear, norm
-from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings, text_width
 from albireo.models.vision.tower_inputs import HoldsNothing, RowAPatch
 
-#: Frames of the longest sound: 30 s.
-MOST_FRAMES = 3000
 #: Of 12B, which hears each by itself, rows of a tile.
 MOST_ROWS = 750
-_IN, _OUT, _EMBEDDER = f"{PREFIX}.input_proj_linear", "audio_tower.output_proj", "embed_audio.embedding_projection"
+_OUT, _EMBEDDER = "audio_tower.output_proj", "embed_audio.embedding_projection"
 _NAMES = Names(
     "feed_forward1",
     "self_attn",
@@ -68,7 +65,7 @@ class _Stem(UsmStem):
 
 
 @dataclass(frozen=True, slots=True)
-class Gemma4Ear(RowAPatch, HoldsNothing):
+class Gemma4Ear(UsmEar, RowAPatch, HoldsNothing):
     """Implements tower.VisionTower. Fields: given: numbers that the embedder reads. width: of rows."""
 
     layers: UsmLayers
@@ -78,36 +75,12 @@ class Gemma4Ear(RowAPatch, HoldsNothing):
     width: int
 
     @property
-    def dtype(self) -> str:
-        return self.layers.encoder.dtype
-
-    @property
-    def unread_tensors(self) -> tuple[str, ...]:
-        return self.layers.unread
-
-    @property
-    def made_tensors(self) -> Mapping[str, Made]:
-        return self.layers.made
-
-    @property
     def stem(self) -> UsmStem:
         return _Stem(self.layers.encoder, self.num_bands, self.channels, ("layer0", "layer1"), 1, eps=self.layers.eps)
 
-    def patches(self, height: int, width: int) -> int:
-        if width != self.num_bands or not 1 <= height <= MOST_FRAMES:
-            raise InvariantError(
-                f"{height} frames of {width} bands; this tower hears up to {MOST_FRAMES} of {self.num_bands}"
-            )
-        return halved(height, HALVINGS)
-
     def graph(self) -> Graph:
-        b, c = GraphBuilder(), self.layers.encoder
-        with b.part("embed"):
-            given = b.given(self.channels[1] * halved(self.num_bands, HALVINGS), 0)
-            x = linear(b, c, given, _IN, c.hidden_size, "frames", False)
-        for number in range(c.num_layers):
-            x = self.layers.layer(b, x, number)
-        return pooled_states(b, linear(b, c, x, _OUT, self.given, "out"))
+        b = GraphBuilder()
+        return pooled_states(b, linear(b, self.layers.encoder, self.states(b), _OUT, self.given, "out"))
 
     def projector(self) -> Graph:
         return _embedder(self.layers.encoder, self.given, self.layers.eps, self.width)

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from albireo.errors import InvariantError, WeightMismatch
+from albireo.errors import WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.op_numbers import MAX_DEPTHWISE_WIDTH
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.eighths import HALVINGS, EighthsStem
 from albireo.models.hearing.settings import IGNORABLE, audio_fields
-from albireo.models.hearing.stem import halved
+from albireo.models.hearing.stem import check_heard, halved
 from albireo.models.hearing.taps import before_alone
 from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, mlp, norm, rounded_norm, seen
@@ -90,10 +90,7 @@ class Phi4MultimodalEar(RowAPatch, GivesRowsOnce):
         return EighthsStem(self.encoder, *sizes, _CONVOLUTIONS, self.stem_act, _MEAN, _GAIN, self.held)
 
     def patches(self, height: int, width: int) -> int:
-        if width != self.num_bands or not 1 <= height <= MOST_FRAMES:
-            raise InvariantError(
-                f"{height} frames of {width} bands; this tower hears up to {MOST_FRAMES} of {self.num_bands}"
-            )
+        check_heard(height, width, self.num_bands, MOST_FRAMES)
         return halved(height, HALVINGS)
 
     # -- what is computed ---------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import keys
@@ -21,7 +20,7 @@ from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.positions import sines
 from albireo.models.hearing.qwen2_audio import DEFAULTS
 from albireo.models.hearing.settings import IGNORABLE, OF_WHISPER, audio_fields, num_bands
-from albireo.models.hearing.stem import KERNEL, SeesNothing, halved, windows
+from albireo.models.hearing.stem import KERNEL, SeesNothing, check_heard, halved, windows
 from albireo.models.hearing.whisper_layers import EPS, NAMES
 from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, activated, layers, linear, mlp, norm
@@ -107,11 +106,7 @@ class Qwen3AsrTower(RowAPatch, HoldsNothing):
         return _Convolutions(self.encoder, self.num_bands, self.chunk, self.channels)
 
     def patches(self, height: int, width: int) -> int:
-        if width != self.num_bands or not 1 <= height <= self.chunk * self.num_chunks:
-            raise InvariantError(
-                f"{height} frames of {width} bands; this tower hears up to {self.chunk * self.num_chunks} of "
-                f"{self.num_bands}"
-            )
+        check_heard(height, width, self.num_bands, self.chunk * self.num_chunks)
         whole, rest = divmod(height, self.chunk)
         return whole * halved(self.chunk, _NUM_CONVOLUTIONS) + halved(rest, _NUM_CONVOLUTIONS)
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from albireo.errors import InvariantError
 from albireo.graph.node import Graph
 from albireo.models.vision.patches import F32, Sequences
 
@@ -65,6 +66,12 @@ class SeesNothing(GivesRowsAlone):
 
     def sequences(self, number: int, rows: int) -> Sequences:
         return ()
+
+
+def check_heard(height: int, width: int, num_bands: int, most: int) -> None:
+    """Raises: InvariantError for a tile that is not 1 to most frames of so many bands."""
+    if width != num_bands or not 1 <= height <= most:
+        raise InvariantError(f"{height} frames of {width} bands; this tower hears up to {most} of {num_bands}")
 
 
 def halved(count: int, times: int, is_causal: bool = False) -> int:

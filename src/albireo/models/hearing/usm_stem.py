@@ -6,7 +6,7 @@ rows see of a tile, for convolutions' rows are many times what they are made of.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,11 +14,16 @@ import numpy as np
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.hearing.stem import KERNEL, STRIDE, SeesNothing, halved, windows
+from albireo.models.hearing.stem import KERNEL, STRIDE, SeesNothing, check_heard, halved, windows
+from albireo.models.hearing.usm import UsmLayers
 from albireo.models.vision.encoder import EncoderSettings, linear
+from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32
+from albireo.models.vision.tower_inputs import GivesRowsOnce
 
 HALVINGS = 2
+#: Of the longest sound: 30 s.
+MOST_FRAMES = 3000
 PREFIX = "audio_tower.subsample_conv_projection"
 #: Rows of a piece.
 _PIECE = 64
@@ -32,6 +37,41 @@ class _Span:
     first: int
     last: int
     count: int
+
+
+class UsmEar(GivesRowsOnce):
+    """Of a tower that has a UsmStem and UsmLayers behind it; see vision.tower.VisionTower."""
+
+    __slots__ = ()
+    layers: UsmLayers
+    num_bands: int
+    channels: tuple[int, int]
+
+    @property
+    def dtype(self) -> str:
+        return self.layers.encoder.dtype
+
+    @property
+    def unread_tensors(self) -> tuple[str, ...]:
+        return self.layers.unread
+
+    @property
+    def made_tensors(self) -> Mapping[str, Made]:
+        return self.layers.made
+
+    def patches(self, height: int, width: int) -> int:
+        check_heard(height, width, self.num_bands, MOST_FRAMES)
+        return halved(height, HALVINGS)
+
+    def states(self, b: GraphBuilder) -> Value:
+        """Behind all layers, of what the stem gives."""
+        c = self.layers.encoder
+        with b.part("embed"):
+            given = b.given(self.channels[1] * halved(self.num_bands, HALVINGS), 0)
+            x = linear(b, c, given, f"{PREFIX}.input_proj_linear", c.hidden_size, "frames", False)
+        for number in range(c.num_layers):
+            x = self.layers.layer(b, x, number)
+        return x
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from albireo.models.config import MAX_HEAD_DIM
 from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, activated, embedded, linear, norm
 from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows
-from albireo.models.vision.positions import axial_theta, checked_table, places, rotations
+from albireo.models.vision.positions import axial_theta, checked_table, held, places, rotations
 from albireo.models.vision.settings import IGNORABLE, MAX_HEADS, encoder_settings, text_width, vision_fields
 from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
@@ -100,14 +100,13 @@ class Gemma4Tower(GivesRowsOnce):
         return merged_patches(height, width, self.encoder.patch_size, self.merge)
 
     def inputs(self, tile: F32) -> TowerInputs:
-        if self.tables is None:
-            raise InvariantError("a table of positions is read before it is held")
+        tables = held(self.tables, "a table of positions")
         c, (height, width, _) = self.encoder, tile.shape
         self.patches(height, width)
         grid = grid_of(height, width, c.patch_size)
         at, of_axis = places(grid), base_frequencies(self.heads.theta, self.heads.dim // 2)
         rows, columns = at.reshape(-1, 2).T
-        positions = self.tables[0, columns] + self.tables[1, rows]
+        positions = tables[0, columns] + tables[1, rows]
         colours = np.float32(2.0) * (tile - np.float32(0.5))
         patches = patch_rows(colours, c.patch_size, is_channel_last=True)
         return TowerInputs((patches, positions), grid, rotations(at, of_axis, of_axis))

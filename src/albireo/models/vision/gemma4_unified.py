@@ -17,7 +17,7 @@ from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, linear, norm
 from albireo.models.vision.patches import F32, grid_of, patch_rows
-from albireo.models.vision.positions import checked_table, places
+from albireo.models.vision.positions import checked_table, held, places
 from albireo.models.vision.settings import IGNORABLE, MAX_PATCH_SIZE, MAX_WIDTH, text_width, vision_fields
 from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
@@ -59,13 +59,12 @@ class Gemma4UnifiedTower(GivesRowsOnce):
         return rows * columns
 
     def inputs(self, tile: F32) -> TowerInputs:
-        if self.tables is None:
-            raise InvariantError("a table of positions is read before it is held")
+        tables = held(self.tables, "a table of positions")
         height, width, _ = tile.shape
         self.patches(height, width)
         grid = grid_of(height, width, self.encoder.patch_size)
         rows, columns = places(grid).reshape(-1, 2).T
-        positions = self.tables[columns, 0] + self.tables[rows, 1]
+        positions = tables[columns, 0] + tables[rows, 1]
         return TowerInputs((patch_rows(tile, self.encoder.patch_size, is_channel_last=True), positions), grid)
 
     def graph(self) -> Graph:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
@@ -28,6 +27,7 @@ from albireo.models.vision.positions import (
     axial_theta,
     checked_table,
     cubic_weights,
+    held,
     places,
     resampled,
     rotations,
@@ -89,9 +89,7 @@ class Glm4vTower(InBlocks, GivesRowsOnce):
         turns = in_blocks(rotations(places(grid), of_axis, of_axis), grid, self.merge)
         given = [patches_in_time(tile, c.patch_size, self.frames)]
         if self.side:
-            if self.table is None:
-                raise InvariantError(f"{_TABLE} is read before it is held")
-            given.append(resampled(self.table, *(cubic_weights(count, self.side) for count in grid)))
+            given.append(resampled(held(self.table, _TABLE), *(cubic_weights(count, self.side) for count in grid)))
         return TowerInputs(tuple(in_blocks(rows, grid, self.merge) for rows in given), grid, turns)
 
     def graph(self) -> Graph:

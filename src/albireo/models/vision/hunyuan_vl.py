@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import keys
@@ -21,7 +20,7 @@ from albireo.models.blocks.layers import pooled_states
 from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, Names, activated, embedded, layers, linear, norm
 from albireo.models.vision.patches import F32, Grid, blocks, grid_of, patch_rows
-from albireo.models.vision.positions import center_weights, checked_table, resampled
+from albireo.models.vision.positions import center_weights, checked_table, held, resampled
 from albireo.models.vision.settings import (
     IGNORABLE,
     MAX_IMAGE_SIZE,
@@ -81,12 +80,10 @@ class HunyuanVlTower(InBlocks, GivesRowsOnce):
         return self.patches(height, width) // self.merge**2
 
     def inputs(self, tile: F32) -> TowerInputs:
-        if self.table is None:
-            raise InvariantError(f"{_TABLE} is read before it is held")
         height, width, _ = tile.shape
         self.patches(height, width)
         grid, patches = grid_of(height, width, self.encoder.patch_size), patch_rows(tile, self.encoder.patch_size)
-        positions = resampled(self.table, *(center_weights(count, self.side) for count in grid))
+        positions = resampled(held(self.table, _TABLE), *(center_weights(count, self.side) for count in grid))
         return TowerInputs((patches, positions.reshape(len(patches), -1)), grid)
 
     def graph(self) -> Graph:
@@ -113,9 +110,7 @@ class HunyuanVlTower(InBlocks, GivesRowsOnce):
         return pooled_states(b, norm(b, replace(c, is_rms=True), x, f"{_MERGER}.after_rms"))
 
     def placed(self, rows: F32, grid: Grid, size: Grid) -> F32:
-        if self.marks is None:
-            raise InvariantError(f"{_LINE} is read before it is held")
-        behind, begin, end = self.marks[:, None]
+        behind, begin, end = held(self.marks, _LINE)[:, None]
         lines = rows.reshape(grid[0] // self.merge, grid[1] // self.merge, self.width)
         with_ends = np.concatenate([lines, np.broadcast_to(behind, (len(lines), 1, self.width))], axis=1)
         return np.concatenate([begin, with_ends.reshape(-1, self.width), end])

@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, mlp, norm
 from albireo.models.vision.patches import F32, grid_of, patch_rows
-from albireo.models.vision.positions import checked_table, resampled, smooth_weights
+from albireo.models.vision.positions import checked_table, held, resampled, smooth_weights
 from albireo.models.vision.settings import (
     IGNORABLE,
     MAX_WIDTH,
@@ -53,12 +52,10 @@ class Lfm2VLTower(InBlocks, GivesRowsOnce):
         self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)
 
     def inputs(self, tile: F32) -> TowerInputs:
-        if self.table is None:
-            raise InvariantError(f"{_TABLE} is read before it is held")
         height, width, _ = tile.shape
         self.patches(height, width)
         grid = grid_of(height, width, self.encoder.patch_size)
-        positions = resampled(self.table, *(smooth_weights(count, self.side) for count in grid))
+        positions = resampled(held(self.table, _TABLE), *(smooth_weights(count, self.side) for count in grid))
         patches = patch_rows(tile, self.encoder.patch_size, is_channel_last=True)
         return TowerInputs((patches, positions.reshape(len(patches), -1)), grid)
 

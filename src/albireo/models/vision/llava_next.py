@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
@@ -23,7 +22,7 @@ from albireo.models.vision.encoder import EncoderSettings, embedded, layer, mlp,
 from albireo.models.vision.llava import CLIP, CLIP_KEYS, side_by_side
 from albireo.models.vision.mosaic import Mosaic
 from albireo.models.vision.patches import F32, Grid, Sequences, patch_rows
-from albireo.models.vision.positions import checked_table
+from albireo.models.vision.positions import checked_table, held
 from albireo.models.vision.settings import (
     IGNORABLE,
     MAX_IMAGE_SIZE,
@@ -110,15 +109,13 @@ class LlavaNextTower(GivesRowsOnce):
 
     def inputs(self, tile: F32) -> TowerInputs:
         """The class comes as a patch of zeros, see square.ClassTower."""
-        if self.positions is None:
-            raise InvariantError("a table of positions is read before it is held")
         size, patch = (tile.shape[0], tile.shape[1]), self.encoder.patch_size
         mosaic, filled = Mosaic.of(*size, self.block), self.side * patch
         mosaic.grid(self.row_side)
         none = np.zeros((int(self.has_class), self.encoder.patch_width), np.float32)
         cut = [patch_rows(each[:filled, :filled], patch) for each in mosaic.blocks(tile, self.block)]
         patches = np.concatenate([rows for each in cut for rows in (none, each)])
-        return TowerInputs((patches, np.tile(self.positions, (mosaic.num_blocks, 1))), size)
+        return TowerInputs((patches, np.tile(held(self.positions, _TABLE), (mosaic.num_blocks, 1))), size)
 
     def graph(self) -> Graph:
         b = GraphBuilder()
@@ -155,9 +152,7 @@ class LlavaNextTower(GivesRowsOnce):
 
     def with_newlines(self, lines: F32) -> F32:
         """[high * (wide + 1), ..., E] of rows [high, wide, ..., E] of a picture's blocks."""
-        if self.newline is None:
-            raise InvariantError(f"{_NEWLINE} is read before it is held")
-        behind = np.broadcast_to(self.newline, (len(lines), 1, *lines.shape[2:]))
+        behind = np.broadcast_to(held(self.newline, _NEWLINE), (len(lines), 1, *lines.shape[2:]))
         return np.concatenate([lines, behind], axis=1).reshape(-1, *lines.shape[2:])
 
     def projector(self) -> Graph:

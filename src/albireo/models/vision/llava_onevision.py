@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from albireo.errors import InvariantError
 from albireo.json_file import Fields, keys
 from albireo.models.vision.llava_next import LlavaNextTower
 from albireo.models.vision.mosaic import Mosaic, shrunk
 from albireo.models.vision.patches import F32, Grid, patch_rows
-from albireo.models.vision.positions import center_weights, resampled
+from albireo.models.vision.positions import center_weights, held, resampled
 from albireo.models.vision.settings import (
     IGNORABLE,
     MAX_IMAGE_SIZE,
@@ -59,11 +58,9 @@ class LlavaOnevisionTower(LlavaNextTower):
     def inputs(self, tile: F32) -> TowerInputs:
         if not self.is_frame(*tile.shape[:2]):
             return super(LlavaOnevisionTower, self).inputs(tile)
-        if self.positions is None:
-            raise InvariantError("a table of positions is read before it is held")
         filled = self.side * self.encoder.patch_size
         patches = patch_rows(tile[:filled, :filled], self.encoder.patch_size)
-        return TowerInputs((patches, self.positions), (tile.shape[0], tile.shape[1]))
+        return TowerInputs((patches, held(self.positions, "a table of positions")), (tile.shape[0], tile.shape[1]))
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
         return hidden if self.is_frame(*grid) else super(LlavaOnevisionTower, self).joined(hidden, grid)

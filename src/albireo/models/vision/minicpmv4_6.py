@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
@@ -31,7 +30,7 @@ from albireo.models.vision.patches import (
     merged_patches,
     patch_rows,
 )
-from albireo.models.vision.positions import checked_table
+from albireo.models.vision.positions import checked_table, held
 from albireo.models.vision.settings import (
     IGNORABLE,
     MAX_IMAGE_SIZE,
@@ -92,11 +91,9 @@ class _Before(GivesRowsAlone):
         """With positions; then the patches of each block side by side."""
         if number:
             return hidden.reshape(len(hidden) // _MERGE**2, -1)
-        if self.table is None:
-            raise InvariantError(f"{_TABLE} is read before it is held")
         # integers, as rows of numbers, in the order of blocks
         order = in_blocks(_nearest(self.grid, self.side), self.grid, _MERGE).astype(np.int64).ravel()
-        added: F32 = hidden + self.table[order]
+        added: F32 = hidden + held(self.table, _TABLE)[order]
         return added
 
 
@@ -168,12 +165,10 @@ class FineTower(InBlocks, GivesRowsOnce):
         self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)
 
     def inputs(self, tile: F32) -> TowerInputs:
-        if self.table is None:
-            raise InvariantError(f"{_TABLE} is read before it is held")
         self.patches(*tile.shape[:2])
         grid = grid_of(tile.shape[0], tile.shape[1], self.encoder.patch_size)
         order = _nearest(grid, self.side).astype(np.int64).ravel()
-        return TowerInputs((patch_rows(tile, self.encoder.patch_size), self.table[order]), grid)
+        return TowerInputs((patch_rows(tile, self.encoder.patch_size), held(self.table, _TABLE)[order]), grid)
 
     def graph(self) -> Graph:
         return siglip(self.encoder, _TOWER, None)

@@ -23,7 +23,7 @@ from albireo.models.hearing.stem import GivesRowsAlone, Stem
 from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, Names, layers, linear, norm
 from albireo.models.vision.patches import F32, Grid, Sequences, one_size, patch_rows, side_by_side
-from albireo.models.vision.positions import checked_table
+from albireo.models.vision.positions import checked_table, held
 from albireo.models.vision.settings import IGNORABLE, encoder_settings, patches_on_side, text_width, vision_fields
 from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
@@ -191,9 +191,7 @@ class Ovis2Tower(GivesRowsOnce):
         return pooled_states(b, linear(b, c, b.given(self.num_words, 0), _WORDS, self.width, "words", False))
 
     def placed(self, rows: F32, grid: Grid, size: Grid) -> F32:
-        if self.marks is None:
-            raise InvariantError(f"{_TABLE} is read before it is held")
-        before, behind = (self.marks[list(places)] for places in frame_of(*size))
+        before, behind = (held(self.marks, _TABLE)[list(places)] for places in frame_of(*size))
         return np.concatenate([before, rows, behind])
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import keys
@@ -23,6 +22,7 @@ from albireo.models.vision.positions import (
     axial_theta,
     center_weights,
     checked_table,
+    held,
     places,
     resampled,
     rotations,
@@ -67,12 +67,10 @@ class PaddleOcrVlTower(InBlocks, GivesRowsOnce):
         self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)
 
     def inputs(self, tile: F32) -> TowerInputs:
-        if self.table is None:
-            raise InvariantError(f"{_TABLE} is read before it is held")
         c, (height, width, _) = self.encoder, tile.shape
         self.patches(height, width)
         grid, of_axis = grid_of(height, width, c.patch_size), base_frequencies(self.theta, c.head_dim // 2)
-        positions = resampled(self.table, *(center_weights(count, self.side) for count in grid))
+        positions = resampled(held(self.table, _TABLE), *(center_weights(count, self.side) for count in grid))
         patches = patch_rows(tile, c.patch_size)
         turns = rotations(places(grid), of_axis, of_axis)
         return TowerInputs((patches, positions.reshape(len(patches), -1)), grid, turns)

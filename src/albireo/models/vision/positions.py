@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import WeightMismatch
+from albireo.errors import InvariantError, WeightMismatch
 from albireo.json_file import Fields
 from albireo.models.vision.patches import F32, Grid
 
@@ -21,6 +21,13 @@ Ints = NDArray[np.int64]
 
 #: Bases of frequencies.
 _THETAS = (1.0, 1e12)
+
+
+def held(table: F32 | None, name: str) -> F32:
+    """What hold() kept. Raises: InvariantError before it did."""
+    if table is None:
+        raise InvariantError(f"{name} is read before it is held")
+    return table
 
 
 def checked_table(tensors: Mapping[str, F32], name: str, rows: int, width: int) -> F32:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.op_numbers import MAX_GIVEN
@@ -26,6 +25,7 @@ from albireo.models.vision.positions import (
     axial_theta,
     checked_table,
     corner_weights,
+    held,
     places,
     resampled,
     rotations,
@@ -89,13 +89,11 @@ class Qwen3VLTower(InBlocks):
         self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)
 
     def inputs(self, tile: F32) -> TowerInputs:
-        if self.table is None:
-            raise InvariantError(f"{_TABLE} is read before it is held")
         c, (height, width, _) = self.encoder, tile.shape
         self.patches(height, width)
         grid = grid_of(height, width, c.patch_size)
         patches = patches_in_time(tile, c.patch_size, self.frames)
-        positions = resampled(self.table, *(corner_weights(count, self.side) for count in grid))
+        positions = resampled(held(self.table, _TABLE), *(corner_weights(count, self.side) for count in grid))
         each = base_frequencies(self.theta, c.head_dim // 2)
         turns = rotations(places(grid), each, each)
         patches, positions, turns = (in_blocks(rows, grid, self.merge) for rows in (patches, positions, turns))

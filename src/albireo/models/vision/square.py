@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from albireo.errors import InvariantError
 from albireo.models.vision.encoder import EncoderSettings
 from albireo.models.vision.patches import F32, Grid, one_size, patch_rows, side_by_side
+from albireo.models.vision.positions import held
 from albireo.models.vision.tower_inputs import GivesRowsOnce, HoldsNothing, TowerInputs
 
 
@@ -60,8 +60,7 @@ class ClassTower(GivesRowsOnce):
         return side_by_side(hidden[1:], grid, self.merge)
 
     def inputs(self, tile: F32) -> TowerInputs:
-        if self.positions is None:
-            raise InvariantError("a table of positions is read before it is held")
         self.patches(*tile.shape[:2])
         rows = patch_rows(tile, self.encoder.patch_size)
-        return TowerInputs((np.concatenate([np.zeros_like(rows[:1]), rows]), self.positions), (self.side, self.side))
+        given = np.concatenate([np.zeros_like(rows[:1]), rows]), held(self.positions, "a table of positions")
+        return TowerInputs(given, (self.side, self.side))

@@ -52,19 +52,32 @@ def refuse_pointer(path: Path) -> None:
         raise ModelError(f"{path}: is a pointer of Git LFS in place of the file; install git-lfs, then: git lfs pull")
 
 
+def read_bytes(path: Path, most: int) -> bytes:
+    """Raises: ModelError, as require_regular_file(), and for a file of more than most bytes."""
+    require_regular_file(path)
+    size = path.stat().st_size
+    if size > most:
+        raise ModelError(f"{path}: has {size} bytes; at most {most} are read")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_text(path: Path, most: int) -> str:
+    """Raises: ModelError, as read_bytes(), and for a file that is not UTF-8."""
+    try:
+        return read_bytes(path, most).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path}: is not UTF-8 (byte {error.start})") from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises: ModelError naming the file for anything but one UTF-8 object without duplicate keys.
     """
-    require_regular_file(path)
-    size = path.stat().st_size
-    if size > MAX_JSON_BYTES:
-        raise ModelError(f"{path}: has {size} bytes; at most {MAX_JSON_BYTES} are read")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    data = read_bytes(path, MAX_JSON_BYTES)
     require_few_values(data, str(path))
     return parse_json(data, str(path))
 

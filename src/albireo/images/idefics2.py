@@ -9,11 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from albireo.errors import ModelError
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import HasPixels, Pixels, array
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BILINEAR, HALF, MAX_ROWS, MAX_SIDE, MAX_STEP, Settings
 from albireo.json_file import Fields
@@ -25,7 +22,7 @@ _MARK = "<fake_token_around_image>"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Idefics2:
+class Idefics2(HasPixels):
     """See ImageProcessor. Fields: longest: either side of a tile at most; shortest: at least. is_cut: whether quarters
     come first. num_rows: of any tile."""
 
@@ -89,9 +86,6 @@ class Idefics2:
 
     def largest_tile(self) -> tuple[int, int]:
         return self.longest, self.longest
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
 
 
 def _says(settings: Settings) -> bool:

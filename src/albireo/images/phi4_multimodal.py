@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from albireo.errors import InvalidParams
 from albireo.images.grids import MAX_TILES, Grid, grids, nearest_grid
-from albireo.images.pixels import Pixels, array, scaled_at_once
+from albireo.images.pixels import HasPixels, Pixels, array, scaled_at_once
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, BILINEAR, HALF, MAX_STEP, OF_SOUNDS, Settings
 from albireo.json_file import Fields, keys, read_json
@@ -36,7 +35,7 @@ _SIDE, _LEAST = 32, 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Phi4Multimodal:
+class Phi4Multimodal(HasPixels):
     """See ImageProcessor. Fields: block: pixels on its side. patch: on that of a patch. grids: of blocks, that a
     picture of more than most lies on."""
 
@@ -98,9 +97,6 @@ class Phi4Multimodal:
     def largest_tile(self) -> tuple[int, int]:
         """One block on top of another: behind each line there is one row more."""
         return self.most * self.block, self.block
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
 
 
 def _token(directory: Path) -> str:

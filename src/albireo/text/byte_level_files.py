@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from albireo.errors import ModelError, short
-from albireo.json_file import read_json, require_regular_file
+from albireo.json_file import read_json, read_text
 from albireo.text.gguf_words import WORDS, Words
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def check_ids(vocab: Mapping[str, Any], path: Path) -> None:
 def _merges(path: Path, vocab: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Pairs of tokens, a line each with a space between, the first to be joined first."""
     found: dict[tuple[str, str], int] = {}
-    for number, line in enumerate(_text(path).rstrip("\r\n").split("\n"), 1):
+    for number, line in enumerate(read_text(path, _MAX_MERGES_BYTES).rstrip("\r\n").split("\n"), 1):
         if number == 1 and line.startswith("#version"):
             continue
         left, _, right = line.removesuffix("\r").partition(" ")
@@ -115,16 +115,3 @@ def _merges(path: Path, vocab: Mapping[str, Any]) -> list[tuple[str, str]]:
             raise ModelError(f"{path}: line {number} is {short(line)}, and so is line {found[left, right]}")
         found[left, right] = number
     return list(found)
-
-
-def _text(path: Path) -> str:
-    require_regular_file(path)
-    size = path.stat().st_size
-    if size > _MAX_MERGES_BYTES:
-        raise ModelError(f"{path}: has {size} bytes; at most {_MAX_MERGES_BYTES} are read")
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path}: is not UTF-8 (byte {error.start})") from None
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None

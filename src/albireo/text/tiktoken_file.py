@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from albireo.errors import ModelError, short
-from albireo.json_file import require_regular_file
+from albireo.json_file import read_bytes
 from albireo.text.byte_ranks import merges, ranked
 from albireo.text.gguf_words import WORDS, Words
 
@@ -104,16 +104,8 @@ def _special(path: Path, num_tokens: int, config: Mapping[str, Any], kind: Ranke
 
 def _tokens(path: Path) -> list[bytes]:
     """Tokens by rank. A token that is there twice has its first place, and those behind it move up, as with Hunyuan."""
-    require_regular_file(path)
-    size = path.stat().st_size
-    if size > _MAX_BYTES:
-        raise ModelError(f"{path}: has {size} bytes; at most {_MAX_BYTES} are read")
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
     found: dict[bytes, None] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_bytes(path, _MAX_BYTES).split(b"\n"), 1):
         if not line.strip():
             continue
         encoded, _, rank = line.strip().partition(b" ")

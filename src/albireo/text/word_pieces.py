@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from albireo.errors import ModelError, short
-from albireo.json_file import require_regular_file
+from albireo.json_file import read_text
 
 if TYPE_CHECKING:
     import tokenizers
@@ -91,16 +91,7 @@ def vocab_txt_backend(
 
 
 def _vocab(path: Path) -> dict[str, int]:
-    require_regular_file(path)
-    size = path.stat().st_size
-    if size > _MAX_BYTES:
-        raise ModelError(f"{path}: has {size} bytes; at most {_MAX_BYTES} are read")
-    try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path}: is not UTF-8 (byte {error.start})") from None
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    lines = read_text(path, _MAX_BYTES).split("\n")
     if lines[-1] == "":
         lines.pop()
     # of a token that is there twice the last counts, as transformers reads it; its id is its line

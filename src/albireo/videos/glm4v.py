@@ -12,13 +12,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from albireo.images.qwen2_vl import nearest_size
 from albireo.images.settings import CLIP_MEAN, CLIP_STD, Settings
 from albireo.videos.decode import Footage, Frames
 from albireo.videos.prepared import PreparedVideo
-from albireo.videos.settings import VideoSettings, parse_video_settings
+from albireo.videos.settings import HasSettings, VideoSettings, parse_video_settings
 
 _DEFAULTS = {
     "patch_size": 14,
@@ -37,7 +36,7 @@ _MOST_FRAMES, _LONGEST = 640, 2400
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Glm4vVideo:
+class Glm4vVideo(HasSettings):
     """See VideoProcessor. Of the settings' pixels fewest and most are those of a video, in all its frames.
 
     Fields: is_newer: 4.6V, which chooses frames and tells moments otherwise. longest: seconds of which so many frames
@@ -107,9 +106,6 @@ class Glm4vVideo:
         shown = num_frames + num_frames % s.frames
         return nearest_size(height, width, s.step, s.fewest, s.most, shown, given)
 
-    def num_rows(self, num_frames: int, height: int, width: int) -> int:
-        return self.settings.num_rows(num_frames, height, width)
-
     def prepare(self, frames: Frames) -> PreparedVideo:
         s, footage = self.settings, frames.footage
         height, width = self.size(len(frames.images), footage.height, footage.width)
@@ -120,9 +116,6 @@ class Glm4vVideo:
         return PreparedVideo(
             s.tiles(frames.images, height, width), "".join(f"{shown}{each}" for each in told), (lines, columns)
         )
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.settings.pixels.normalized(tile)
 
     def largest_tile(self) -> tuple[int, int]:
         s = self.settings

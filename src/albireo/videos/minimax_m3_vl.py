@@ -21,7 +21,7 @@ from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_STEP, Sett
 from albireo.json_file import Fields, keys
 from albireo.videos.decode import Footage, Frames
 from albireo.videos.prepared import PreparedVideo
-from albireo.videos.settings import MAX_FRAMES, VideoSettings, refuse_unread
+from albireo.videos.settings import MAX_FRAMES, HasSettings, VideoSettings, refuse_unread
 
 _MAX_PIXELS = 2**40
 #: What files say of sizes, and nobody ever meant; of a rule that transformers does not follow; of pictures.
@@ -29,7 +29,7 @@ _NEVER_MEANT = keys("size total_pixels min_frames image_processor_type img_token
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MiniMaxM3Video:
+class MiniMaxM3Video(HasSettings):
     """See VideoProcessor. Fields: most: moments that see each other. count: frames of a video; 0: as fps says."""
 
     settings: VideoSettings
@@ -95,9 +95,6 @@ class MiniMaxM3Video:
         s = self.settings
         return nearest_size(height, width, s.step, s.fewest, s.most)
 
-    def num_rows(self, num_frames: int, height: int, width: int) -> int:
-        return self.settings.num_rows(num_frames, height, width)
-
     def prepare(self, frames: Frames) -> PreparedVideo:
         s, footage = self.settings, frames.footage
         height, width = self.size(len(frames.images), footage.height, footage.width)
@@ -109,9 +106,6 @@ class MiniMaxM3Video:
         text = "".join(f"]<]{at:.1f} seconds[>[{shown}" for at in seconds)
         counts = tuple(min(self.most, len(moments) - first) for first in range(0, len(moments), self.most))
         return PreparedVideo(tuple(tiles), text, (lines, columns), counts=counts)
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.settings.pixels.normalized(tile)
 
     def largest_tile(self) -> tuple[int, int]:
         s = self.settings

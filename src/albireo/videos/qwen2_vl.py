@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from albireo.images.qwen2_vl import nearest_size
 from albireo.images.settings import CLIP_MEAN, CLIP_STD, Settings
 from albireo.videos.decode import Footage, Frames
 from albireo.videos.prepared import PreparedVideo
-from albireo.videos.settings import VideoSettings, parse_video_settings
+from albireo.videos.settings import HasSettings, VideoSettings, parse_video_settings
 
 DEFAULTS = {
     "patch_size": 14,
@@ -28,7 +25,7 @@ _SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Qwen2VLVideo:
+class Qwen2VLVideo(HasSettings):
     """See VideoProcessor. Fields: steps_per_s: on the axis of time; None: each tile is one."""
 
     settings: VideoSettings
@@ -60,18 +57,12 @@ class Qwen2VLVideo:
             most = max(min(most, share), int(s.fewest * 1.05))
         return nearest_size(height, width, s.step, s.fewest, most)
 
-    def num_rows(self, num_frames: int, height: int, width: int) -> int:
-        return self.settings.num_rows(num_frames, height, width)
-
     def prepare(self, frames: Frames) -> PreparedVideo:
         s, footage = self.settings, frames.footage
         height, width = self.size(len(frames.images), footage.height, footage.width)
         tiles = s.tiles(frames.images, height, width)
         text = self.row_token * self.num_rows(len(frames.images), height, width)
         return PreparedVideo(tiles, text, s.rows(height, width), self._times(len(tiles), frames))
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.settings.pixels.normalized(tile)
 
     def largest_tile(self) -> tuple[int, int]:
         step = self.settings.step

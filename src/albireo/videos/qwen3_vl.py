@@ -12,14 +12,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from albireo.errors import InvalidParams
 from albireo.images.qwen2_vl import MAX_RATIO
 from albireo.images.settings import HALF, Settings
 from albireo.videos.decode import Footage, Frames
 from albireo.videos.prepared import PreparedVideo
-from albireo.videos.settings import VideoSettings, parse_video_settings
+from albireo.videos.settings import HasSettings, VideoSettings, parse_video_settings
 
 _DEFAULTS = {
     "patch_size": 16,
@@ -30,7 +29,7 @@ _DEFAULTS = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Qwen3VLVideo:
+class Qwen3VLVideo(HasSettings):
     """See VideoProcessor. Of the settings' pixels fewest and most are those of a video, in all its frames."""
 
     settings: VideoSettings
@@ -74,9 +73,6 @@ class Qwen3VLVideo:
             tall, wide = (math.ceil(side * scale / s.step) * s.step for side in (height, width))
         return tall, wide
 
-    def num_rows(self, num_frames: int, height: int, width: int) -> int:
-        return self.settings.num_rows(num_frames, height, width)
-
     def prepare(self, frames: Frames) -> PreparedVideo:
         s, footage = self.settings, frames.footage
         height, width = self.size(len(frames.images), footage.height, footage.width)
@@ -85,9 +81,6 @@ class Qwen3VLVideo:
         shown = f"{self.around[0]}{self.row_token * (lines * columns)}{self.around[1]}"
         text = "".join(f"<{moment:.1f} seconds>{shown}" for moment in self._moments(frames))
         return PreparedVideo(tiles, text, (lines, columns))
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.settings.pixels.normalized(tile)
 
     def largest_tile(self) -> tuple[int, int]:
         s = self.settings

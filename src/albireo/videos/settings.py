@@ -89,6 +89,19 @@ class VideoSettings:
         return tuple(np.concatenate(shown[first : first + self.frames], axis=2) for first in cuts)
 
 
+class HasSettings:
+    """Of a processor whose settings say how many rows there are, and what becomes of colours."""
+
+    __slots__ = ()
+    settings: VideoSettings
+
+    def num_rows(self, num_frames: int, height: int, width: int) -> int:
+        return self.settings.num_rows(num_frames, height, width)
+
+    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.settings.pixels.normalized(tile)
+
+
 def read_video_settings(directory: Path, config: Mapping[str, Any]) -> Settings:
     """The files of a directory; .image of them is what is said of videos. Raises: ModelError for damaged ones."""
     path, processor_path = directory / VIDEO_FILE, directory / PROCESSOR_FILE

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from albireo.images.idefics3 import MARK, WHOLE, fit
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import HasPixels, Pixels, array
 from albireo.images.settings import HALF, LANCZOS, MAX_SIDE, MAX_STEP, Settings
 from albireo.json_file import Fields, keys
 from albireo.videos.decode import Footage, Frames
@@ -42,7 +41,7 @@ _TEMPLATE = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SmolVLMVideo:
+class SmolVLMVideo(HasPixels):
     """See VideoProcessor.
 
     Fields: longer: what the longer side of a frame becomes at first. side: of a tile, and rows: on a side of it.
@@ -125,9 +124,6 @@ class SmolVLMVideo:
         lasts = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
         told = f"You are provided the following series of {count} frames from a {lasts} [H:MM:SS] video.\n"
         return PreparedVideo(tiles, f"{told}{''.join(each)}\n\n", (self.rows, self.rows))
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
 
     def largest_tile(self) -> tuple[int, int]:
         return self.side, self.side

@@ -10,24 +10,13 @@ from albireo.models.blocks.layers import embedding, head
 from albireo.models.blocks.rope import latent_rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.expert_settings import SIGMOIDS
-from albireo.models.settings.tiny import TINY_LLAMA
+from albireo.models.settings.tiny import TINY_LATENT
 
 #: Twelve experts of 36 channels in four groups, of which two are open to a token; the first layer is dense.
-TINY = TINY_LLAMA | {
+TINY = TINY_LATENT | {
     "architectures": ["DeepseekV3ForCausalLM"],
     "model_type": "deepseek_v3",
     "vocab_size": 131,
-    "hidden_size": 40,
-    "intermediate_size": 60,
-    "num_hidden_layers": 3,
-    "num_key_value_heads": 4,
-    "q_lora_rank": 20,
-    "kv_lora_rank": 32,
-    "qk_nope_head_dim": 12,
-    "qk_rope_head_dim": 8,
-    "v_head_dim": 10,
-    "rms_norm_eps": 1e-5,
-    "attention_bias": False,
     "rope_theta": 10000.0,
     "rope_scaling": {
         "type": "yarn",
@@ -38,17 +27,12 @@ TINY = TINY_LLAMA | {
         "mscale": 1.0,
         "mscale_all_dim": 0.8,
     },
-    "n_routed_experts": 12,
-    "num_experts_per_tok": 3,
-    "moe_intermediate_size": 36,
     "n_shared_experts": 2,
     "n_group": 4,
     "topk_group": 2,
-    "norm_topk_prob": True,
     "routed_scaling_factor": 2.5,
     "first_k_dense_replace": 1,
     "num_nextn_predict_layers": 1,
-    "bos_token_id": 1,
     "eos_token_id": [2, 3],
 }
 

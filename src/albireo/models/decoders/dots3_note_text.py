@@ -20,23 +20,14 @@ from albireo.models.settings.block_settings import BlockSettings, Latent
 from albireo.models.settings.expert_settings import SIGMOIDS
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.rope_settings import MAX_POSITIONS
-from albireo.models.settings.tiny import TINY_LLAMA
+from albireo.models.settings.tiny import TINY_LATENT
 
 _CHOOSING, _SLIDING, _FULL = "indexed_attention", "sliding_attention", "full_attention"
 #: Two layers that choose, one with a window, which has two heads in place of four; the first has no experts.
-TINY = TINY_LLAMA | {
+TINY = TINY_LATENT | {
     "architectures": ["Dots3NoteForCausalLM"],
     "model_type": "dots3_note_text",
     "vocab_size": 131,
-    "hidden_size": 40,
-    "intermediate_size": 60,
-    "num_hidden_layers": 3,
-    "num_key_value_heads": 4,
-    "q_lora_rank": 20,
-    "kv_lora_rank": 32,
-    "qk_nope_head_dim": 12,
-    "qk_rope_head_dim": 8,
-    "v_head_dim": 10,
     "head_dim": 20,
     "layer_types": [_CHOOSING, _SLIDING, _CHOOSING],
     "sliding_window": 13,
@@ -50,24 +41,17 @@ TINY = TINY_LLAMA | {
     "index_topk": 12,
     "index_n_heads": 24,
     "index_head_dim": 12,
-    "rms_norm_eps": 1e-5,
-    "attention_bias": False,
     "rope_parameters": {
         _CHOOSING: {"rope_type": "default", "rope_theta": 80000000.0, "partial_rotary_factor": 0.4},
         _SLIDING: {"rope_type": "default", "rope_theta": 50000.0, "partial_rotary_factor": 0.4},
     },
-    "n_routed_experts": 12,
-    "num_experts_per_tok": 3,
-    "moe_intermediate_size": 36,
     "n_shared_experts": 2,
     "shared_experts_intermediate_size": 20,
-    "norm_topk_prob": True,
     "routed_scaling_factor": 1.5,
     "mlp_layer_types": ["dense", "sparse", "sparse"],
     "n_group": 1,
     "topk_group": 1,
     "pad_token_id": 0,
-    "bos_token_id": 1,
 }
 #: Layers from one that sees all to the next behind the first two, where nothing is said.
 _PERIOD = 4

@@ -23,24 +23,18 @@ from albireo.models.settings.block_settings import BlockSettings, Hyper
 from albireo.models.settings.expert_settings import SIGMOIDS
 from albireo.models.settings.recurrent_settings import parse_recurrent
 from albireo.models.settings.rope_settings import MAX_POSITIONS
-from albireo.models.settings.tiny import TINY_LLAMA
+from albireo.models.settings.tiny import TINY_LATENT
 
 _STATE = "linear_attention"
 #: Three streams; of four layers two see what one of them has chosen; four positions have one key.
-TINY = TINY_LLAMA | {
+TINY = TINY_LATENT | {
     "architectures": ["Glm5NextForCausalLM"],
     "model_type": "glm5_next_text",
     "vocab_size": 117,
-    "hidden_size": 40,
-    "intermediate_size": 60,
     "moe_intermediate_size": 28,
     "num_hidden_layers": 4,
-    "num_key_value_heads": 4,
     "q_lora_rank": 24,
-    "kv_lora_rank": 32,
-    "qk_nope_head_dim": 12,
     "qk_rope_head_dim": 0,
-    "v_head_dim": 10,
     "layer_types": [_STATE, "indexed_attention", "indexed_attention", _STATE],
     "indexer_types": ["full", "full", "shared", "full"],
     "index_topk": 12,
@@ -52,14 +46,9 @@ TINY = TINY_LLAMA | {
     "linear_num_heads": 3,
     "linear_conv_kernel_dim": 4,
     "linear_lower_bound": -4.0,
-    "rms_norm_eps": 1e-5,
-    "attention_bias": False,
-    "n_routed_experts": 12,
-    "num_experts_per_tok": 3,
     "n_shared_experts": 1,
     "n_group": 1,
     "topk_group": 1,
-    "norm_topk_prob": True,
     "routed_scaling_factor": 2.5,
     "swiglu_limit": 0.5,
     "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
@@ -67,7 +56,6 @@ TINY = TINY_LLAMA | {
     "hc_sinkhorn_iters": 5,
     "hc_eps": 1e-6,
     "pad_token_id": 0,
-    "bos_token_id": 1,
 }
 
 

@@ -11,22 +11,12 @@ from albireo.models.config import ConfigRules
 from albireo.models.decoders import gpt2
 from albireo.models.settings.block_settings import BlockSettings
 
-TINY = {
+TINY = gpt2.TINY | {
     "architectures": ["GPTJForCausalLM"],
     "model_type": "gptj",
     "vocab_size": 121,
-    "n_embd": 48,
-    "n_inner": None,
-    "n_layer": 2,
-    "n_head": 4,
-    "n_positions": 128,
     "rotary_dim": 8,
-    "layer_norm_epsilon": 1e-5,
-    "activation_function": "gelu_new",
     "tie_word_embeddings": False,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 

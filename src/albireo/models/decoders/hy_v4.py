@@ -20,30 +20,15 @@ from albireo.models.blocks.rope import latent_rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings, Hyper
 from albireo.models.settings.expert_settings import SIGMOIDS
-from albireo.models.settings.tiny import TINY_LLAMA
+from albireo.models.settings.tiny import TINY_LATENT
 
 #: Three streams; the first and the third of three layers choose for themselves, the first has no experts.
-TINY = TINY_LLAMA | {
+TINY = TINY_LATENT | {
     "architectures": ["HYV4ForCausalLM"],
     "model_type": "hy_v4",
     "vocab_size": 127,
-    "hidden_size": 40,
-    "intermediate_size": 60,
-    "num_hidden_layers": 3,
-    "num_key_value_heads": 4,
-    "q_lora_rank": 20,
-    "kv_lora_rank": 32,
-    "qk_nope_head_dim": 12,
-    "qk_rope_head_dim": 8,
-    "v_head_dim": 10,
-    "rms_norm_eps": 1e-5,
-    "attention_bias": False,
     "rope_theta": 10000.0,
-    "n_routed_experts": 12,
-    "num_experts_per_tok": 3,
-    "moe_intermediate_size": 36,
     "n_shared_experts": 1,
-    "norm_topk_prob": True,
     "routed_scaling_factor": 2.827,
     "mlp_layer_types": ["dense", "sparse", "sparse"],
     "swiglu_limit": 0.5,
@@ -55,7 +40,6 @@ TINY = TINY_LLAMA | {
     "hc_magnitude": 2.0,
     "hc_eps": 1e-6,
     "pad_token_id": 0,
-    "bos_token_id": 1,
 }
 _MAX_STREAMS = 16
 

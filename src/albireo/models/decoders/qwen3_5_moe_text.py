@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from albireo.models.blocks.gated_delta import hybrid_decoder
 from albireo.models.config import ConfigRules
-from albireo.models.decoders.qwen3_5_text import GUESSING, gated_blocks
+from albireo.models.decoders.qwen3_5_text import GATED, GUESSING
 from albireo.models.settings.multipliers import Multipliers
 from albireo.models.settings.tiny import TINY_LLAMA
 
@@ -46,7 +46,7 @@ CONFIG = ConfigRules(
     built_in={"attn_output_gate": True, "mamba_ssm_dtype": "float32", "norm_topk_prob": True, "decoder_sparse_step": 1},
     defaults={"num_key_value_heads": 2, "partial_rotary_factor": 0.25},
     multipliers=Multipliers(norm_plus=1.0),
-    blocks=gated_blocks,
+    blocks=GATED,
     recurrent="by_part",
     ignorable=GUESSING,
     class_names=("Qwen3_5MoeForCausalLM",),

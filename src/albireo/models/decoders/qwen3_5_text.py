@@ -4,7 +4,6 @@ gate on its output, whose heads are rotated in part.
 
 from __future__ import annotations
 
-from albireo.json_file import Fields
 from albireo.models.blocks.gated_delta import hybrid_decoder
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
@@ -37,11 +36,8 @@ TINY = TINY_LLAMA | {
 }
 
 
-def gated_blocks(fields: Fields) -> BlockSettings:
-    """Qwen 3 Next's and 3.5's attention has a gate on its output, whether or not a key says so."""
-    return BlockSettings(has_output_gate=True)
-
-
+#: Qwen 3 Next's and 3.5's attention has a gate on its output, whether or not a key says so.
+GATED = BlockSettings(has_output_gate=True)
 #: Keys of layers that guess further tokens, which are left where they lie.
 GUESSING = frozenset({"mtp_num_hidden_layers", "mtp_use_dedicated_embeddings"})
 CONFIG = ConfigRules(
@@ -50,7 +46,7 @@ CONFIG = ConfigRules(
     built_in={"attn_output_gate": True, "mamba_ssm_dtype": "float32"},
     defaults={"num_key_value_heads": 4, "partial_rotary_factor": 0.25},
     multipliers=Multipliers(norm_plus=1.0),
-    blocks=gated_blocks,
+    blocks=GATED,
     recurrent="by_part",
     ignorable=GUESSING,
     class_names=("Qwen3_5ForCausalLM",),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from albireo.models.blocks.gated_delta import hybrid_decoder
 from albireo.models.config import ConfigRules
-from albireo.models.decoders.qwen3_5_text import gated_blocks
+from albireo.models.decoders.qwen3_5_text import GATED
 from albireo.models.settings.multipliers import Multipliers
 from albireo.models.settings.tiny import TINY_LLAMA
 
@@ -47,7 +47,7 @@ CONFIG = ConfigRules(
     experts="qwen_shared",
     defaults={"num_key_value_heads": 2, "partial_rotary_factor": 0.25, "norm_topk_prob": True},
     multipliers=Multipliers(norm_plus=1.0),
-    blocks=gated_blocks,
+    blocks=GATED,
     recurrent="by_head",
     class_names=("Qwen3NextForCausalLM",),
 )

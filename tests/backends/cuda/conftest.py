@@ -17,6 +17,12 @@ import pytest
 
 pytest.importorskip("triton", reason="the CUDA backend needs Triton, which is there for Linux only")
 
+import triton.language as tl
+from triton.runtime.interpreter import InterpretedFunction
+
+if not isinstance(tl.sum, InterpretedFunction):
+    raise pytest.UsageError("Triton was imported before its interpreter was asked for: start with TRITON_INTERPRET=1")
+
 from backends.cuda.interpreter import hasten
 
 hasten()

@@ -93,6 +93,9 @@ def test_order_logprobs_are_of_the_raw_logits() -> None:
     assert got.logprobs.token_ids == [2, 0, 1] and got.logprobs.ranks == [3, 1, 2]
     raw = logits.astype(np.float64) - np.log(np.exp(logits.astype(np.float64)).sum())
     assert got.logprobs.logprobs == pytest.approx(raw[[2, 0, 1]].tolist())
+    named = one(logits, task(prompt=[0, 1], logprobs=0, logprob_token_ids=[3, 1], **everything)).logprobs
+    assert named is not None and named.token_ids == [2, 3, 1]
+    assert named.logprobs == pytest.approx(raw[[2, 3, 1]].tolist())
     assert one(logits, task()).logprobs is None
 
 
@@ -306,7 +309,10 @@ def test_the_best_logits_give_the_token_that_all_of_them_give(vocab: int) -> Non
         tasks = [task(i, seed=seed, output=[1] * seed, **params) for i, params in enumerate(TOP_PARAMS)]
         rows = list(range(len(tasks)))
         ids, values = best_of(logits, [t.params.num_top + (not t.params.is_greedy) for t in tasks])
-        assert Sampler(vocab).sample_top(ids, values, tasks, rows) == Sampler(vocab).sample(logits, tasks, rows)
+        wanted = Sampler(vocab).sample(logits, tasks, rows)
+        assert Sampler(vocab).sample_top(ids, values, tasks, rows) == wanted
+        # nor need there be a place behind the last token
+        assert Sampler(vocab).sample_top(ids[:, :vocab], values[:, :vocab], tasks, rows) == wanted
 
 
 def test_equals_of_the_last_one_kept_are_left_to_all_logits() -> None:
@@ -324,4 +330,6 @@ def test_best_logits_that_are_no_numbers_are_left_to_all_logits(bad: float) -> N
     logits = np.full((1, 9), bad, np.float32)
     logits[0, 1:4] = 1, 2, 3
     ids, values = best_of(np.nan_to_num(logits, nan=np.inf, posinf=np.inf, neginf=-np.inf), [6])
-    assert Sampler(9).sample_top(ids, values, [task(temperature=1.0, top_k=5)], [0]) is None
+    for width in (65, 5):
+        tasks = [task(temperature=1.0, top_k=5)]
+        assert Sampler(9).sample_top(ids[:, :width], values[:, :width], tasks, [0]) is None

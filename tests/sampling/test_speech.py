@@ -84,11 +84,19 @@ def test_the_sampler_follows_them(temperature: float) -> None:
     assert params.needs_logits and params.changes_logits and not params.ignores_output
     logits = np.random.default_rng(1).standard_normal((1, V)).astype(np.float32)
     logits[0, 11:13] = 1.0, 0.5
+    found = set()
     for seed in range(50):
         task = SampleTask(0, params, seed, [11], [])
         # the likeliest, whatever the temperature and penalties
         assert Sampler(V).sample(logits, [task], [0])[0].token_id == 11
-        assert Sampler(V).sample(logits, [task.after([11])], [0])[0].token_id >= TIMES
+        found.add(Sampler(V).sample(logits, [task.after([11])], [0])[0].token_id)
+    assert min(found) >= TIMES and (len(found) > 1) == (temperature > 0)
+    # from there on penalties count as everywhere
+    logits[0, TIMES : TIMES + 2] = 9.0, 8.9
+    params = SamplingParams(temperature=0.0, speech_rules=rules, repetition_penalty=2.0)
+    for prompt, token in ([], TIMES), ([TIMES], TIMES + 1):
+        task = SampleTask(0, params, 0, prompt, [12])
+        assert Sampler(V).sample(logits, [task], [0])[0].token_id == token
 
 
 def test_log_probabilities_are_of_what_may_be_written_and_silence_of_all() -> None:

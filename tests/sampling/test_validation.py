@@ -27,12 +27,13 @@ def test_edges_are_accepted() -> None:
         ),
         10,
     )
+    validate(SamplingParams(repetition_penalty=1e30), 10)
 
 
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"allowed_token_ids": [3, 10, 12]}, ["allowed_token_ids", "10, 12", "0 to 9"]),
+        ({"allowed_token_ids": [3, 10, 12]}, ["allowed_token_ids", ": 10, 12; ids are 0 to 9"]),
         ({"allowed_token_ids": list(range(20))}, ["10, 11, 12, 13, 14 and 5 more"]),
         ({"stop_token_ids": [10]}, ["stop_token_ids", "10"]),
         ({"logit_bias": {10: 1.0}}, ["logit_bias", "10"]),

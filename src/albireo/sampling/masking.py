@@ -34,7 +34,7 @@ def only_end_of_thinking(row: Row, token_id: int) -> Row:
     Args: row: [V] raw logits; never written to. One that is damaged stays so.
     """
     forced = np.full_like(row, -np.inf)
-    forced[token_id] = np.float32(0.0) if np.isfinite(row.max()) else row.max()
+    forced[token_id] = row.max()
     return forced
 
 

@@ -57,8 +57,8 @@ def _follow_times(row: Row, rules: SpeechRules, text: Sequence[int]) -> None:
             row[: rules.text_end] = -np.inf
     told = next((token for token in reversed(text) if token >= times), None)
     if told is not None:
-        may_be_again = is_time[-1] and not (len(text) < 2 or is_time[-2])
-        row[times : told + (not may_be_again)] = -np.inf
+        # where the last token is a time that has ended a text, the same may begin the next
+        row[times : told + (not is_time[-1])] = -np.inf
     if not text:
         row[:times] = -np.inf
         if rules.last_first_time is not None:

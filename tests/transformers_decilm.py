@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-transformers = pytest.importorskip("transformers")
+from transformers_stand_ins import stand_in, transformers
+
 llama = pytest.importorskip("transformers.models.llama.modeling_llama")
 torch = pytest.importorskip("torch")
 
@@ -66,6 +67,4 @@ class DeciLMForCausalLM(transformers.LlamaForCausalLM):
         self.model = DeciLMModel(config)
 
 
-transformers.AutoConfig.register("nemotron-nas", DeciLMConfig)
-transformers.AutoModel.register(DeciLMConfig, DeciLMModel)
-transformers.AutoModelForCausalLM.register(DeciLMConfig, DeciLMForCausalLM)
+stand_in("DeciLM", "nemotron-nas", "Llama", config=DeciLMConfig, model=DeciLMModel, writer=DeciLMForCausalLM)

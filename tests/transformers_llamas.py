@@ -9,13 +9,9 @@ from typing import Any
 
 import pytest
 
-transformers = pytest.importorskip("transformers")
+from transformers_stand_ins import nn, stand_in, transformers
+
 llama = pytest.importorskip("transformers.models.llama.modeling_llama")
-nn = pytest.importorskip("torch").nn
-
-
-class XverseConfig(transformers.LlamaConfig):
-    model_type = "xverse"
 
 
 class InternLMConfig(transformers.LlamaConfig):
@@ -33,14 +29,6 @@ class OrionConfig(transformers.LlamaConfig):
     model_type = "orion"
 
 
-class XverseModel(transformers.LlamaModel):
-    config_class = XverseConfig
-
-
-class InternLMModel(transformers.LlamaModel):
-    config_class = InternLMConfig
-
-
 class OrionModel(transformers.LlamaModel):
     config_class = OrionConfig
 
@@ -52,14 +40,6 @@ class OrionModel(transformers.LlamaModel):
                 setattr(parent, name.rpartition(".")[2], nn.LayerNorm(config.hidden_size, config.rms_norm_eps))
 
 
-class XverseForCausalLM(transformers.LlamaForCausalLM):
-    config_class = XverseConfig
-
-
-class InternLMForCausalLM(transformers.LlamaForCausalLM):
-    config_class = InternLMConfig
-
-
 class OrionForCausalLM(transformers.LlamaForCausalLM):
     config_class = OrionConfig
 
@@ -68,11 +48,6 @@ class OrionForCausalLM(transformers.LlamaForCausalLM):
         self.model = OrionModel(config)
 
 
-for _config, _model, _writer in (
-    (XverseConfig, XverseModel, XverseForCausalLM),
-    (InternLMConfig, InternLMModel, InternLMForCausalLM),
-    (OrionConfig, OrionModel, OrionForCausalLM),
-):
-    transformers.AutoConfig.register(_config.model_type, _config)
-    transformers.AutoModel.register(_config, _model)
-    transformers.AutoModelForCausalLM.register(_config, _writer)
+stand_in("Xverse", "xverse", "Llama")
+stand_in("InternLM", "internlm", "Llama", config=InternLMConfig)
+stand_in("Orion", "orion", "Llama", config=OrionConfig, model=OrionModel, writer=OrionForCausalLM)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-transformers = pytest.importorskip("transformers")
+from transformers_stand_ins import stand_in, transformers
+
 conversion = pytest.importorskip("transformers.conversion_mapping")
 minimax = pytest.importorskip("transformers.models.minimax.modeling_minimax")
 m2 = pytest.importorskip("transformers.models.minimax_m2.modeling_minimax_m2")
@@ -76,14 +77,18 @@ def with_exact_rates(model: Any) -> Any:
     return model
 
 
-_CLASSES = (
-    (MiniMaxText01Config, MiniMaxText01Model, MiniMaxText01ForCausalLM),
-    (MiniMaxM1Config, MiniMaxM1Model, MiniMaxM1ForCausalLM),
+stand_in(
+    "MiniMaxText01",
+    "minimax_text_01",
+    "MiniMax",
+    config=MiniMaxText01Config,
+    model=MiniMaxText01Model,
+    writer=MiniMaxText01ForCausalLM,
 )
-for _config, _model, _writer in _CLASSES:
-    transformers.AutoConfig.register(_config.model_type, _config)
-    transformers.AutoModel.register(_config, _model)
-    transformers.AutoModelForCausalLM.register(_config, _writer)
+stand_in(
+    "MiniMaxM1", "minimax_m1", "MiniMax", config=MiniMaxM1Config, model=MiniMaxM1Model, writer=MiniMaxM1ForCausalLM
+)
+for _model_type in ("minimax_text_01", "minimax_m1"):
     conversion.register_checkpoint_conversion_mapping(
-        _config.model_type, conversion.get_checkpoint_conversion_mapping("minimax"), overwrite=True
+        _model_type, conversion.get_checkpoint_conversion_mapping("minimax"), overwrite=True
     )

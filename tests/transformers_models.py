@@ -15,36 +15,13 @@ from typing import Any
 
 import pytest
 
-transformers = pytest.importorskip("transformers")
+from transformers_stand_ins import WithHead, stand_in, transformers
+
 conversion = pytest.importorskip("transformers.conversion_mapping")
 pytest.importorskip("transformers_minimax")
 pytest.importorskip("transformers_step")
 pytest.importorskip("transformers_decilm")
 pytest.importorskip("transformers_llamas")
-
-
-class MiMoConfig(transformers.Qwen2Config):
-    model_type = "mimo"
-
-
-class MiMoModel(transformers.Qwen2Model):
-    config_class = MiMoConfig
-
-
-class MiMoForCausalLM(transformers.Qwen2ForCausalLM):
-    config_class = MiMoConfig
-
-
-class KimiK2Config(transformers.DeepseekV3Config):
-    model_type = "kimi_k2"
-
-
-class KimiK2Model(transformers.DeepseekV3Model):
-    config_class = KimiK2Config
-
-
-class KimiK2ForCausalLM(transformers.DeepseekV3ForCausalLM):
-    config_class = KimiK2Config
 
 
 class MiniCPMConfig(transformers.GraniteConfig):
@@ -64,14 +41,6 @@ class MiniCPMConfig(transformers.GraniteConfig):
         return {key: value for key, value in super().to_dict().items() if key not in ours}
 
 
-class MiniCPMModel(transformers.GraniteModel):
-    config_class = MiniCPMConfig
-
-
-class MiniCPMForCausalLM(transformers.GraniteForCausalLM):
-    config_class = MiniCPMConfig
-
-
 class InternLM2Config(transformers.LlamaConfig):
     model_type = "internlm2"
     vocab_size: int = 103168
@@ -81,8 +50,8 @@ class InternLM2Config(transformers.LlamaConfig):
         self.attention_bias = bool(said.get("bias", True))
 
 
-class InternLM2Model(transformers.LlamaModel):
-    config_class = InternLM2Config
+class BailingMoeConfig(transformers.SarvamMoEConfig):
+    model_type = "bailing_moe"
 
 
 class InternLM2ForCausalLM(transformers.LlamaForCausalLM):
@@ -117,18 +86,6 @@ class InternLM2ForCausalLM(transformers.LlamaForCausalLM):
         super().save_pretrained(directory, state_dict=parts, **options)
 
 
-class BailingMoeConfig(transformers.SarvamMoEConfig):
-    model_type = "bailing_moe"
-
-
-class BailingMoeModel(transformers.Glm4MoeModel):
-    config_class = BailingMoeConfig
-
-
-class BailingMoeV2ForCausalLM(transformers.Glm4MoeForCausalLM):
-    config_class = BailingMoeConfig
-
-
 @contextlib.contextmanager
 def _named_as_in_memory() -> Iterator[None]:
     """Mistral Large 4's text part by the names of DeepSeek V3, as its authors' are those of a whole."""
@@ -144,18 +101,9 @@ def _named_as_in_memory() -> Iterator[None]:
 large4 = pytest.importorskip("transformers.models.mistral_large4.modeling_mistral_large4")
 
 
-class MistralLarge4ForCausalLM(large4.MistralLarge4PreTrainedModel, transformers.GenerationMixin):
-    """The text part alone, with the head that the whole has."""
-
+class MistralLarge4ForCausalLM(WithHead, large4.MistralLarge4PreTrainedModel, transformers.GenerationMixin):
     config_class = transformers.MistralLarge4TextConfig
-
-    def __init__(self, config: Any) -> None:
-        from torch import nn
-
-        super().__init__(config)
-        self.model = large4.MistralLarge4TextModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
+    text_model = large4.MistralLarge4TextModel
 
     @classmethod
     def from_pretrained(cls, *given: Any, **options: Any) -> Any:
@@ -177,24 +125,9 @@ class MistralLarge4ForCausalLM(large4.MistralLarge4PreTrainedModel, transformers
 glm5 = pytest.importorskip("transformers.models.glm5_next.modeling_glm5_next")
 
 
-class Glm5NextForCausalLM(glm5.Glm5NextPreTrainedModel, transformers.GenerationMixin):
-    """The text part of GLM-5.3 alone, with the head that the whole has."""
-
+class Glm5NextForCausalLM(WithHead, glm5.Glm5NextPreTrainedModel, transformers.GenerationMixin):
     config_class = transformers.Glm5NextTextConfig
-
-    def __init__(self, config: Any) -> None:
-        from torch import nn
-
-        super().__init__(config)
-        self.model = glm5.Glm5NextTextModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
-
-    def forward(self, input_ids: Any, **given: Any) -> Any:
-        found = self.model(input_ids=input_ids, **given)
-        return transformers.modeling_outputs.MoeCausalLMOutputWithPast(
-            logits=self.lm_head(found.last_hidden_state), cache=found.cache
-        )
+    text_model = glm5.Glm5NextTextModel
 
 
 def _is_of_whole(conversion: Any) -> bool:
@@ -202,24 +135,14 @@ def _is_of_whole(conversion: Any) -> bool:
     return any(str(source).startswith("^") for source in conversion.source_patterns)
 
 
+stand_in("MiMo", "mimo", "Qwen2")
+stand_in("KimiK2", "kimi_k2", "DeepseekV3")
+stand_in("MiniCPM", "minicpm", "Granite", config=MiniCPMConfig)
+stand_in("InternLM2", "internlm2", "Llama", config=InternLM2Config, writer=InternLM2ForCausalLM)
+stand_in("BailingMoeV2", "bailing_moe", "Glm4Moe", config=BailingMoeConfig)
 conversion.register_checkpoint_conversion_mapping(
     "bailing_moe", conversion.get_checkpoint_conversion_mapping("sarvam_moe")
 )
-transformers.AutoConfig.register("bailing_moe", BailingMoeConfig)
-transformers.AutoModel.register(BailingMoeConfig, BailingMoeModel)
-transformers.AutoModelForCausalLM.register(BailingMoeConfig, BailingMoeV2ForCausalLM)
-transformers.AutoConfig.register("internlm2", InternLM2Config)
-transformers.AutoModel.register(InternLM2Config, InternLM2Model)
-transformers.AutoModelForCausalLM.register(InternLM2Config, InternLM2ForCausalLM)
-transformers.AutoConfig.register("minicpm", MiniCPMConfig)
-transformers.AutoModel.register(MiniCPMConfig, MiniCPMModel)
-transformers.AutoModelForCausalLM.register(MiniCPMConfig, MiniCPMForCausalLM)
-transformers.AutoConfig.register("mimo", MiMoConfig)
-transformers.AutoModel.register(MiMoConfig, MiMoModel)
-transformers.AutoModelForCausalLM.register(MiMoConfig, MiMoForCausalLM)
-transformers.AutoConfig.register("kimi_k2", KimiK2Config)
-transformers.AutoModel.register(KimiK2Config, KimiK2Model)
-transformers.AutoModelForCausalLM.register(KimiK2Config, KimiK2ForCausalLM)
 # as each expert lies in a file by itself
 conversion.register_checkpoint_conversion_mapping(
     "kimi_k2", conversion.get_checkpoint_conversion_mapping("deepseek_v3"), overwrite=True

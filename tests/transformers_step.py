@@ -5,30 +5,17 @@ Imported by transformers_models.py.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-transformers = pytest.importorskip("transformers")
+from transformers_stand_ins import WithHead, transformers
+
 conversion = pytest.importorskip("transformers.conversion_mapping")
 step = pytest.importorskip("transformers.models.step3p7.modeling_step3p7")
-nn = pytest.importorskip("torch").nn
 
 
-class Step3p5ForCausalLM(step.Step3p7PreTrainedModel, transformers.GenerationMixin):
+class Step3p5ForCausalLM(WithHead, step.Step3p7PreTrainedModel, transformers.GenerationMixin):
     config_class = transformers.Step3p7TextConfig
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.model = step.Step3p7TextModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
-
-    def forward(self, input_ids: Any, **given: Any) -> Any:
-        found = self.model(input_ids=input_ids, **given)
-        return transformers.modeling_outputs.MoeCausalLMOutputWithPast(
-            logits=self.lm_head(found.last_hidden_state), cache=found.cache
-        )
+    text_model = step.Step3p7TextModel
 
 
 transformers.AutoModelForCausalLM.register(transformers.Step3p7TextConfig, Step3p5ForCausalLM, exist_ok=True)

@@ -116,6 +116,7 @@ class ToyExecutor:
         self.num_swapped_in = self.num_filled = 0
         self.num_drafts = 0
         self._may_be_begun = False
+        self._last_idx = -1
         #: what each slot of a recurrent layer keeps: how many tokens it has seen, and the checksum of them
         self.states: list[tuple[int, int] | None] = [None] * settings.num_state_slots
         #: whose, and behind how many tokens; and of each sequence that a device may have begun to compute one more
@@ -203,6 +204,8 @@ class ToyExecutor:
 
     def _check(self, plan: StepPlan) -> None:
         assert plan.work
+        assert plan.step_idx > self._last_idx, "two steps of one number"
+        self._last_idx = plan.step_idx
         assert plan.num_tokens == sum(len(work.token_ids) for work in plan.work)
         assert plan.num_tokens <= self.settings.max_num_batched_tokens
         self._check_drafts(plan)

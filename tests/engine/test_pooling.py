@@ -29,6 +29,15 @@ def test_chunks_do_not_matter_and_nothing_is_sampled(bench: Any, params: Pooling
     assert metrics.arrival_s < metrics.first_scheduled_s < metrics.first_token_s <= metrics.finished_s
 
 
+def test_where_tokens_see_what_comes_behind_them_a_prompt_is_in_one_step(bench: Any) -> None:
+    run = bench(is_causal=False, enable_prefix_caching=False, max_num_batched_tokens=64, max_model_len=64)
+    for num in (40, 24, 1, 30, 34):
+        run.add((PROMPT + PROMPT)[:num], max_tokens=None, pooling=MEAN)
+    run.run()
+    assert run.toy.plans == [{0: (0, 40, 0), 1: (0, 24, 0)}, {2: (0, 1, 0), 3: (0, 30, 0)}, {4: (0, 34, 0)}]
+    run.check_all_ended()
+
+
 def test_the_mean_of_a_preempted_prompt_counts_every_token_once(bench: Any) -> None:
     """The toy insists that what it is to add follows what was added."""
     run = bench(num_blocks=9, max_num_batched_tokens=10)

@@ -193,6 +193,68 @@ def test_a_failed_step_changes_no_progress_and_can_be_repeated(
     run.check_all_ended()
 
 
+def test_the_step_behind_one_that_failed_may_go_without_the_last_of_it(
+    bench: Any, step_failed: type[Exception]
+) -> None:
+    run = bench()
+    for _ in range(3):
+        run.add([1] * 5, max_tokens=4)
+    run.step()
+    assert run.engine.leave_out_last() is None
+    with pytest.raises(step_failed):
+        run.step(fail="within")
+    assert run.engine.leave_out_last() == ("2", 0)
+    run.step()
+    run.step()
+    assert [list(plan) for plan in run.toy.plans[1:]] == [[0, 1], [0, 1, 2]]
+    run.run()
+    run.check_all_ended()
+
+
+def test_who_is_left_out_goes_on_where_the_others_wait_for_its_blocks(bench: Any, step_failed: type[Exception]) -> None:
+    """The first was to write a copy of their last block: it has given all up, and finds too little beside the other."""
+    run = bench(num_blocks=5, max_model_len=24, enable_prefix_caching=False)
+    run.add([1] * 20, n=2, max_tokens=3)
+    run.step()
+    with pytest.raises(step_failed):
+        run.step(fail="before")
+    assert run.engine.leave_out_last() == ("0", 1)
+    run.step()
+    assert list(run.toy.plans[-1]) == [1]
+    run.run()
+    run.check_all_ended()
+
+
+def held(run: Any) -> list[int]:
+    """How many blocks each running sequence has."""
+    return [len(seq.block_tables[0]) for seq in run.engine._scheduler.running]
+
+
+def test_a_device_that_runs_ahead_finds_a_place_for_the_next_token(bench: Any) -> None:
+    for lookahead, num_blocks in ((0, 1), (1, 2)):
+        run = bench(lookahead=lookahead)
+        run.add([1] * 8, max_tokens=20)
+        run.step()
+        assert held(run) == [num_blocks]
+        run.run()
+        run.check_all_ended()
+    # but none behind the last token that it may have
+    run = bench(lookahead=10)
+    run.add([1] * 8, max_tokens=8)
+    run.step()
+    assert held(run) == [2]
+
+
+def test_nobody_is_preempted_for_a_place_that_may_be_needed(bench: Any) -> None:
+    run = bench(lookahead=1, num_blocks=4, max_model_len=17)
+    for start in (1, 2):
+        run.add([start] * 8, max_tokens=5)
+    run.step()
+    assert held(run) == [2, 1] and run.engine.stats().num_preemptions == 0
+    run.run()
+    run.check_all_ended()
+
+
 @pytest.mark.parametrize("place", ["tables.share", "tables.let_go", "tables.grow", "host.swap_in", "cache.publish"])
 def test_a_plan_that_is_interrupted_as_somebody_is_admitted_is_taken_back(
     bench: Any, monkeypatch: pytest.MonkeyPatch, place: str

@@ -237,8 +237,7 @@ class Scheduler:
 
     def _plan_lines(self, plan: StepPlan) -> None:
         self._plan_running(plan)
-        if not self._step.is_prompt_open:
-            self._plan_waiting(plan)
+        self._plan_waiting(plan)
 
     def _plan_running(self, plan: StepPlan) -> None:
         running = self.running.members

@@ -151,11 +151,15 @@ GRAPH: list[tuple[str, Edit, type[EngineError], str]] = [
     ("a renamed input", put("inputs", 0, "name", value="x"), Corrupt, ""),
     ("an input of another type", put("inputs", 2, "dtype", value="int64"), Corrupt, ""),
     ("rows that are not there", put("constants", 1, "segments", 0, 2, value=10**9), Corrupt, "segments have"),
+    ("rows that are no numbers", put("constants", 1, "segments", 0, 1, value="0"), Corrupt, "from a first to a later"),
+    ("a rope of two", on("rope", ("attrs", "rope"), {"rope": 0, "x": 1}), Corrupt, "unknown key 'x'"),
     ("rows backwards", put("constants", 1, "segments", 0, value=["w", 9, 3]), Corrupt, "from a first to a later"),
     ("a shorter table", put("constants", 0, "dims", 0, value=3), Corrupt, ""),
     ("a dim of nothing", put("constants", 1, "dims", 0, value=0), Corrupt, "dims="),
     ("constants of one name", put("constants", 1, "name", value="token_ids"), Corrupt, "defined twice"),
 ]
+
+ROPE = {"attention_factor": 1.0, "inv_freq": [1.0]}
 
 PROGRAM: list[tuple[str, Edit, type[EngineError], str]] = [
     ("slopes of no head", on_call("attention", ("attrs", "slopes"), [0.5]), Corrupt, "one of each of num_heads="),
@@ -183,6 +187,25 @@ PROGRAM: list[tuple[str, Edit, type[EngineError], str]] = [
     ("a rank too many", put("other_ranks", value=[{"constants": []}]), Corrupt, "constants of 2 ranks, manifest.json"),
     ("a rank that is code", put("other_ranks", value=["import os"]), Corrupt, "wanted an object"),
     ("an unknown key", put("constants", 0, "loader", value="pickle"), Corrupt, "unknown key 'loader'"),
+    ("an unknown key of a buffer", put("buffers", 0, "at", value=0), Corrupt, "unknown key 'at'"),
+    ("an unknown key of a call", on_call("linear", ("code",), "x"), Corrupt, "unknown key 'code'"),
+    ("an unknown attribute", on_call("linear", ("attrs", "m"), 4), Corrupt, "unknown key 'm'"),
+    ("an unknown maximum", put("maxima", "Z", value=1), Corrupt, "unknown key 'Z'"),
+    ("rows of no symbol", put("buffers", 0, "rows", value="N"), Corrupt, "rows='N' must be one of"),
+    ("a rope of a matrix", put("constants", 1, "rope", value=ROPE), Corrupt, "does not go with packing"),
+    ("a kernel of a number", on_call("linear", ("kernel",), 3), Corrupt, "kernel=3 must be a string"),
+    ("a value of a number", on_call("linear", ("args", "x"), 3), Corrupt, "must be an object of strings"),
+    ("a state of no dims", put("states", value=[[]]), Corrupt, "must be 1 to"),
+    ("a state of many dims", put("states", value=[[1] * 99]), Corrupt, "must be 1 to"),
+    ("a state of nothing", put("states", value=[[4, 0]]), Corrupt, "must be 1 to"),
+    ("a number for a state", put("states", value=[4]), Corrupt, "must be 1 to"),
+    ("shapes of other layers", put("kv", "shapes", value=[[1, 16]]), Corrupt, "must be one of each of"),
+    ("a shape of three", put("kv", "shapes", value=[[1, 16, 1]]), Corrupt, "two whole numbers of at least 1"),
+    ("a shape of nothing", put("kv", "shapes", value=[[1, 0]]), Corrupt, "two whole numbers of at least 1"),
+    ("a window of nothing", put("kv", "windows", value=[0]), Corrupt, "of at least 1, or null"),
+    ("a window that is true", put("kv", "windows", value=[True]), Corrupt, "of at least 1, or null"),
+    ("a group of no layer", put("kv", "groups", value=[[-1]]), Corrupt, "lists of numbers of layers"),
+    ("a layer for groups", put("kv", "groups", value=[0]), Corrupt, "lists of numbers of layers"),
 ]
 
 
@@ -226,6 +249,11 @@ def test_what_is_no_object(name: str, text: bytes, engine: Path) -> None:
     refused(engine, Corrupt, name)
 
 
+def test_levels_that_are_no_names(engine: Path) -> None:
+    alter(engine, "target.json", put("isa_levels", value=["avx2", 2]))
+    refused(engine, Corrupt, "must be a list of strings")
+
+
 def test_big_endian_weights(engine: Path) -> None:
     alter(engine, "target.json", put("byte_order", value="big"))
     refused(engine, TargetMismatch, "big-endian")
@@ -245,8 +273,10 @@ def test_weights_of_another_size(engine: Path) -> None:
     refused(engine, Corrupt, "cannot be read")
 
 
-def test_weights_that_are_no_file(engine: Path) -> None:
-    path = engine / "weights.0.bin"
+@pytest.mark.parametrize("name", ["weights.0.bin", "graph.json", "manifest.json"])
+def test_what_is_no_file(name: str, engine: Path) -> None:
+    """Whoever opened it would wait for somebody who writes."""
+    path = engine / name
     path.unlink()
     os.mkfifo(path)
     refused(engine, Corrupt, "is not a regular file")

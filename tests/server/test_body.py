@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import msgspec
 import pytest
 
-from albireo.server.body import MAX_TOTAL, Bodies, ClientGone, parse
+from albireo.server.body import MAX_TOTAL, WAITED, Bodies, ClientGone, parse, received_s, replayed
 from albireo.server.errors import HttpError
 
 
@@ -59,6 +60,27 @@ def test_too_large(receive: Any, headers: Any) -> None:
         asyncio.run(read(bodies, receive, *headers))
     assert raised.value.status == 413
     assert bodies._num_held == 0
+
+
+def test_a_body_of_the_limit_is_read_whatever_other_headers_say() -> None:
+    headers = ((b"content-length", b"10"), (b"x-tokens", b"11"), (b"content-length", b"+11"))
+    assert asyncio.run(read(Bodies(10), sender(b"x" * 10), *headers)) == b"x" * 10
+
+
+def test_a_request_that_is_handed_on_came_before_it_waited() -> None:
+    before = time.monotonic()
+    came = received_s({"type": "http", WAITED: 5.0})
+    assert before - 5 <= came <= time.monotonic() - 5
+    assert before <= received_s({"type": "http"}) <= time.monotonic()
+
+
+def test_a_body_that_was_read_is_there_again_once() -> None:
+    async def all_of() -> list[Any]:
+        receive = replayed(b"abc", sender(is_gone=True))
+        return [await receive() for _ in range(2)]
+
+    whole = {"type": "http.request", "body": b"abc", "more_body": False}
+    assert asyncio.run(all_of()) == [whole, {"type": "http.disconnect"}]
 
 
 def test_a_whole_number_may_be_written_with_a_point() -> None:

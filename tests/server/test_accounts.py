@@ -54,6 +54,10 @@ def make(answered_s: float | None = 10.0, form: Any = None, **times: Any) -> Acc
             {"form": FORM, "compiled_s": 2.0, "first_scheduled_s": 3.0, "first_token_s": 4.0, "ended_s": 9.0},
             {"grammar_s": 0.5, "queue_s": 1.0, "prefill_s": 1.0, "decode_s": 5.0, "delivery_s": 1.0},
         ),
+        (
+            {"first_scheduled_s": 3.0, "first_token_s": 4.0, "ended_s": 9.0, "preempted_s": 99.0},
+            {"queue_s": 1.5, "preempted_s": 6.0, "delivery_s": 1.0},
+        ),
         ({"form": FORM, "ended_s": 9.0}, {"grammar_s": 7.5, "delivery_s": 1.0}),
         ({"ended_s": 9.0}, {"queue_s": 7.5, "delivery_s": 1.0}),
         ({}, {"delivery_s": 8.5}),
@@ -105,6 +109,35 @@ def test_what_runs_is_somewhere(times: dict[str, Any], where: str) -> None:
     assert told["state"] == "running"
     assert sum(told["parts"].values()) == pytest.approx(told["wall_s"])
     assert max(told["parts"], key=told["parts"].get) == where
+
+
+def test_of_several_prompts_the_first_begins_and_the_last_ends() -> None:
+    account = make(first_scheduled_s=3.0, first_token_s=6.0, ended_s=7.0)
+    account.requests += make(first_scheduled_s=4.0, first_token_s=5.0, ended_s=9.0).requests
+    told = account.timings()
+    assert {name: seconds for name, seconds in told.items() if seconds} == {
+        "wall_s": 9.0,
+        "admission_s": 0.5,
+        "queue_s": 1.5,
+        "prefill_s": 2.0,
+        "decode_s": 4.0,
+        "delivery_s": 1.0,
+    }
+    account.requests[0].times.restarts_s, account.requests[1].times.restarts_s = 3.0, 1.0
+    assert account.timings()["restart_s"] == 3.0
+    # while one runs, the engine's work is not done
+    account.requests[0].is_over, account.answered_s = False, None
+    assert account.timings()["delivery_s"] == 0.0
+
+
+def test_one_that_is_over_closes_no_other_of_its_name() -> None:
+    accounts, first, second = Accounts(), make(), make()
+    accounts.open(first)
+    accounts.open(second)
+    accounts.close(first)
+    assert accounts.is_open("a")
+    accounts.close(second)
+    assert not accounts.is_open("a")
 
 
 def test_the_last_ones_are_kept() -> None:

@@ -77,7 +77,13 @@ def test_keys(guarded: Any, header: str, expected: int) -> None:
         {"api_key": ("",)},
         {"api_key": ("  ",)},
         {"api_key": ("schlüssel",)},
-        {"port": 70000},
+        {"port": 65536},
+        {"port": -1},
+        {"pooling_type": "sum"},
+        {"tool_call_parser": "nobodys"},
+        {"reasoning_parser": "nobodys"},
+        {"default_chat_template_kwargs": "[1]"},
+        {"default_chat_template_kwargs": "{"},
         {"served_model_name": ("a", "")},
         {"ssl_certfile": "cert.pem"},
         {"max_n": 0},
@@ -88,6 +94,11 @@ def test_keys(guarded: Any, header: str, expected: int) -> None:
 def test_settings_that_cannot_be(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings)).split("_")[0].replace("api", "API")):
         ServerSettings(**settings)
+
+
+def test_settings_at_their_limits() -> None:
+    assert [ServerSettings(port=port).port for port in (0, 65535)] == [0, 65535]
+    assert ServerSettings(default_chat_template_kwargs='{"a": 1}').template_defaults == {"a": 1}
 
 
 # -- in this process ---------------------------------------------------------------------------------------------------

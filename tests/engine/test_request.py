@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from albireo.engine.request import derive_seed
-from albireo.errors import InvalidParams, PromptTooLong, RequestError
+from albireo.errors import InvalidParams, InvariantError, PromptTooLong, RequestError, UnsupportedFeature
 from albireo.step import StepPlan, StepResult
 
 
@@ -49,6 +49,28 @@ def test_what_can_never_fit_the_cache_is_refused_with_the_numbers(
     run.add([1] * num_prompt, max_tokens=max_tokens)
     run.run()
     run.check_all_ended()
+
+
+def test_prompts_whose_tokens_see_each_other_are_in_one_step_and_share_blocks_with_the_same_alone(bench: Any) -> None:
+    run = bench(are_prompts_whole=True, max_num_batched_tokens=30)
+    with pytest.raises(InvalidParams, match="31 tokens, max_num_batched_tokens=30"):
+        run.add([1] * 31)
+    with pytest.raises(UnsupportedFeature, match="prompt_logprobs=0: tokens of a prompt see those behind"):
+        run.add([1] * 9, prompt_logprobs=0)
+    for num in (20, 30, 20):
+        run.add([1] * num, max_tokens=2)
+    run.run()
+    assert [next(plan[seq] for plan in run.toy.plans if seq in plan)[:2] for seq in range(3)] == [
+        (0, 20),
+        (0, 30),
+        (16, 4),
+    ]
+    run.check_all_ended()
+
+
+def test_what_watches_a_budget_of_thinking_comes_with_it(bench: Any) -> None:
+    with pytest.raises(InvariantError, match="thinking_token_budget and what watches it come together"):
+        bench().add([1] * 9, thinking_token_budget=5)
 
 
 def test_an_id_in_use_is_refused_and_can_be_used_again_afterwards(bench: Any) -> None:

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo import BuildConfig, build
-from albireo.api.llm import LLM
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
 from albireo.params import SamplingParams
-from albireo.verify.run import verify
+from e2e.promises import (
+    assert_a_conversation_goes_on,
+    assert_logits_of_transformers_with_its_caches,
+    verdicts_of_a_directory,
+)
 from e2e.serving import Answer, Ask, Server, assert_same_answers
 from e2e.test_invariance import NO_CACHE, preempted, requests
 from tiny_models import as_written, make_checkpoint, parse_tiny, random_weights, write_safetensors
@@ -54,16 +56,8 @@ def test_bits_depend_on_the_request_alone(way: dict[str, Any], directory: Path, 
     assert "num_gpu_blocks_override" not in way or preempted(stats, answers)
 
 
-def test_prefixes_are_found_again(directory: Path) -> None:
-    """From snapshots, and keys that others have made: who parts from a prompt within an entry has another one."""
-    server = Server.load(directory, block_size=8, max_num_batched_tokens=50)
-    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, logprobs=0)
-    prompt = requests()[4].prompt[:44]
-    (answer,) = server.alone([Ask(prompt, params)])[0].tokens
-    asks = [Ask(p, params) for p in (prompt, (*prompt, *answer, 5, 6, 7), (*prompt[:38], 9, 8), prompt)]
-    answers, _ = server.serve(asks, waves=4)
-    assert [each.num_cached_tokens for each in answers] == [0, 48, 32, 32]
-    assert_same_answers(answers, server.alone(asks))
+def test_a_conversation_goes_on_where_it_ended(directory: Path) -> None:
+    assert_a_conversation_goes_on(directory, requests()[4].prompt[:44])
 
 
 def test_guesses_that_are_wrong_leave_nothing(directory: Path) -> None:
@@ -77,43 +71,13 @@ def test_guesses_that_are_wrong_leave_nothing(directory: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_directory_computes_the_same_and_is_verified(name: str, tmp_path: Path) -> None:
-    config = {**load_architecture(name).tiny, "vocab_size": 512, "eos_token_id": 2}
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", config, seed=6, tokenizer=True)
-    build(checkpoint, tmp_path / "engine", BuildConfig())
-    prompts = [list(ask.prompt) for ask in requests()[:4]]
-    params = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
-    wanted, found = (
-        [each.outputs[0].token_ids for each in LLM(str(place)).generate(prompts, params)]
-        for place in (checkpoint, tmp_path / "engine")
-    )
-    assert found == wanted
-    stages = {stage.name: stage for stage in verify(tmp_path / "engine", checkpoint).stages}
-    assert {stages[name].verdict for name in ("graph", "weights", "tokens", "quality")} == {"passed"}
+    verdicts = verdicts_of_a_directory(tmp_path, load_architecture(name).tiny, requests()[:4])
+    assert {verdicts[stage] for stage in ("graph", "weights", "tokens", "quality")} == {"passed"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_transformers_with_its_caches(name: str, tmp_path: Path) -> None:
-    """A prompt in pieces, then token by token: every logit, of what it keeps between steps."""
-    torch = pytest.importorskip("torch")
-    from backends.reference.test_interpret import Model
-    from transformers_models import transformers
-
-    directory = make_checkpoint(tmp_path, load_architecture(name).tiny, seed=7)
-    ids = np.random.default_rng(1).integers(3, 100, 75).tolist()
-    pieces = [21, 9, 14, 3, *(1,) * 28]
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
-    ).eval()
-    cache, rows, start = transformers.DynamicCache(config=model.config), [], 0
-    with torch.no_grad():
-        for count in pieces:
-            part = torch.tensor([ids[start : start + count]])
-            rows.append(model(part, cache=cache, use_cache=True).logits[0].numpy())
-            start += count
-    theirs = np.concatenate(rows)
-    ours = Model(directory, max_model_len=96).logits(ids, pieces[:-1])
-    assert start == len(ids)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-5 * np.abs(theirs).max())
+    assert_logits_of_transformers_with_its_caches(make_checkpoint(tmp_path, load_architecture(name).tiny, seed=7))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo import BuildConfig, build
-from albireo.api.llm import LLM
 from albireo.backends.backend import BLOCK_GROUPS
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.compiler.passes.shard import problems
@@ -21,7 +19,7 @@ from albireo.engine.block_tables import blocks_needed
 from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
 from albireo.params import SamplingParams
-from albireo.verify.run import verify
+from e2e.promises import assert_logits_of_transformers_with_its_caches, verdicts_of_a_directory
 from e2e.serving import Ask, Server, assert_same_answers
 from e2e.test_invariance import requests
 from tiny_models import as_written, make_checkpoint, parse_tiny, random_weights, write_safetensors
@@ -95,19 +93,10 @@ def test_blocks_that_windows_have_passed_are_let_go(directory: Path, monkeypatch
 
 
 def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(tmp_path: Path) -> None:
-    config = TINY | {"vocab_size": 512, "eos_token_id": 2}
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", config, seed=6, tokenizer=True)
-    build(checkpoint, tmp_path / "engine", BuildConfig())
-    prompts = [list(ask.prompt) for ask in requests()[:4]]
-    params = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
-    wanted, found = (
-        [each.outputs[0].token_ids for each in LLM(str(place)).generate(prompts, params)]
-        for place in (checkpoint, tmp_path / "engine")
-    )
-    assert found == wanted
-    stages = {stage.name: stage for stage in verify(tmp_path / "engine", checkpoint).stages}
-    assert {stages[name].verdict for name in ("graph", "weights", "tokens", "quality")} == {"passed"}
-    assert {stages[name].verdict for name in ("ops", "layers")} == {"not judged"}
+    assert verdicts_of_a_directory(tmp_path, TINY, requests()[:4]) == {
+        **dict.fromkeys(("graph", "weights", "tokens", "quality"), "passed"),
+        **dict.fromkeys(("ops", "layers"), "not judged"),
+    }
 
 
 def test_ranks_give_one_answer(tmp_path: Path) -> None:
@@ -122,27 +111,7 @@ def test_ranks_give_one_answer(tmp_path: Path) -> None:
 
 
 def test_transformers_with_its_caches(tmp_path: Path) -> None:
-    """A prompt in pieces, then token by token: every logit, of what it keeps between steps."""
-    torch = pytest.importorskip("torch")
-    from backends.reference.test_interpret import Model
-    from transformers_models import transformers
-
-    directory = make_checkpoint(tmp_path, TINY, seed=7)
-    ids = np.random.default_rng(1).integers(3, 100, 75).tolist()
-    pieces = [21, 9, 14, 3, *(1,) * 28]
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
-    ).eval()
-    cache, rows, start = transformers.DynamicCache(config=model.config), [], 0
-    with torch.no_grad():
-        for count in pieces:
-            part = torch.tensor([ids[start : start + count]])
-            rows.append(model(part, cache=cache, use_cache=True).logits[0].numpy())
-            start += count
-    theirs = np.concatenate(rows)
-    ours = Model(directory, max_model_len=96).logits(ids, pieces[:-1])
-    assert start == len(ids)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5 * np.abs(theirs).max())
+    assert_logits_of_transformers_with_its_caches(make_checkpoint(tmp_path, TINY, seed=7))
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from albireo.errors import ConfigError, UnsupportedModel
 from albireo.models import load_architecture
 from albireo.params import PoolingParams, SamplingParams
 from albireo.verify.run import verify
+from e2e.promises import assert_a_conversation_goes_on
 from e2e.serving import Answer, Ask, Server, assert_same_answers
 from e2e.test_invariance import preempted, requests
 from representatives import OF_WIRING, WITH_STATES
@@ -105,16 +106,7 @@ def test_embeddings_beside_texts(model: str, directory: Path) -> None:
 
 
 def test_a_conversation_goes_on_where_it_ended(directory: Path) -> None:
-    """From snapshots: behind the answer, behind the prompt where the answer is another; the bits are those of nobody's
-    having been there before."""
-    server = Server.load(directory, block_size=8, max_num_batched_tokens=50)
-    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, logprobs=0)
-    prompt = requests()[4].prompt[:44]
-    (answer,) = server.alone([Ask(prompt, params)])[0].tokens
-    asks = [Ask(p, params) for p in (prompt, (*prompt, *answer, 5, 6, 7), (*prompt[:38], 9, 8), prompt)]
-    answers, _ = server.serve(asks, waves=4)
-    assert [each.num_cached_tokens for each in answers] == [0, 48, 32, 32]
-    assert_same_answers(answers, server.alone(asks))
+    assert_a_conversation_goes_on(directory, requests()[4].prompt[:44])
 
 
 def test_prompts_that_begin_alike_share_it(directory: Path) -> None:

@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from albireo import BuildConfig, build
 from albireo.api.llm import LLM
 from albireo.beam_search_params import BeamSearchParams
 from albireo.engine.request import check_request
@@ -21,7 +20,7 @@ from albireo.engine_process.worker import _ready
 from albireo.errors import ConfigError, InvalidParams, ModelError, UnsupportedFeature
 from albireo.models import load_architecture, load_config
 from albireo.params import SamplingParams
-from albireo.verify.run import verify
+from e2e.promises import verdicts_of_a_directory
 from e2e.serving import Answer, Ask, Server, assert_same_answers
 from e2e.test_invariance import NO_CACHE, preempted
 from tiny_models import make_checkpoint, parse_tiny
@@ -109,18 +108,7 @@ def test_siblings_and_beams_go_on_behind_one_prompt(directory: Path) -> None:
 
 
 def test_a_directory_computes_the_same_and_is_verified(tmp_path: Path) -> None:
-    config = TINY | {"vocab_size": 512}
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", config, seed=6, tokenizer=True)
-    build(checkpoint, tmp_path / "engine", BuildConfig())
-    prompts = [list(ask.prompt) for ask in asks()]
-    params = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
-    wanted, found = (
-        [each.outputs[0].token_ids for each in LLM(str(place)).generate(prompts, params)]
-        for place in (checkpoint, tmp_path / "engine")
-    )
-    assert found == wanted
-    stages = {stage.name: stage for stage in verify(tmp_path / "engine", checkpoint).stages}
-    assert {stages[name].verdict for name in ("graph", "weights", "ops", "layers", "tokens", "quality")} == {"passed"}
+    assert set(verdicts_of_a_directory(tmp_path, TINY, asks()).values()) == {"passed"}
 
 
 def test_what_needs_a_causal_prompt_is_refused(directory: Path, tmp_path: Path) -> None:

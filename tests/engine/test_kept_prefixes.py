@@ -154,6 +154,28 @@ def test_of_a_window_what_the_next_token_looks_into_is_read(bench: Any, windows:
     assert third.toy.num_filled == filled
 
 
+@pytest.mark.parametrize(("in_cache", "filled"), [(1, 4), (2, 0)])
+def test_files_go_on_where_the_cache_ends(bench: Any, in_cache: int, filled: int) -> None:
+    """If there are enough blocks behind it."""
+    kept: dict[bytes, bytes] = {}
+    served(bench(kept=kept))
+    run = served(bench(kept=kept), PROMPT[: 8 * in_cache + 1], max_tokens=1)
+    served(run)
+    assert run.toy.num_filled == filled
+    assert run.last["1"].progress.num_cached_tokens == 8 * (in_cache + filled)
+
+
+def test_what_is_lost_after_it_was_found_is_not_gone_on_from(bench: Any) -> None:
+    kept: dict[bytes, bytes] = {}
+    first = served(bench(kept=kept, windows=(None, 9)))
+    run = bench(kept=kept, windows=(None, 9))
+    read = run.files.read
+    # keys of windows are longer
+    run.files.read = lambda keys: [] if len(keys[0]) > 32 else read(keys)
+    served(run)
+    assert run.toy.num_filled == 0 and run.tokens == first.tokens
+
+
 def test_without_what_a_window_looks_into_less_is_read(bench: Any) -> None:
     kept: dict[bytes, bytes] = {}
     served(bench(kept=kept, windows=(None, 9)))

@@ -51,6 +51,18 @@ def test_share_leaves_out_blocks_beyond_the_tokens() -> None:
     assert second[0] == first[0][:2]
 
 
+def test_of_what_others_hold_too_full_blocks_count_from_the_first_on() -> None:
+    tables = BlockTables(12, 8)
+    first: tuple[list[int], ...] = ([],)
+    second: tuple[list[int], ...] = ([],)
+    tables.grow(first, 0, 20)
+    assert tables.num_shared(first, 20) == 0
+    tables.share(first, second, 20)
+    assert [tables.num_shared(first, num) for num in (7, 8, 20, 24)] == [0, 8, 16, 24]
+    tables.pool.free([second[0].pop(1)])
+    assert tables.num_shared(first, 24) == 8
+
+
 def test_release_lets_the_tail_be_evicted_before_the_head() -> None:
     tables = BlockTables(4, 8)
     own: tuple[list[int], ...] = ([],)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from albireo.errors import InvalidParams, UnsupportedFeature, short
-from albireo.params import PoolingParams, SamplingParams
+from albireo.params import MAX_LOGPROB_TOKEN_IDS, MAX_SEED, PoolingParams, SamplingParams
 
 REFUSED: list[dict[str, Any]] = [
     {"n": 0},
@@ -64,6 +64,10 @@ REFUSED: list[dict[str, Any]] = [
     {"truncate_prompt_tokens": True},
     {"truncation_side": "middle"},
     {"truncation_side": []},
+    {"thinking_token_budget": -2},
+    {"thinking_token_budget": True},
+    {"seed": -(2**64) - 1},
+    {"n": 16385},
     {"stop": "\ud800"},
     {"bad_words": ["a", "\udc00b"]},
 ]
@@ -74,6 +78,44 @@ def test_a_value_out_of_range_is_refused_by_name(fields: dict[str, Any]) -> None
     with pytest.raises(InvalidParams) as error:
         SamplingParams(**fields)
     assert any(name in str(error.value) for name in fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n": 16384},
+        {"temperature": 0.0},
+        {"top_p": 1.0},
+        {"min_p": 1.0},
+        {"presence_penalty": 2.0},
+        {"frequency_penalty": -2.0},
+        {"seed": MAX_SEED},
+        {"seed": -MAX_SEED - 1},
+        {"max_tokens": 4, "min_tokens": 4},
+        {"logprobs": -1},
+        {"logprob_token_ids": (0,) * MAX_LOGPROB_TOKEN_IDS},
+        {"stop_token_ids": (0,)},
+        {"truncate_prompt_tokens": 1},
+        {"truncate_prompt_tokens": -1},
+        {"thinking_token_budget": 0},
+    ],
+    ids=short,
+)
+def test_a_value_at_its_limit_is_taken_as_it_is(fields: dict[str, Any]) -> None:
+    made = SamplingParams(**fields)
+    name, value = next(iter(fields.items()))
+    assert getattr(made, name) == value
+
+
+def test_limits_are_named() -> None:
+    for fields, words in (
+        ({"n": 0}, "a whole number of at least 1 and at most 16384"),
+        ({"max_tokens": 0}, "a whole number of at least 1"),
+        ({"temperature": -1.0}, r"is outside \[0.0, inf\)"),
+        ({"top_p": 0.0}, r"is outside \(0.0, 1.0\]"),
+    ):
+        with pytest.raises(InvalidParams, match=f"{words}$"):
+            SamplingParams(**fields)  # type: ignore[arg-type]
 
 
 def test_best_of_is_neutral_when_it_equals_n_and_refused_otherwise() -> None:
@@ -125,12 +167,32 @@ def test_how_many_of_the_best_logits_decide(fields: dict[str, Any], num: int) ->
         {"allowed_token_ids": [1]},
         {"bad_words": ["x"]},
         {"min_tokens": 1},
+        {"thinking_token_budget": 5},
+        {"structured_outputs": {"regex": "a+"}},
+        {"logprob_token_ids": [1]},
     ],
     ids=str,
 )
 def test_logits_are_needed_unless_the_raw_arg_max_decides(fields: dict[str, Any]) -> None:
     assert not SamplingParams(temperature=0, ignore_eos=True, stop="x", seed=1).needs_logits
     assert SamplingParams(**{"temperature": 0, **fields}).needs_logits
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"presence_penalty": 0.1},
+        {"frequency_penalty": 0.1},
+        {"repetition_penalty": 1.1},
+        {"logit_bias": {1: 1.0}},
+        {"allowed_token_ids": [1]},
+        {"bad_words": ["x"], "bad_words_token_ids": ((1,),)},
+    ],
+    ids=str,
+)
+def test_what_may_change_a_row_at_every_token(fields: dict[str, Any]) -> None:
+    assert not SamplingParams(temperature=0, logprobs=5, min_tokens=3, seed=1).changes_logits
+    assert SamplingParams(**fields).changes_logits
 
 
 @pytest.mark.parametrize("name", ["MEAN", "mean", "Mean"])
@@ -148,6 +210,7 @@ def test_pooling_types_are_read_as_vllm_writes_them(name: Any) -> None:
         ({"dimensions": 2.0}, "dimensions=2.0"),
         ({"dimensions": True}, "dimensions=True"),
         ({"use_activation": 1}, "use_activation=1"),
+        ({"type_start": -1}, "type_start=-1"),
         ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens=0 is not allowed; it must be at least 1, or -1"),
         ({"truncate_prompt_tokens": -2}, "truncate_prompt_tokens=-2"),
         ({"truncate_prompt_tokens": True}, "truncate_prompt_tokens=True"),
@@ -197,3 +260,4 @@ def test_what_is_no_number_is_not_said_to_be_outside(value: Any) -> None:
 def test_the_seed_minus_one_is_none() -> None:
     assert SamplingParams(seed=-1).seed is None and SamplingParams(seed=-2).seed == -2
     assert SamplingParams(seed=np.int64(-1)).seed is None  # type: ignore[arg-type]
+    assert SamplingParams(thinking_token_budget=-1).thinking_token_budget is None

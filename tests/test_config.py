@@ -75,6 +75,10 @@ def test_gpu_memory_utilization_is_an_alias_and_not_a_second_setting() -> None:
         {"seed": 2**63},
         {"seed": -(2**63) - 1},
         {"prefix_cache_dir_bytes": 0},
+        {"limit_mm_per_prompt": [1]},
+        {"limit_mm_per_prompt": "{"},
+        {"limit_mm_per_prompt": {"image": -1}},
+        {"limit_mm_per_prompt": {"smell": 1}},
         {"swap_space": -1},
         {"swap_space": True},
         {"swap_space": float("inf")},
@@ -102,6 +106,11 @@ def test_a_profile_sets_what_is_not_asked_for() -> None:
     assert EngineConfig().step_limits == EngineConfig(profile="balanced").step_limits == StepLimits(64, 960)
     with pytest.raises(ConfigError, match="profile='calm' is unknown; choose balanced, throughput or latency"):
         BuildConfig(profile="calm")  # type: ignore[arg-type]
+
+
+def test_no_pictures_at_all_may_be_the_limit() -> None:
+    assert EngineConfig(limit_mm_per_prompt='{"image": 0}').limit_mm_per_prompt.image == 0  # type: ignore[arg-type]
+    assert EngineConfig(limit_mm_per_prompt=None).limit_mm_per_prompt.image is None  # type: ignore[arg-type]
 
 
 def test_names_of_passes() -> None:

@@ -71,7 +71,12 @@ def test_a_form_wants_all_logits_and_the_schema_is_read_from_either_shape() -> N
         ({"regex": 5}, "regex must be text"),
         ({"regex": "\ud800"}, "half of a surrogate pair"),
         ({"grammar": "x" * (MAX_GRAMMAR_BYTES + 1)}, "grammar has 65537 bytes"),
+        ({"grammar": "é" * (MAX_GRAMMAR_BYTES // 2 + 1)}, "grammar has 65538 bytes"),
         ({"grammar": "  "}, "grammar is empty"),
+        ({"choice": b"ab"}, "choice must be a list of strings"),
+        ({"choice": 5}, "choice must be a list of strings"),
+        ({"structural_tag": "[1]"}, "structural_tag must be a JSON object"),
+        ({"json_object": True, "whitespace_pattern": "a" * 8193}, "whitespace_pattern has 8193 characters"),
         ({"choice": []}, "choice must be a list of strings"),
         ({"choice": "ab"}, "choice must be a list of strings"),
         ({"choice": ["a", 1]}, "choice must be text"),
@@ -96,8 +101,33 @@ def test_an_object_that_holds_itself_is_too_deep() -> None:
     with pytest.raises(InvalidParams, match="deep"):
         StructuredOutputsParams(json=endless)
     wide = {"enum": [[0]] * (MAX_SCHEMA_BYTES + 1)}
-    with pytest.raises(InvalidParams, match=r"values; make it smaller|bytes, the limit"):
+    with pytest.raises(InvalidParams, match="more than 131072 values; make it smaller"):
         StructuredOutputsParams(json=wide)
+
+
+def test_an_object_that_holds_others_twice_is_not_written_out() -> None:
+    """Of 20 objects, and as many values as their paths: a million."""
+    doubled: dict[str, Any] = {}
+    for _ in range(20):
+        doubled = {"a": doubled, "b": doubled}
+    with pytest.raises(InvalidParams, match="more than 131072 values"):
+        StructuredOutputsParams(json=doubled)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"regex": "a" * MAX_REGEX_CHARS},
+        {"grammar": "x" * MAX_GRAMMAR_BYTES},
+        {"choice": ["a"] * MAX_CHOICES},
+        # as UTF-8, not as escapes
+        {"json": {"pad": "é" * (MAX_SCHEMA_BYTES // 4)}},
+        {"json_object": True, "whitespace_pattern": "a" * MAX_REGEX_CHARS},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_what_is_as_large_as_the_limit_is_taken(given: dict[str, Any]) -> None:
+    assert StructuredOutputsParams(**given).kind == next(iter(given))
 
 
 def test_the_deepest_schema_is_taken() -> None:

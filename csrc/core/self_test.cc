@@ -39,10 +39,11 @@ struct Shape {
 // Whole tiles; a row and a column beyond; a rest of k, and rows of more than one chunk.
 constexpr Shape kShapes[] = {{32, 64, 256}, {33, 65, 128}, {kMostChunk + 29, 100, 212}};
 
+// One that reads codes: a level may have others only, which would take them for something else.
 KernelFn linear_of(const std::string& level) {
   for (int64_t i = 0; i < kLinear.num_variants; i++) {
     const Variant& v = kLinear.variants[i];
-    if (level == v.isa && strcmp(v.dtype, "bfloat16")) return v.run;
+    if (level == v.isa && (!strcmp(v.dtype, "integers") || !strcmp(v.dtype, "any"))) return v.run;
   }
   return nullptr;
 }
@@ -124,7 +125,7 @@ std::string difference(KernelFn tested, KernelFn trusted, const Case& c, const S
 
 std::string first_difference(const std::string& level, const std::string& trusted) {
   const KernelFn kernels[] = {linear_of(level), linear_of(trusted)};
-  if (!kernels[0] || !kernels[1]) return "no linear of level " + (kernels[0] ? trusted : level);
+  if (!kernels[0] || !kernels[1]) return "no linear of codes of level " + (kernels[0] ? trusted : level);
   for (const Case& c : kCases)
     for (const Shape& s : kShapes) {
       const std::string found = difference(kernels[0], kernels[1], c, s);

@@ -10,7 +10,7 @@ namespace albireo {
 const std::string& amx_refusal(bool is_saved);
 
 // Runs linear at two levels on a few shapes and encodings whose sums are exact. The first output that is not the same
-// in words, or that there is no such kernel; empty: all the same. At the level "amx" only behind a permission.
+// in words, or that a level has no such kernel; empty: all the same. At the level "amx" only behind a permission.
 std::string first_difference(const std::string& level, const std::string& trusted);
 
 }  // namespace albireo

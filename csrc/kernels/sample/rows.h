@@ -2,6 +2,7 @@
 // once a level, of plain loops; those that have fused multiply-adds give the same bits.
 #pragma once
 #include <cstdint>
+#include <string>
 
 namespace albireo {
 
@@ -27,7 +28,7 @@ struct RowPasses {
 };
 
 extern const RowPasses kRowsScalar, kRowsAvx2, kRowsAvx512, kRowsNeon;
-// Those of this machine's best level.
-const RowPasses& row_passes();
+// Those of a level; where it has none of its own, of the next below that has.
+const RowPasses& row_passes(const std::string& level);
 
 }  // namespace albireo

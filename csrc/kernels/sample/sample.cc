@@ -6,9 +6,6 @@
 #include <limits>
 #include <numeric>
 
-#include "albireo/cpu_info.h"
-#include "kernels/sample/rows.h"
-
 namespace albireo {
 namespace {
 
@@ -22,7 +19,7 @@ RowScale scale_of(const DrawSettings& s) { return {s.peak, 1 / s.temperature}; }
 
 void find_maxima(const float* x, int64_t n, SampleScratch& scratch) {
   scratch.maxima.resize(row_chunks(n));
-  row_passes().maxima(x, n, scratch.maxima.data());
+  scratch.passes.maxima(x, n, scratch.maxima.data());
 }
 
 // A logit that at least num of n reach, and few others: the num-th largest of the chunks' largest.
@@ -53,9 +50,10 @@ void gather(const float* x, int64_t n, float bound, SampleScratch& scratch) {
   kept.ids.resize(count), kept.logits.resize(count);
 }
 
-void weigh_list(const DrawSettings& settings, Candidates& kept) {
+void weigh_list(const DrawSettings& settings, SampleScratch& scratch) {
+  Candidates& kept = scratch.kept;
   kept.weights.resize(kept.logits.size());
-  row_passes().weigh(kept.logits.data(), (int64_t)kept.logits.size(), scale_of(settings), kept.weights.data());
+  scratch.passes.weigh(kept.logits.data(), (int64_t)kept.logits.size(), scale_of(settings), kept.weights.data());
 }
 
 // Of the list what is(place) says; of its weights, too, where they are known.
@@ -78,13 +76,13 @@ double sum_of(const double* sums, int64_t n) { return std::accumulate(sums, sums
 double list_total(SampleScratch& scratch) {
   const auto& weights = scratch.kept.weights;
   scratch.sums.resize(row_chunks((int64_t)weights.size()));
-  row_passes().add_chunks(weights.data(), (int64_t)weights.size(), scratch.sums.data());
+  scratch.passes.add_chunks(weights.data(), (int64_t)weights.size(), scratch.sums.data());
   return sum_of(scratch.sums.data(), (int64_t)scratch.sums.size());
 }
 
 double row_total(const float* x, int64_t n, const RowScale& scale, SampleScratch& scratch) {
   scratch.sums.resize(row_chunks(n));
-  row_passes().weigh_chunks(x, n, scale, scratch.sums.data());
+  scratch.passes.weigh_chunks(x, n, scale, scratch.sums.data());
   return sum_of(scratch.sums.data(), (int64_t)scratch.sums.size());
 }
 
@@ -131,30 +129,25 @@ void keep_mass(const float* x, int64_t n, const DrawSettings& settings, bool is_
   find_maxima(x, n, scratch);
   for (const double level : kLevels) {
     gather(x, n, std::max(kLowest, (float)(settings.peak + settings.temperature * std::log(level))), scratch);
-    weigh_list(settings, scratch.kept);
+    weigh_list(settings, scratch);
     // A little more than the target, so that no order of adding falls short of it.
     if (list_total(scratch) > target * (1 + 1e-9)) return cut_at_mass(target, settings, scratch);
   }
   gather(x, n, kLowest, scratch);
-  weigh_list(settings, scratch.kept);
+  weigh_list(settings, scratch);
   cut_at_mass(target, settings, scratch);
 }
 
 }  // namespace
 
-const RowPasses& row_passes() {
-  static const RowPasses& best = [&]() -> const RowPasses& {
-    for (const std::string& level : isa_levels()) {
+const RowPasses& row_passes(const std::string& level) {
 #if defined(__x86_64__)
-      if (level == "avx512") return kRowsAvx512;
-      if (level == "avx2") return kRowsAvx2;
+  if (level == "avx2" || level == "avxvnni") return kRowsAvx2;
+  if (level != "scalar") return kRowsAvx512;
 #elif defined(__aarch64__)
-      if (level == "neon") return kRowsNeon;
+  if (level != "scalar") return kRowsNeon;
 #endif
-    }
-    return kRowsScalar;
-  }();
-  return best;
+  return kRowsScalar;
 }
 
 bool keep(const float* x, int64_t n, const DrawSettings& settings, SampleScratch& scratch) {
@@ -179,7 +172,7 @@ bool keep(const float* x, int64_t n, const DrawSettings& settings, SampleScratch
       const float least = *kth;
       filter(kept, [&](size_t place) { return kept.logits[place] >= least; });
     }
-    weigh_list(settings, kept);
+    weigh_list(settings, scratch);
     if (settings.min_p > 0) filter(kept, [&](size_t place) { return kept.weights[place] >= settings.min_p; });
   }
   if (settings.top_p < 1) keep_mass(x, n, settings, is_listed, scratch);
@@ -190,7 +183,7 @@ void list_kept(const float* x, int64_t n, const DrawSettings& settings, SampleSc
   if (keep(x, n, settings, scratch)) return;
   scratch.kept.ids.resize(n), scratch.kept.logits.assign(x, x + n);
   std::iota(scratch.kept.ids.begin(), scratch.kept.ids.end(), 0);
-  weigh_list(settings, scratch.kept);
+  weigh_list(settings, scratch);
 }
 
 int64_t draw(const float* x, int64_t n, const DrawSettings& settings, double fraction, SampleScratch& scratch) {
@@ -206,7 +199,7 @@ int64_t draw(const float* x, int64_t n, const DrawSettings& settings, double fra
   const int64_t count = std::min(kRowChunkLogits, size - first);
   double weights[kRowChunkLogits];
   if (is_listed) std::copy_n(scratch.kept.weights.begin() + first, count, weights);
-  else row_passes().weigh(x + first, count, scale, weights);
+  else scratch.passes.weigh(x + first, count, scale, weights);
   // One after another they may round below the chunk's own sum: then the last with a weight is meant.
   double inside = 0;
   int64_t found = first;
@@ -232,6 +225,8 @@ void best_of(const float* x, int64_t n, int64_t num, int32_t* best, SampleScratc
   for (int64_t i = 0; i < num; i++) best[i] = order[i].place;
 }
 
-int64_t count_above(const float* x, int64_t n, float logit) { return row_passes().count_above(x, n, logit); }
+int64_t count_above(const float* x, int64_t n, float logit, const SampleScratch& scratch) {
+  return scratch.passes.count_above(x, n, logit);
+}
 
 }  // namespace albireo

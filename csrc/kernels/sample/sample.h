@@ -2,7 +2,10 @@
 // comes out depends on its logits and its settings alone.
 #pragma once
 #include <cstdint>
+#include <string>
 #include <vector>
+
+#include "kernels/sample/rows.h"
 
 namespace albireo {
 
@@ -18,12 +21,14 @@ struct Candidates {
   std::vector<double> weights;
 };
 
-// Memory of one thread.
+// Memory of one thread, and what goes over its rows.
 struct SampleScratch {
+  explicit SampleScratch(const std::string& level) : passes(row_passes(level)) {}
   struct Entry {
     float logit;
     int32_t place;
   };
+  const RowPasses& passes;
   Candidates kept;
   std::vector<float> maxima, bounds;
   std::vector<double> sums;
@@ -48,6 +53,6 @@ double log_total(const float* x, int64_t n, double peak, SampleScratch& scratch)
 void best_of(const float* x, int64_t n, int64_t num, int32_t* best, SampleScratch& scratch);
 
 // How many logits are larger than one of them.
-int64_t count_above(const float* x, int64_t n, float logit);
+int64_t count_above(const float* x, int64_t n, float logit, const SampleScratch& scratch);
 
 }  // namespace albireo

@@ -138,7 +138,17 @@ def test_the_self_test_names_what_differs() -> None:
         pytest.skip("this machine has one level")
     found = _native.first_difference("scalar", "avx2")
     assert found.startswith("int8.g32, ") and ": row " in found and ", not " in found
-    assert _native.first_difference("amx", "avx3") == "no linear of level avx3"
+    assert _native.first_difference("amx", "avx3") == "no linear of codes of level avx3"
+
+
+def test_the_self_test_runs_no_kernel_of_other_weights() -> None:
+    """Levels may have linears of bfloat16 and fp8 alone; those would read codes as such, and behind their end."""
+    levels = {level for family, _, level in _native.kernels() if family == "linear"}
+    others = levels - {k[2] for k in _native.kernels() if k[0] == "linear" and k[1] in ("integers", "any")}
+    assert "amx_bf16_model" in others and ("avx512bf16" in others or "neon" in levels)
+    for level in sorted(others):
+        assert _native.first_difference(level, "scalar") == f"no linear of codes of level {level}"
+        assert _native.first_difference("scalar", level) == f"no linear of codes of level {level}"
 
 
 def test_the_level_is_on_where_the_processor_has_it_or_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo import _native
-from albireo.backends.cpu.machine import ThreadPool
+from albireo.backends.cpu.machine import ThreadPool, isa_levels
 
 Row = NDArray[np.float32]
 
@@ -55,14 +55,14 @@ def draw_tokens(
     tokens = np.empty(len(rows), np.int32)
     table = np.array([(*s.numbers(), f) for s, f in zip(settings, fractions, strict=True)], np.float64).reshape(-1, 6)
     sizes = np.array([row.size for row in rows], np.int64)
-    _native.draw_tokens(threads, _addresses(rows), sizes, table, tokens)
+    _native.draw_tokens(threads, isa_levels()[0], _addresses(rows), sizes, table, tokens)
     return tokens.tolist()
 
 
 def kept_tokens(row: Row, settings: Truncation) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """Those of a row that may be drawn: their ids, ascending, and their weights, the best having 1."""
     ids, weights = np.empty(row.size, np.int32), np.empty(row.size)
-    count = _native.kept_tokens(np.ascontiguousarray(row), np.array(settings.numbers()), ids, weights)
+    count = _native.kept_tokens(isa_levels()[0], np.ascontiguousarray(row), np.array(settings.numbers()), ids, weights)
     return ids[:count], weights[:count]
 
 
@@ -81,7 +81,8 @@ def log_rows(
     totals = np.empty(len(rows))
     best, above = np.empty((len(rows), num), np.int32), np.empty(named.shape, np.int64)
     size = rows[0].size if rows else 0
-    _native.log_rows(threads, _addresses(rows), size, np.array(peaks, np.float64), named, totals, best, above)
+    level, heights = isa_levels()[0], np.array(peaks, np.float64)
+    _native.log_rows(threads, level, _addresses(rows), size, heights, named, totals, best, above)
     return totals, best, above
 
 

@@ -19,6 +19,7 @@
 #include "albireo/cpu_info.h"
 #include "albireo/encoded.h"
 #include "albireo/group.h"
+#include "albireo/lost_page.h"
 #include "albireo/memory.h"
 #include "albireo/probe.h"
 #include "albireo/program.h"
@@ -310,6 +311,7 @@ NB_MODULE(_native, m) {
   m.def("amx_refusal", [] { return amx_refusal(true); }, "What a processor with AMX would be told; empty: it is on.");
   m.def("first_difference", &first_difference, "level"_a, "trusted"_a);
   m.def("usable_cpus", &usable_cpus);
+  m.def("name_lost_pages", &name_lost_pages);
   m.def("kernels", &kernel_list, "(family, weight dtype, isa level) of every variant, in order of preference.");
   m.def("default_tuning", [] { return tuning_dict({}); }, "What a call without a tuning of its own runs with.");
   m.def("revision", [](const std::string& family) { return family_of(family)->revision; });

@@ -220,3 +220,22 @@ def test_a_file_that_becomes_shorter_is_refused_before_it_is_touched(tmp_path: P
             WeightMismatch, match=r"has 4096 bytes now, 65\d+ when it was opened; something writes to it"
         ):
             read("a")
+
+
+def test_a_file_that_is_written_to_is_refused_and_one_replaced_is_not(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.safetensors", {"a": entry(0, 2**12)}, bytes(2**12))
+    file = SafetensorsFile(path)
+    other = write(tmp_path / "y.safetensors", {"a": entry(0, 2**12)}, b"\1" * 2**12)
+    os.replace(other, path)
+    assert not any(file.buffer("a"))
+    path.unlink()
+    assert not any(file.buffer("a"))
+
+    path = write(tmp_path / "z.safetensors", {"a": entry(0, 2**12)}, bytes(2**12))
+    file = SafetensorsFile(path)
+    with path.open("r+b") as written:
+        written.seek(-1, os.SEEK_END)
+        written.write(b"\1")
+    os.utime(path, ns=(0, file._file.identity[2] + 1))  # whatever the clock of the disk can tell apart
+    with pytest.raises(WeightMismatch, match=r"z\.safetensors: was written to since it was opened"):
+        file.buffer("a")

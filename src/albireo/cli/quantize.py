@@ -15,6 +15,7 @@ from albireo.api.build import build
 from albireo.api.sources.locate import locate_model
 from albireo.artifact.reader import is_engine_directory
 from albireo.artifact.writer import check_target
+from albireo.backends.cpu.machine import name_lost_pages
 from albireo.bench.short_run import measure_short
 from albireo.cli.terminal import amount_bar, row, size
 from albireo.compress.recipe import HEADS, METHODS, MIXED, SCHEMES, Recipe, default_method
@@ -78,6 +79,7 @@ def command(
     the quantized layers before it give, so that memory holds one layer in float32. quantization.html and .json in DIR
     say what became of each linear, and how perplexity, KL divergence, top-1 agreement and speed changed.
     """
+    name_lost_pages()
     source = _checkpoint(model)
     names = tuple(name for part in keep for name in part.split(",") if name)
     recipe = Recipe(

@@ -14,6 +14,7 @@ import click
 import numpy as np
 
 from albireo.api.sources.locate import locate_model
+from albireo.backends.cpu.machine import name_lost_pages
 from albireo.bench.machine import machine_facts
 from albireo.bench.short_run import measure_short
 from albireo.cli.terminal import amount_bar, row, size
@@ -46,6 +47,7 @@ def command(
     is measured too. Writes verify.md, verify.json and verify.html into DIR. Exit code 0: verified; 1: out of tolerance;
     2: it could not be checked.
     """
+    name_lost_pages()
     try:
         found = verify(directory, against, text=text, num_tokens=num_tokens, progress=amount_bar)
     except EngineError as error:

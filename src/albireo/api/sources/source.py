@@ -18,7 +18,7 @@ from albireo.api.sources.overrides import overridden, said
 from albireo.artifact.layout import BUILD_COMMAND, MANIFEST, PROGRAM
 from albireo.artifact.reader import hinting, is_engine_directory
 from albireo.artifact.record import guarded
-from albireo.backends.cpu.machine import numa_nodes
+from albireo.backends.cpu.machine import name_lost_pages, numa_nodes
 from albireo.backends.cpu.pack import ALIGN
 from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
@@ -87,6 +87,7 @@ def _may_share_pages() -> bool:
 
 def open_source(directory: Path, config: EngineConfig) -> ModelSource:
     """The source in a directory. Raises: ModelError; ConfigError for what only an engine directory can keep."""
+    name_lost_pages()
     if is_engine_directory(directory):
         for name in ("quantization", "quantization_head"):
             if getattr(config, name) is not None:

@@ -57,6 +57,12 @@ def _log_refusals() -> None:
         _LOG.warning("kernels of level %s are off: %s", level, reason)
 
 
+def name_lost_pages() -> None:
+    """Have the process say which file it was, before it ends of SIGBUS because a mapped file became shorter or its disk
+    fails. Handlers that were there go on after it."""
+    _native.name_lost_pages()
+
+
 def target_levels(target: str) -> tuple[str, ...]:
     """Levels to choose kernels from for a target, best first: native is isa_levels(); a level is itself and those
     below, whether or not this machine has it.

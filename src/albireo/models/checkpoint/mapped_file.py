@@ -46,15 +46,24 @@ class MappedFile:
         """Bytes of it.
 
         Raises: WeightMismatch where the file has become shorter since: what is touched behind its end would end the
-            process (SIGBUS), and say nothing.
+            process (SIGBUS); or was written to, which may be in the middle of these bytes. One that another took the
+            place of, or that was removed, stays what it was.
         """
         now = self._map.size()
         if now < self._size:
-            raise WeightMismatch(
-                f"{self._path}: has {now} bytes now, {self._size} when it was opened; something writes to it: wait "
-                "until that is done, and load again"
-            )
+            raise self._written(f"has {now} bytes now, {self._size} when it was opened")
+        with contextlib.suppress(OSError):  # it is not there any more
+            found = os.stat(self._path)
+            identity = found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+            if identity[:2] == self.identity[:2] and identity != self.identity:
+                raise self._written("was written to since it was opened")
         return self.view[start:stop]
+
+    def _written(self, what: str) -> WeightMismatch:
+        return WeightMismatch(
+            f"{self._path}: {what}; something writes to it: wait until that is done, and load again (a file that is "
+            "written beside it and renamed to its name disturbs nobody)"
+        )
 
     def release(self, start: int, stop: int) -> None:
         """Let the pages of these bytes go; they are read from the file again when touched."""

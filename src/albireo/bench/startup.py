@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from albireo.artifact.reader import is_engine_directory
 from albireo.bench.latency import PERCENTILES, Progress
 from albireo.bench.report import Spread, row, seconds
 from albireo.errors import ConfigError, EngineError, ResourceError
+from albireo.own_python import command_of
 
 #: What a start is made of, in order: the parts add up to the whole.
 PARTS = ("interpreter", "import", "load", "first_token")
@@ -115,7 +115,7 @@ def start_process(asked: Mapping[str, Any]) -> tuple[float, dict[str, float]]:
     """Run first_token.py in a process. Raises: EngineError with its message; ResourceError when it died."""
     begun_s = time.monotonic()
     child = subprocess.run(
-        [sys.executable, "-m", "albireo.bench.first_token"],
+        command_of("albireo.bench.first_token"),
         input=json.dumps(asked),
         capture_output=True,
         text=True,

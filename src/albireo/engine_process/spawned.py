@@ -10,15 +10,15 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from albireo.engine_process import ledger
+from albireo.own_python import command_of
 
 #: How the worker is started; the paths of socket and ledger follow.
-COMMAND = (sys.executable, "-m", "albireo.engine_process")
+COMMAND = command_of("albireo.engine_process")
 #: Longest path of a socket, in bytes: Linux has 108, one of them for the end.
 _MAX_PATH = 107
 

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from albireo.config import EngineConfig
 from albireo.control_group import control_group, threads_allowed
 from albireo.devflags import compiling_environment
 from albireo.graph.program import Program
+from albireo.own_python import command_of
 
 if TYPE_CHECKING:
     from albireo.backends.cuda.chip import Chip
@@ -45,7 +45,7 @@ class Compiling:
         self._processes = []
         for order in orders:
             process = subprocess.Popen(
-                [sys.executable, "-m", "albireo.api.machine.compile_ahead"],
+                command_of("albireo.api.machine.compile_ahead"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

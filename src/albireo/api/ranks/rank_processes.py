@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import weakref
@@ -27,6 +26,7 @@ from albireo import errors
 from albireo.api.ranks.rank_start import HERE, PLACED, SLOTS, RankStart
 from albireo.errors import ConfigError, EngineError, RankLost
 from albireo.graph.program import Program
+from albireo.own_python import command_of
 
 if TYPE_CHECKING:
     from albireo.backends.cuda.orders import Further
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 #: How one is started; descriptors of its socket and of its lifeline follow.
-COMMAND = (sys.executable, "-m", "albireo.api.ranks.rank_process")
+COMMAND = command_of("albireo.api.ranks.rank_process")
 #: Seconds that processes have to end by themselves.
 _TO_END_S = 5.0
 

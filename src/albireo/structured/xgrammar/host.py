@@ -11,7 +11,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Sequence
@@ -19,10 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from albireo.errors import InvalidParams, UnsupportedFeature
+from albireo.own_python import command_of
 from albireo.structured.xgrammar import wire
 
 #: How the worker is started.
-COMMAND = (sys.executable, "-m", "albireo.structured.xgrammar.worker")
+COMMAND = command_of("albireo.structured.xgrammar.worker")
 #: Seconds that reading the library and a vocabulary may take.
 START_S = 120.0
 #: Grammars that may be held at one time, each by a process of its own.

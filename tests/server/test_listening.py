@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from albireo.errors import ConfigError
-from albireo.server.listening import Listening
+from albireo.server.listening import Listening, _at_port
 from albireo.server.settings import ServerSettings
 
 
@@ -60,3 +60,33 @@ def test_a_path_that_can_be_no_socket(tmp_path: Path, name: str) -> None:
 def test_it_goes_in_place_of_a_port() -> None:
     with pytest.raises(ConfigError, match="in place of host and port"):
         ServerSettings(uds="socket", port=8001)
+
+
+def test_a_name_that_has_addresses_of_ipv6_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists():
+        pytest.skip("this machine has no IPv6")
+    resolve = socket.getaddrinfo
+    answers = {"six": "::1", "both": None}
+
+    def found(host: str, *args: Any, **kwargs: Any) -> Any:
+        both = [*resolve("::1", *args, **kwargs), *resolve("127.0.0.1", *args, **kwargs)]
+        return both if answers[host] is None else resolve(answers[host], *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    monkeypatch.setattr(socket, "create_server", lambda address, family, backlog: (address, family, backlog))
+    families = []
+    for host in answers:
+        families.append(_at_port(ServerSettings(host=host, port=0))[1])  # type: ignore[index]
+    assert families == [socket.AF_INET6, socket.AF_INET]
+
+
+def test_a_name_that_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"cannot listen on a\.\.b:8000 \(it is no name of a host\); take another"):
+        Listening(ServerSettings(host="a..b"))
+
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(ConfigError, match=r"cannot listen on elsewhere:8000 \(Name or service not known\); take"):
+        Listening(ServerSettings(host="elsewhere"))

@@ -56,12 +56,15 @@ class Listening:
 
 
 def _at_port(settings: ServerSettings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
+        # a name may have addresses of either kind, or of IPv6 alone
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family = socket.AF_INET if any(each[0] == socket.AF_INET for each in found) else socket.AF_INET6
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that can be none, as "a..b"
+        reason = error.strerror if isinstance(error, OSError) else "it is no name of a host"
         raise ConfigError(
-            f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error}); take another"
+            f"cannot listen on {settings.host}:{settings.port} ({reason or error}); take another"
         ) from None
 
 

@@ -114,7 +114,9 @@ def test_lines_are_bounded_and_batches_take_turns(tmp_path: Path) -> None:
         house.batches.start()
         second = await house.add(names(5, "b"))
         await until(lambda: second.batch.status == "in_progress" and len(house.app.running) == 3)
-        await asyncio.sleep(0.05)  # until the second stands at the gate
+        gate = house.batches._gate
+        assert gate is not None
+        await until(lambda: gate._door._waiters)  # the first waits in the door, the second behind it
         go.set()
         for record in (first, second):
             assert (await house.over(record)).status == "completed"

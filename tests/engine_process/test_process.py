@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -83,4 +84,23 @@ def test_what_runs_already_is_taken_over_once_and_the_rest_is_ended(
     first.end()
     unwanted.end()
     assert unwanted.process.returncode == -9
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_thread_to_wait_in_nothing_is_left_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a process that nobody waits for would never be told."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    spawned = Spawned((sys.executable, "-c", CONNECTS))
+
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def run() -> None:
+        process = EngineProcess(lambda _: None, lambda *_: None, spawned=spawned)
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="no more threads or processes"):
+            patch.setattr(threading.Thread, "start", refused)
+            await process.start()
+
+    asyncio.run(run())
+    assert spawned.process.returncode == -9
     assert list(tmp_path.iterdir()) == []

@@ -61,6 +61,7 @@ from albireo.models.settings.context import check_context
 from albireo.models.settings.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
 from albireo.models.settings.pooling_rule import PoolingRule
 from albireo.models.vision.tower import VisionTower
+from albireo.process_limits import naming_shortages
 from albireo.speculative.proposer import Method
 from albireo.step import StepPlan, StepResult
 from albireo.structured.compiler import require_xgrammar
@@ -135,6 +136,7 @@ class Loaded:
 
 
 @heads_kept()
+@naming_shortages()
 def load(
     config: EngineConfig,
     *,

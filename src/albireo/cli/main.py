@@ -16,6 +16,7 @@ import click
 from albireo import __version__
 from albireo.cli.folder import FolderGroup
 from albireo.errors import EngineError
+from albireo.process_limits import shortage_of
 
 #: Files of this room that are not commands.
 _ROOM = frozenset(
@@ -60,10 +61,11 @@ class _Commands(FolderGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
-        except EngineError as error:
-            if ctx.params["traceback"]:
+        except (EngineError, MemoryError, RuntimeError) as error:
+            said = error if isinstance(error, EngineError) else shortage_of(error)
+            if ctx.params["traceback"] or said is None:
                 raise
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {said}", err=True)
             ctx.exit(1)
         except BrokenPipeError:
             _drop_output()
@@ -73,7 +75,7 @@ class _Commands(FolderGroup):
                 raise
             _drop_output()
             where = "" if error.filename is None else f"{error.filename}: "
-            click.echo(f"error: {where}{error.strerror or error}", err=True)
+            click.echo(f"error: {shortage_of(error) or f'{where}{error.strerror or error}'}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)

@@ -40,6 +40,7 @@ from albireo.engine_process.recovery import Recovery
 from albireo.engine_process.retries import Retries
 from albireo.engine_process.tracked import Tracked
 from albireo.errors import ConfigError, EngineError, RequestError
+from albireo.process_limits import shortage_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -294,7 +295,7 @@ class EngineClient:
             await process.start()
         except OSError as error:  # no room for its files, no further process, no descriptor
             self._process = None
-            self._fail(EngineError(f"{self.name} cannot be started: {error}"))
+            self._fail(EngineError(f"{self.name} cannot be started: {shortage_of(error) or error}"))
             return
         process.send(Start(self._engine, self._share))
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from albireo.engine_process import ledger
 from albireo.engine_process.messages import Frames, Message, frame
 from albireo.engine_process.spawned import COMMAND, Spawned
+from albireo.process_limits import shortage_of
 
 
 class EngineProcess:
@@ -56,7 +57,12 @@ class EngineProcess:
         spawned = self._spawned = self._spawned or Spawned(self._command)
         connected = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._ending = asyncio.create_task(self._wait_for_end(spawned, connected))
+        try:
+            status = _status(spawned)
+        except RuntimeError as error:  # no thread can be started
+            spawned.end()
+            raise OSError(str(shortage_of(error) or error)) from None
+        self._ending = asyncio.create_task(self._wait_for_end(spawned, status, connected))
         server = await loop.create_unix_server(lambda: _Link(self, connected), sock=spawned.listening)
         try:
             await connected.wait()
@@ -88,8 +94,8 @@ class EngineProcess:
         pid, uid, _ = struct.unpack("3i", credentials)
         return bool(pid == self.pid and uid == os.getuid())
 
-    async def _wait_for_end(self, spawned: Spawned, connected: asyncio.Event) -> None:
-        status = await _status(spawned)
+    async def _wait_for_end(self, spawned: Spawned, ended: asyncio.Future[int], connected: asyncio.Event) -> None:
+        status = await ended
         if self._transport is not None:
             await self._closed.wait()  # what it sent before its end is still to be read
         keys = ledger.read(spawned.notes)
@@ -138,8 +144,11 @@ class _Link(asyncio.Protocol):
             self._process.closed()
 
 
-async def _status(spawned: Spawned) -> int:
-    """Wait for the end of a process. In a thread: it may have been started before there was an event loop."""
+def _status(spawned: Spawned) -> asyncio.Future[int]:
+    """Of a process, once it has ended. In a thread: it may have been started before there was an event loop.
+
+    Raises: RuntimeError where none can be started.
+    """
     loop = asyncio.get_running_loop()
     found: asyncio.Future[int] = loop.create_future()
 
@@ -153,4 +162,4 @@ async def _status(spawned: Spawned) -> int:
             loop.call_soon_threadsafe(tell, status)
 
     threading.Thread(target=wait, name="albireo-engine-end", daemon=True).start()
-    return await found
+    return found

@@ -42,9 +42,11 @@ class Spawned:
             self.listening.bind(str(path))
             self.listening.listen(1)
             self.process = subprocess.Popen([*command, str(path), str(self.notes)], stdin=subprocess.DEVNULL)
-        except BaseException:
+        except BaseException as error:
             self.listening.close()
             self.clear()
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(self._directory)  # a disk that is full, say
             raise
 
     def clear(self) -> None:

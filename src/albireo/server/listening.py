@@ -62,10 +62,10 @@ def _at_port(settings: ServerSettings) -> socket.socket:
         family = socket.AF_INET if any(each[0] == socket.AF_INET for each in found) else socket.AF_INET6
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except (OSError, ValueError) as error:  # ValueError: a name that can be none, as "a..b"
-        reason = error.strerror if isinstance(error, OSError) else "it is no name of a host"
-        raise ConfigError(
-            f"cannot listen on {settings.host}:{settings.port} ({reason or error}); take another"
-        ) from None
+        reason = "it is no name of a host"
+        if isinstance(error, OSError):  # what is said of a bind() has the address once more
+            reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or errno.EINVAL)
+        raise ConfigError(f"cannot listen on {settings.host}:{settings.port} ({reason}); take another") from None
 
 
 def _drop_stale(path: Path) -> None:

@@ -12,6 +12,7 @@ from albireo.config import EngineConfig
 from albireo.control_group import control_group
 from albireo.engine.block_tables import Windows, blocks_needed, capacity_tokens
 from albireo.errors import OutOfMemory
+from albireo.process_limits import memory_limit
 
 #: Python, libraries, tokenizer, scratch of threads: measured about 150 MiB with a vocabulary of 152,000.
 OVERHEAD_BYTES = 300 << 20
@@ -49,9 +50,9 @@ class MemoryPlan:
 
 
 def machine_bytes() -> int:
-    """Memory of this machine, or of the control group this process is confined to."""
-    total, limit = _meminfo("MemTotal"), control_group().memory_bytes
-    return total if limit is None else min(total, limit)
+    """Memory of this machine, or of what this process is confined to: a control group, or limits of its own."""
+    limits = control_group().memory_bytes, memory_limit()
+    return min([_meminfo("MemTotal"), *(each for each in limits if each is not None)])
 
 
 def available_bytes() -> int:

@@ -43,7 +43,7 @@ class Appended:
 
     def __init__(self, path: Path, num_bytes: int) -> None:
         """Open it, or make it. Args: num_bytes: of what is there, so much counts."""
-        self.num_bytes = num_bytes
+        self.path, self.num_bytes = path, num_bytes
         self._number = private(str(path), os.O_RDWR | os.O_CREAT)
         os.ftruncate(self._number, num_bytes)
         os.fsync(self._number)

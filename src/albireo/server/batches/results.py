@@ -160,7 +160,8 @@ class Results:
                 await asyncio.to_thread(_append, parts)
                 return
             except OSError as error:
-                _LOG.error("results of a batch cannot be written (%s); trying again", error.strerror or error)
+                where, reason = parts[0][0].path.parent, error.strerror or error
+                _LOG.error("results of a batch cannot be written to %s (%s); trying again", where, reason)
                 await asyncio.sleep(RETRY_S)
 
     async def settled(self, patience_s: float | None = None) -> None:

@@ -138,7 +138,11 @@ def read(connection: Any) -> bytes:
     return data
 
 
-def test_sigterm_lets_what_runs_finish(start: Any, open_stream: Any) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+def test_a_signal_lets_what_runs_finish(start: Any, open_stream: Any, number: signal.Signals) -> None:
+    """Also where it reaches all processes: systemd sends SIGTERM so, a terminal that closes SIGHUP."""
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip("these tests ignore it, and so do processes that they start")
     server = start(*NARROW, is_poisoned=True)
     server.gate.hold(20)
     connections = []
@@ -147,7 +151,8 @@ def test_sigterm_lets_what_runs_finish(start: Any, open_stream: Any) -> None:
         connections.append(open_stream(server, ask, "connection: close"))
         wait_until_known(server, name)
         wait_until(server.gate.is_holding, server)  # the first runs, before the others take the seats of those who wait
-    server.process.send_signal(signal.SIGTERM)
+    for process_id in (*server.workers(), server.process.pid):
+        os.kill(process_id, number)
     wait_until(lambda: server.http.get("/health").status_code == 503)
     refusal = server.http.post("/v1/completions", json=LONG)
     assert refusal.status_code == 503

@@ -58,7 +58,7 @@ _LOG = logging.getLogger(__name__)
 def run(socket_path: str, ledger_path: str) -> None:
     """Serve one client until it closes the socket. Logs go to stderr."""
     # They may reach both processes; the client decides what they mean, and closes the socket at the end.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     with socket.socket(socket.AF_UNIX) as connection:

@@ -62,9 +62,12 @@ def _at_port(settings: ServerSettings) -> socket.socket:
         family = socket.AF_INET if any(each[0] == socket.AF_INET for each in found) else socket.AF_INET6
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except (OSError, ValueError) as error:  # ValueError: a name that can be none, as "a..b"
-        reason = "it is no name of a host"
-        if isinstance(error, OSError):  # what is said of a bind() has the address once more
-            reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or errno.EINVAL)
+        if not isinstance(error, OSError):
+            reason = "it is no name of a host"
+        elif isinstance(error, socket.gaierror):
+            reason = error.strerror or str(error)
+        else:  # what is said of a bind() has the address once more
+            reason = os.strerror(error.errno or errno.EINVAL)
         raise ConfigError(f"cannot listen on {settings.host}:{settings.port} ({reason}); take another") from None
 
 

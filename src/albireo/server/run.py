@@ -151,7 +151,7 @@ def _check_certificate(settings: ServerSettings) -> None:
 
 
 def _on_signals(server: uvicorn.Server) -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; the second ends at once."""
+    """Set by the first SIGTERM, SIGINT or SIGHUP (a terminal that closes); the second ends at once."""
     stopping = asyncio.Event()
 
     def stop() -> None:
@@ -160,7 +160,10 @@ def _on_signals(server: uvicorn.Server) -> asyncio.Event:
             server.should_exit = True
         stopping.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it, which is to outlive its terminal
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         asyncio.get_running_loop().add_signal_handler(number, stop)
     return stopping
 

@@ -25,7 +25,8 @@ _LOG = logging.getLogger(__name__)
 
 def run(socket: int, lifeline: int) -> None:
     """Obey until the first rank is gone. Args: descriptors. Logs go to stderr."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches all processes of a terminal; the first rank decides
+    for number in (signal.SIGINT, signal.SIGHUP):  # they reach all processes of a terminal; the first rank decides
+        signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     status = _status(Connection(socket))

@@ -72,7 +72,9 @@ def test_version(albireo):
 def test_unknown_command_is_a_usage_error(albireo):
     result = albireo("generat")
     assert result.exit_code == 2
-    assert "generat" in result.stderr
+    assert "no such command 'generat'; did you mean generate?" in result.stderr
+    assert "'latncy'; did you mean latency?" in albireo("bench", "latncy").stderr
+    assert "no such command 'xyz'; there are bench, build, chat" in " ".join(albireo("xyz").stderr.split())
 
 
 def test_an_error_is_one_line_without_a_traceback(albireo, tmp_path):

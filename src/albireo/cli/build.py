@@ -6,6 +6,7 @@ Every command and `LLM` take such a directory where they take a model.
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Any
 
 import click
@@ -92,6 +93,6 @@ def command(
         for name, text in speed_rows(result.directory, result.levels):
             click.echo(row(name, text))
     file = " FILE" if result.command == "transcribe" else ""
-    click.echo(row("run it", f"albireo {result.command} {result.directory}{file}"))
+    click.echo(row("run it", f"albireo {result.command} {shlex.quote(str(result.directory))}{file}"))
     if tunes:
         tune.run(str(result.directory), budget_s=tune.BUDGET_S)

@@ -8,6 +8,7 @@ does.
 from __future__ import annotations
 
 import ast
+import difflib
 import gc
 import importlib
 import pkgutil
@@ -55,6 +56,17 @@ class FolderGroup(click.Group):
                 importlib.import_module(name)
         command: click.Command = sys.modules[name].command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click has it, but for a name that is none: what there is is said, the nearest first."""
+        names = self.list_commands(ctx)
+        if args and args[0] not in names and not ctx.resilient_parsing and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], names)
+            said = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+            ctx.fail(f"no such command {args[0]!r}; {said}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, from their files' text: nothing is imported."""

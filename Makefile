@@ -4,6 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc CMakeLists.txt pyproject.toml -type f)
 
+# The commands of a virtual environment name the interpreter they were made for by its path.
+ifneq ($(MAKECMDGOALS),clean)
+MADE_FOR := $(shell sed -n '1s/^\#!//p' $(BIN)/albireo 2>/dev/null)
+ifneq ($(MADE_FOR),)
+ifeq ($(wildcard $(MADE_FOR)),)
+$(error $(CURDIR)/$(VENV) was made for $(MADE_FOR), which is not there any more (this directory was moved?); it is made anew after: make clean)
+endif
+endif
+endif
+
 # Tests start servers and interpreters by the hundred: without bytecode each would compile the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -15,7 +15,8 @@ import numpy as np
 from albireo.errors import ModelError, UnsupportedModel, short
 from albireo.json_file import Fields
 from albireo.models.gguf import encoder_settings
-from albireo.models.gguf.architectures import ARCHITECTURES, GgufArchitecture
+from albireo.models.gguf.architecture import GgufArchitecture
+from albireo.models.gguf.architectures import ARCHITECTURES
 from albireo.models.gguf.put_back import Part
 from albireo.models.gguf.stored import LONG_FACTORS, MAX, ROPE_FACTORS, SHORT_FACTORS, one_of_layers
 from albireo.models.gguf.tensors import GgufFile
@@ -33,12 +34,11 @@ _ENDS = (
 _ENDS_OF_TURNS = (("<|return|>", "<|call|>"), ("<|flush|>", "<|calls|>"))
 _CONTROL, _USER = 3, 4
 #: Matrices that are float32 in every file, whatever the others are.
-_FLOAT32 = tuple(
-    f"{module}.weight"
-    for module in (
-        *(".gate", ".wg", "shared_expert_gate", "router", "router.layer", "router.proj", "conv1d", "conv.conv", "wpe"),
-        *("position_embeddings", "token_type_embeddings", "prediction_coefs", "correction_coefs"),
-    )
+_FLOAT32 = (
+    ".A_log",
+    *(f"{module}.weight" for module in (".gate", ".wg", "shared_expert_gate", "router", "router.layer", "router.proj")),
+    *(f"{module}.weight" for module in ("conv1d", "conv.conv", "wpe", "prediction_coefs", "correction_coefs")),
+    *(f"{module}.weight" for module in ("position_embeddings", "token_type_embeddings")),
 )
 _IGNORABLE = (
     "rope.scaling.finetuned",
@@ -82,7 +82,7 @@ def config_of(file: GgufFile) -> dict[str, Any]:
     """
     known, fields = architecture_of(file)
     # where nothing attends there are 0
-    hidden, heads = fields.integer("embedding_length", 1, MAX), fields.integer("attention.head_count", 0, MAX)
+    hidden, heads = fields.integer("embedding_length", 1, MAX), _heads(fields)
     ends = known.all_ends
     vocab = file.shape(f"{ends['token_embd']}.weight")[0]
     tokens = Fields(file.settings, str(file.path))
@@ -119,6 +119,12 @@ def _layers(fields: Fields) -> int:
     if guessing >= layers:
         fields.fail("nextn_predict_layers", guessing, f"must be less than block_count={layers}")
     return layers - guessing
+
+
+def _heads(fields: Fields) -> int:
+    """Of the first layer, where each has its own."""
+    said, key = fields.raw("attention.head_count"), "attention.head_count"
+    return Fields({key: said[0] if isinstance(said, list) and said else said}, fields.where).integer(key, 0, MAX)
 
 
 def _eps(fields: Fields, known: GgufArchitecture) -> float:

@@ -154,6 +154,88 @@ _MAMBA2_NAMES = {
     "state_size": "state_size",
     "conv_width": "conv_kernel",
 }
+
+
+def mamba1(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Mamba 1, and Falcon Mamba where parts of it are normed. Heads and FFNs are counted as none."""
+    fields.raw("feed_forward_length")
+    return {
+        "model_type": "falcon_mamba" if fields.flag("ssm.dt_b_c_rms", False) else "mamba",
+        **_mamba1(fields, file, config, "", ".mixer"),
+        "num_attention_heads": 1,
+        "rope_parameters": None,
+        "partial_rotary_factor": None,
+        "head_dim": None,
+    }
+
+
+def _mamba1(fields: Fields, file: Stored, config: Mapping[str, Any], prefix: str, module: str) -> dict[str, Any]:
+    """Args: prefix: of keys. module: what tensors of a state lie in, behind its layer."""
+    inner, hidden = fields.integer("ssm.inner_size", 1, MAX), config["hidden_size"]
+    if inner % hidden:
+        fields.unsupported("ssm.inner_size", inner, f"it must be a multiple of embedding_length={hidden}")
+    names = _MAMBA1_NAMES[prefix]
+    return {
+        f"{prefix}expand": inner // hidden,
+        names["state_size"]: fields.integer("ssm.state_size", 1, MAX),
+        names["conv_width"]: fields.integer("ssm.conv_kernel", 1, MAX),
+        names["rank"]: fields.integer("ssm.time_step_rank", 1, MAX),
+        names["conv_bias"]: any(name.endswith(f"{module}.conv1d.bias") for name in file.names),
+        names["bias"]: any(name.endswith(f"{module}.in_proj.bias") for name in file.names),
+    }
+
+
+def jamba(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Jamba: layers with heads of keys attend, and such as have a router have experts; both come again and again."""
+    layers = config["num_hidden_layers"]
+    attends = [bool(each) for each in by_layer(fields, "attention.head_count_kv", layers)]
+    period, offset = _again(fields, "attention.head_count_kv", attends)
+    routers = [f"model.layers.{i}.feed_forward.router.weight" in file for i in range(layers)]
+    own = {
+        **_mamba1(fields, file, config, "mamba_", ".mamba"),
+        "attn_layer_period": period,
+        "attn_layer_offset": offset,
+        "num_experts": 1,
+        "rope_parameters": None,
+        "partial_rotary_factor": None,
+        "head_dim": None,
+    }
+    if not any(routers):
+        for key in ("expert_count", "expert_used_count"):
+            fields.raw(key)
+        return own
+    period, offset = _again(fields, "expert_count", routers)
+    count = counts(fields)
+    return own | {
+        "num_experts": count["num_local_experts"],
+        "num_experts_per_tok": count["num_experts_per_tok"],
+        "expert_layer_period": period,
+        "expert_layer_offset": offset,
+    }
+
+
+def _again(fields: Fields, key: str, flags: list[bool]) -> tuple[int, int]:
+    """Every so many-th layer, from which on. Raises: UnsupportedModel for layers that come otherwise."""
+    found = [i for i, flag in enumerate(flags) if flag]
+    period = found[1] - found[0] if len(found) > 1 else len(flags)
+    if not found or flags != [i % period == found[0] for i in range(len(flags))]:
+        fields.unsupported(key, found, "layers that have it must be every so many-th")
+    return period, found[0]
+
+
+_MAMBA1_NAMES = {
+    prefix: {
+        "state_size": states,
+        "conv_width": conv,
+        "rank": rank,
+        "conv_bias": f"{use}conv_bias",
+        "bias": bias,
+    }
+    for prefix, states, conv, rank, use, bias in (
+        ("", "state_size", "conv_kernel", "time_step_rank", "use_", "use_bias"),
+        ("mamba_", "mamba_d_state", "mamba_d_conv", "mamba_dt_rank", "mamba_", "mamba_proj_bias"),
+    )
+}
 _NEMOTRON_NAMES = {
     "heads": "mamba_num_heads",
     "head_dim": "mamba_head_dim",

@@ -14,7 +14,7 @@ from albireo.models.gguf.own_settings import biases, granite_multipliers, layer_
 from albireo.models.gguf.stored import MAX, Stored, optional_scale, rows_of, window_of
 
 #: expert_gating_func.
-_SOFTMAX, _SIGMOID = 1, 2
+SOFTMAX, SIGMOID = 1, 2
 
 
 def mixtral(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,16 +77,18 @@ def olmoe(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, 
 
 
 def granite(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
-    return {**counts(fields), **granite_multipliers(fields, config)}
+    own = {**counts(fields), **granite_multipliers(fields, config)}
+    shared = fields.optional_integer("expert_shared_feed_forward_length", 0, MAX)
+    return own | ({"model_type": "granitemoeshared", "shared_intermediate_size": shared} if shared else {})
 
 
 def minimax(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
-    _check_scores(fields, _SIGMOID)
+    check_scores(fields, SIGMOID)
     return {**counts(fields), "intermediate_size": width_of_one(fields, config["intermediate_size"])}
 
 
 def ernie(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
-    _check_scores(fields, _SOFTMAX)
+    check_scores(fields, SOFTMAX)
     fields.raw("expert_shared_feed_forward_length")  # of which converters write something else
     return {
         "moe_num_experts": fields.integer("expert_count", 1, MAX),
@@ -99,7 +101,7 @@ def ernie(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, 
 
 
 def dots1(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
-    _check_scores(fields, _SIGMOID)
+    check_scores(fields, SIGMOID)
     return {**of_deepseek(fields), "use_sliding_window": False}
 
 
@@ -113,14 +115,98 @@ def ling(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, A
     return {**_ling(fields), "use_qk_norm": "model.layers.0.attention.query_layernorm.weight" in file}
 
 
+def bailing(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Ling 1, whose scores are those of a softmax."""
+    check_scores(fields, SOFTMAX)
+    return of_deepseek(fields)
+
+
+def cohere2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Command with experts. What all experts give, and shared ones, is halved where there are shared ones."""
+    scores = fields.integer("expert_gating_func", 0, MAX, default=SIGMOID) or SIGMOID
+    if scores not in (SOFTMAX, SIGMOID):
+        fields.unsupported("expert_gating_func", scores, f"supported: {SOFTMAX}, {SIGMOID}")
+    if (factor := optional_scale(fields, "expert_weights_scale") or 1.0) != 1.0:
+        fields.unsupported("expert_weights_scale", factor, "supported: 1")
+    theta, key = config["rope_parameters"]["rope_theta"], "rope.freq_base_swa"
+    if fields.number(key, 1.0, 1e15, default=theta) != theta:
+        fields.unsupported(key, fields.raw(key), f"supported: {theta}, as of all layers")
+    width = fields.integer("expert_feed_forward_length", 1, MAX)
+    shared = fields.integer("expert_shared_count", 0, MAX, default=0)
+    key = "expert_shared_feed_forward_length"
+    if fields.integer(key, 0, MAX, default=shared * width) != shared * width:
+        fields.unsupported(key, fields.raw(key), f"supported: {shared * width}")
+    own = {
+        "num_experts": fields.integer("expert_count", 1, MAX),
+        "num_experts_per_tok": fields.integer("expert_used_count", 1, MAX),
+        "intermediate_size": width,
+        "prefix_dense_intermediate_size": config["intermediate_size"],
+        "first_k_dense_replace": fields.integer("leading_dense_block_count", 0, MAX),
+        "num_shared_experts": shared,
+        "shared_expert_combination_strategy": "average",
+        "expert_selection_fn": "softmax" if scores == SOFTMAX else "sigmoid",
+        "norm_topk_prob": fields.flag("expert_weights_norm", False),
+        "attention_bias": "model.layers.0.self_attn.q_proj.bias" in file,
+        "logit_scale": optional_scale(fields, "logit_scale"),
+        "sliding_window": window_of(fields),
+        **layer_types(fields, config, 4),
+    }
+    if fields.raw("attention.layer_norm_epsilon") is None:
+        own["rms_norm_eps"] = config["rms_norm_eps"]
+    else:
+        own |= {"rms_norm_eps": None, "layer_norm_eps": config["rms_norm_eps"]}
+    return own
+
+
 def _ling(fields: Fields) -> dict[str, Any]:
     """Raises: UnsupportedModel for a shared expert of another width than as many others."""
-    _check_scores(fields, _SIGMOID)
+    check_scores(fields, SIGMOID)
     own, key = of_deepseek(fields), "expert_shared_feed_forward_length"
     width = own["moe_intermediate_size"] * max(own["n_shared_experts"], 1)
     if fields.integer(key, 0, MAX, default=width) not in (own["moe_intermediate_size"], width):
         fields.unsupported(key, fields.raw(key), f"supported: {width}")
     return own
+
+
+def hy_v3(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Hunyuan 3, whose dense layers are those without a router."""
+    check_scores(fields, SIGMOID)
+    width = fields.integer("expert_feed_forward_length", 1, MAX)
+    shared = fields.integer("expert_shared_feed_forward_length", 0, MAX, default=width)
+    if shared % width:
+        fields.unsupported("expert_shared_feed_forward_length", shared, f"a multiple of {width}, an expert's width")
+    if not fields.flag("expert_weights_norm", True):
+        fields.unsupported("expert_weights_norm", False, "supported: true")
+    return {
+        "num_experts": fields.integer("expert_count", 1, MAX),
+        "num_experts_per_tok": fields.integer("expert_used_count", 1, MAX),
+        "moe_intermediate_size": width,
+        "num_shared_experts": shared // width,
+        "router_scaling_factor": optional_scale(fields, "expert_weights_scale") or 1.0,
+        "mlp_layer_types": kinds_of_ffn(file, config, "mlp.router.gate"),
+    }
+
+
+def kinds_of_ffn(file: Stored, config: Mapping[str, Any], router: str) -> list[str]:
+    """Of each layer, by whether it has a router."""
+    names = (f"model.layers.{i}.{router}.weight" for i in range(config["num_hidden_layers"]))
+    return ["sparse" if name in file else "dense" for name in names]
+
+
+def afmoe(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Arcee Trinity, every fourth layer of which sees all and does not rotate."""
+    check_scores(fields, SIGMOID)
+    theta, key = config["rope_parameters"]["rope_theta"], "rope.freq_base_swa"
+    if fields.number(key, 1.0, 1e15, default=theta) != theta:
+        fields.unsupported(
+            key, fields.raw(key), f"supported: {theta}, as of all layers: those without a window rotate not"
+        )
+    own = of_deepseek(fields)
+    for said in ("n_group", "topk_group"):
+        del own[said]
+    if not own.pop("norm_topk_prob") and fields.raw("expert_weights_norm") is not None:
+        fields.unsupported("expert_weights_norm", False, "supported: true")
+    return {**own, "sliding_window": window_of(fields), **layer_types(fields, config, 4), "mup_enabled": True}
 
 
 def hunyuan(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,56 +244,9 @@ def llama4(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str,
 
 
 def glm4(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
-    _check_scores(fields, _SIGMOID)
+    check_scores(fields, SIGMOID)
     has_norm = "model.layers.0.self_attn.q_norm.weight" in file
     return {**of_deepseek(fields), **biases(fields, file, config), "use_qk_norm": has_norm}
-
-
-def deepseek2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
-    """V2 where scores are those of a softmax, else V3, whose experts have a bias; Youtu where there are no experts.
-    Files from before V3 do not say which scores."""
-    rank, rotary = (fields.integer(key, 1, MAX) for key in ("attention.kv_lora_rank", "rope.dimension_count"))
-    # files from before April 2025 have heads of expanded keys and values, which others call so
-    key, value = (
-        fields.raw(f"attention.{part}_length_mla") or fields.raw(f"attention.{part}_length")
-        for part in ("key", "value")
-    )
-    for part in ("key", "value"):
-        fields.raw(f"attention.{part}_length")
-    own = {
-        "kv_lora_rank": rank,
-        "qk_rope_head_dim": rotary,
-        "qk_nope_head_dim": key - rotary if isinstance(key, int) else key,
-        "v_head_dim": value,
-        "q_lora_rank": fields.optional_integer("attention.q_lora_rank", 1, MAX),
-        "num_key_value_heads": None,
-        "head_dim": None,
-        "partial_rotary_factor": None,
-        "rope_parameters": _latent_rope(fields, config["rope_parameters"]),
-        "attention_bias": "model.layers.0.self_attn.kv_a_proj_with_mqa.bias" in file,
-    }
-    scores = fields.integer("expert_gating_func", 0, MAX, default=0)
-    if not fields.raw("expert_count"):
-        for key in ("expert_feed_forward_length", "expert_shared_count", "leading_dense_block_count"):
-            fields.raw(key)  # of experts that there are none of
-        return own | {"model_type": "youtu"}
-    own |= of_deepseek(fields)
-    if scores not in (0, _SOFTMAX, _SIGMOID):
-        fields.unsupported("expert_gating_func", scores, f"supported: {_SOFTMAX}, {_SIGMOID}")
-    has_bias = any(name.endswith(".e_score_correction_bias") for name in file.names)
-    if scores == _SIGMOID or (scores == 0 and has_bias):
-        return own
-    method = "group_limited_greedy" if own["n_group"] > 1 else "greedy"
-    return own | {"model_type": "deepseek_v2", "topk_method": method}
-
-
-def _latent_rope(fields: Fields, rope: Mapping[str, Any]) -> dict[str, Any]:
-    """Queries and keys grow by a tenth of the logarithm of what positions are stretched by, times a factor; what is
-    rotated does not: mscale is mscale_all_dim in every model there is."""
-    tenth = fields.optional_number("rope.scaling.yarn_log_multiplier", 0.0, 1e3)
-    if tenth is None or rope.get("rope_type") != "yarn":
-        return dict(rope)
-    return {**rope, "mscale": 10 * tenth, "mscale_all_dim": 10 * tenth}
 
 
 def of_deepseek(fields: Fields) -> dict[str, Any]:
@@ -226,7 +265,7 @@ def of_deepseek(fields: Fields) -> dict[str, Any]:
     }
 
 
-def _check_scores(fields: Fields, wanted: int) -> None:
+def check_scores(fields: Fields, wanted: int) -> None:
     """Raises: UnsupportedModel for scores that the architecture does not have."""
     scores = fields.integer("expert_gating_func", 0, MAX, default=wanted) or wanted
     if scores != wanted:

@@ -110,6 +110,21 @@ HUNYUAN_EXPERTS = {
     "ffn_gate_inp": "mlp.gate.wg",
     **{f"ffn_{part}_shexp": f"mlp.shared_mlp.{part}_proj" for part in ("gate", "up", "down")},
 }
+HY_V3 = {
+    "ffn_gate_inp": "mlp.router.gate",
+    "exp_probs_b": "mlp.expert_bias",
+    "exp_probs_b.bias": "mlp.expert_bias",
+    **{f"ffn_{part}_shexp": f"mlp.shared_mlp.{part}_proj" for part in ("gate", "up", "down")},
+}
+AFMOE = {
+    **SHARED,
+    **POST_NORMS,
+    "attn_gate": "self_attn.gate_proj",
+    "ffn_norm": "pre_mlp_layernorm",
+    "post_ffw_norm": "post_mlp_layernorm",
+    "ffn_gate_inp": "mlp.router.gate",
+    "exp_probs_b.bias": "mlp.expert_bias",
+}
 LING = {
     **SHARED,
     "attn_qkv": "attention.query_key_value",
@@ -127,6 +142,42 @@ LATENT = {
     "attn_kv_b": "self_attn.kv_b_proj",
     "attn_k_b": "self_attn.k_up_proj",
     "attn_v_b": "self_attn.v_up_proj",
+}
+DSA = {
+    **DEEPSEEK,
+    **LATENT,
+    "indexer.k_norm": "self_attn.indexer.k_norm",
+    "indexer.proj": "self_attn.indexer.weights_proj",
+    "indexer.attn_k": "self_attn.indexer.wk",
+    "indexer.attn_q_b": "self_attn.indexer.wq_b",
+}
+KIMI_LINEAR = {
+    **LATENT,
+    **experts_in("block_sparse_moe", "gate", "w1", "w3", "w2"),
+    **{f"ffn_{part}_shexp": f"block_sparse_moe.shared_experts.{part}_proj" for part in ("gate", "up", "down")},
+    "exp_probs_b.bias": "block_sparse_moe.gate.e_score_correction_bias",
+    **{f"ssm_conv1d_{p}": f"self_attn.{p}_conv1d" for p in "qkv"},
+    **{f"ssm_{p}_{each}": f"self_attn.{p}_{each}_proj" for p in "fg" for each in "ab"},
+    "ssm_beta": "self_attn.b_proj",
+    "ssm_a": "self_attn.A_log",
+    "ssm_dt.bias": "self_attn.dt_bias",
+    "ssm_norm": "self_attn.o_norm",
+}
+LAGUNA = {
+    "attn_gate": "self_attn.g_proj",
+    **{f"ffn_{part}_shexp": f"mlp.shared_expert.{part}_proj" for part in ("gate", "up", "down")},
+    "exp_probs_b.bias": "mlp.experts.e_score_correction_bias",
+}
+STEP = {**DEEPSEEK, "attn_gate": "self_attn.g_proj"}
+MIMO = {**DEEPSEEK, "attn_sinks.weight": "self_attn.attention_sink_bias"}
+MINIMAX_M3 = {
+    **experts_in("block_sparse_moe", "gate", "w1", "w3", "w2"),
+    **{f"ffn_{part}_shexp": f"block_sparse_moe.shared_experts.{part}_proj" for part in ("gate", "up", "down")},
+    "exp_probs_b.bias": "block_sparse_moe.e_score_correction_bias",
+    "indexer.q_proj": "self_attn.index_q_proj",
+    "indexer.k_proj": "self_attn.index_k_proj",
+    "indexer.q_norm": "self_attn.index_q_norm",
+    "indexer.k_norm": "self_attn.index_k_norm",
 }
 GATED_DELTA = {
     **NORM_BEHIND,
@@ -150,11 +201,32 @@ SHORT_CONV = {
     "ffn_down": "feed_forward.w2",
 }
 SHORT_CONV_ENDS = {"token_embd_norm": "model.embedding_norm", "output_norm": "model.embedding_norm"}
+MAMBA1 = {
+    **mamba_in("mixer"),
+    "ssm_x": "mixer.x_proj",
+    "ssm_dt": "mixer.dt_proj",
+    "ssm_dt.bias": "mixer.dt_proj.bias",
+    "attn_norm": "norm",
+}
+JAMBA = {
+    **mamba_in("mamba"),
+    **experts_in("feed_forward", "router"),
+    **{f"ffn_{part}": f"feed_forward.{part}_proj" for part in ("gate", "up", "down")},
+    "ssm_x": "mamba.x_proj",
+    "ssm_dt": "mamba.dt_proj",
+    "ssm_dt.bias": "mamba.dt_proj.bias",
+    **{f"ssm_{part}_norm": f"mamba.{part}_layernorm" for part in ("dt", "b", "c")},
+    "ffn_norm": "pre_ff_layernorm",
+}
 GRANITE_FFN = {"gate": "gate_proj", "up": "up_proj", "down": "output_linear"}
 GRANITE_HYBRID = {
     **mamba_in("mamba"),
     **GRANITE_EXPERTS,
     **{f"ffn_{part}{end}": f"shared_mlp.{module}" for part, module in GRANITE_FFN.items() for end in ("", "_shexp")},
+}
+GRANITE_MOE = {
+    **GRANITE_EXPERTS,
+    **{f"ffn_{part}_shexp": f"shared_mlp.{module}" for part, module in GRANITE_FFN.items()},
 }
 NEMOTRON_H = {
     **mamba_in("mixer"),
@@ -180,6 +252,40 @@ FALCON = {
     "attn_output": "self_attention.dense",
     "ffn_up": "mlp.dense_h_to_4h",
     "ffn_down": "mlp.dense_4h_to_h",
+}
+MPT = {
+    "attn_norm": "norm_1",
+    "attn_qkv": "attn.Wqkv",
+    "attn_output": "attn.out_proj",
+    "ffn_norm": "norm_2",
+    "ffn_up": "ffn.up_proj",
+    "ffn_down": "ffn.down_proj",
+}
+DBRX = {
+    **experts_in("ffn", "router.layer", "w1", "v1", "w2"),
+    "attn_norm": "norm_attn_norm.norm_1",
+    "attn_qkv": "norm_attn_norm.attn.Wqkv",
+    "attn_output": "norm_attn_norm.attn.out_proj",
+    "attn_output_norm": "norm_attn_norm.norm_2",
+}
+MPT_ENDS = {"token_embd": "transformer.wte", "output_norm": "transformer.norm_f"}
+#: Of config.json, as MPT and DBRX have it.
+MPT_KEYS = {
+    "hidden_size": "d_model",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+    "max_position_embeddings": "max_seq_len",
+}
+BLOOM_ENDS = {
+    "token_embd": "transformer.word_embeddings",
+    "token_embd_norm": "transformer.word_embeddings_layernorm",
+    "output_norm": "transformer.ln_f",
+}
+BLOOM_KEYS = {
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "seq_length",
+    "rms_norm_eps": "layer_norm_epsilon",
 }
 GPT2 = {
     "attn_norm": "ln_1",

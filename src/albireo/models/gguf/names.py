@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from albireo.errors import WeightMismatch, short
-from albireo.models.gguf.architectures import ARCHITECTURES, GgufArchitecture
+from albireo.models.gguf.architecture import GgufArchitecture
+from albireo.models.gguf.architectures import ARCHITECTURES
 from albireo.models.gguf.header import Entry
 
 _LAYER_NAME = re.compile(r"blk\.(\d{1,6})\.([a-z0-9_.]+)")
 #: Vectors that converters write as a matrix; and matrices of heads, one below the other, that they stack.
-_VECTORS = ("ssm_a", "ssm_d", "ssm_norm.weight", "exp_probs_b.bias")
+_VECTORS = ("ssm_a", "ssm_d", "ssm_norm.weight", "exp_probs_b.bias", "exp_probs_b")
+_CONVOLUTIONS = tuple(f"ssm_conv1d_{p}.weight" for p in "qkv")
 _OF_HEADS = ("attn_k_b.weight", "attn_v_b.weight")
 _MAX_EXPERTS = 2**12
 
@@ -83,8 +85,12 @@ def _reshaped(part: str, entry: Entry) -> Entry:
     shape = entry.shape
     if part == "ffn_gate_inp_shexp.weight" and len(shape) == 1:  # one row, which the converter squeezes
         shape = (1, *shape)
-    elif part in _VECTORS:
+    elif part in _VECTORS and (
+        part != "ssm_a" or shape[-1] == 1
+    ):  # of Mamba 1 a channel has a number for each of its state
         shape = (math.prod(shape),)
+    elif part in _CONVOLUTIONS and len(shape) == 4:
+        shape = (math.prod(shape[:-1]), shape[-1])
     elif part in _OF_HEADS and len(shape) == 3:
         shape = (shape[0] * shape[1], shape[2])
     return replace(entry, shape=shape)

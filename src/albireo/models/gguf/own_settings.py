@@ -14,7 +14,16 @@ import numpy as np
 
 from albireo.errors import ModelError
 from albireo.json_file import Fields
-from albireo.models.gguf.stored import LONG_FACTORS, MAX, SHORT_FACTORS, Stored, by_layer, optional_scale, window_of
+from albireo.models.gguf.stored import (
+    LONG_FACTORS,
+    MAX,
+    SHORT_FACTORS,
+    Stored,
+    by_layer,
+    numbers_by_layer,
+    optional_scale,
+    window_of,
+)
 
 #: Layers of the models of 27 billion weights, whose scores are multiplied by the root of another width.
 _LARGEST = {"gemma2": 46, "gemma3": 62}
@@ -86,6 +95,16 @@ def smollm3(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str
     return {"no_rope_layer_interval": 4, "use_sliding_window": False}
 
 
+def apertus(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Slopes of xIELU are tensors of the model; what no training changes is looked at. See put_back.slopes()."""
+    of_all = Fields(file.settings, fields.where)  # under no architecture's name
+    for key, wanted in (("xielu.beta", 0.5), ("xielu.eps", -1e-6)):
+        found = numbers_by_layer(of_all, key, config["num_hidden_layers"])
+        if any(abs(each - wanted) > 0.01 * abs(wanted) for each in found):  # of which files have 16 bits, too
+            of_all.unsupported(key, found[0], f"supported: {wanted}")
+    return {}
+
+
 def olmo(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
     """OLMo 3 is OLMo 2 with windows, whose layers without one have their rotation scaled."""
     window = window_of(fields)
@@ -134,12 +153,15 @@ def minicpm(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str
         "scale_depth": scales["residual_scale"] * layers**0.5,
         "dim_model_base": config["hidden_size"] / scales["logit_scale"],
     }
-    if SHORT_FACTORS in file or LONG_FACTORS in file:
-        original = fields.integer(
-            "rope.scaling.original_context_length", 1, MAX, default=config["max_position_embeddings"]
-        )
-        own["rope_parameters"] = _of_long_contexts(fields, file, config, original)
-    return own
+    return own | long_contexts(fields, file, config)
+
+
+def long_contexts(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Factors of a rotation, where a file has them; its context is that of pretraining where it says no other."""
+    if SHORT_FACTORS not in file and LONG_FACTORS not in file:
+        return {}
+    key, context = "rope.scaling.original_context_length", config["max_position_embeddings"]
+    return {"rope_parameters": _of_long_contexts(fields, file, config, fields.integer(key, 1, MAX, default=context))}
 
 
 def _of_long_contexts(fields: Fields, file: Stored, config: Mapping[str, Any], original: int) -> dict[str, Any]:

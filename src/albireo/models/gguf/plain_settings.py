@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from albireo.json_file import Fields
-from albireo.models.gguf.own_settings import layer_types
+from albireo.models.gguf.mixture_settings import counts
+from albireo.models.gguf.own_settings import layer_types, phi3
 from albireo.models.gguf.stored import Stored, optional_scale, window_of
 
+#: What queries and keys are multiplied by where a context is stretched.
+_MSCALE_OF_PHIMOE = 1.243163121016122
 _Q_BIAS = "model.layers.0.self_attn.q_proj.bias"
 
 
@@ -65,6 +68,48 @@ def gpt2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, A
 def starcoder(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
     is_shared = config["num_key_value_heads"] == 1
     return {**gpt2(fields, file, config), "multi_query": is_shared}
+
+
+def jais2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"attention_bias": _Q_BIAS in file, "mlp_bias": "model.layers.0.mlp.up_proj.bias" in file}
+
+
+def bloom(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    return gpt2(fields, file, config) | {"head_dim": None, "intermediate_size": None}
+
+
+def mpt(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises: UnsupportedModel where scores do not fall with distance."""
+    key, span = "attention.max_alibi_bias", fields.number("attention.max_alibi_bias", 0.0, 64.0, default=0.0)
+    if not span:
+        fields.unsupported(key, span, "supported: 8, and other numbers above 0")
+    limit = optional_scale(fields, "attention.clamp_kqv")
+    own = {"alibi": True, "alibi_bias_max": span} | ({} if limit is None else {"clip_qkv": limit})
+    return {**gpt2(fields, file, config), "head_dim": None, "intermediate_size": None, "attn_config": own}
+
+
+def phimoe(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Phi-3.5-MoE. How near experts must be to each other no file says, and files have another attention factor than the
+    model: as in the model."""
+    own = phi3(fields, file, config)
+    if "rope_parameters" in own:
+        del own["rope_parameters"]["attention_factor"]
+        own["rope_parameters"] |= dict.fromkeys(("short_mscale", "long_mscale"), _MSCALE_OF_PHIMOE)
+    return {
+        **own,
+        **counts(fields),
+        "attention_bias": _Q_BIAS in file,
+        "lm_head_bias": "lm_head.bias" in file,
+    }
+
+
+def dbrx(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **counts(fields),
+        "clip_qkv": fields.number("attention.clamp_kqv", 1e-6, 1e6),
+        "head_dim": None,
+        "partial_rotary_factor": None,
+    }
 
 
 def phi2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from albireo.errors import WeightMismatch, short
 from albireo.json_file import Fields
-from albireo.models.gguf.stored import MAX, Stored, one_of_layers
+from albireo.models.gguf.stored import MAX, Stored, numbers_by_layer, one_of_layers
+from albireo.models.settings.layer_kinds import MAX_LAYERS
 
 Order = NDArray[np.intp]
 F32 = NDArray[np.float32]
@@ -31,13 +32,15 @@ class Part:
         rows, columns: of what they make, in the order of the graph; None: as they lie.
         numbers: what is made of numbers; None: nothing.
         numbers_since: why it becomes numbers where it lies in blocks; "": it stays in them where it can.
+        made: all of it, of settings; None: it is made of sources.
     """
 
-    sources: tuple[str, ...]
+    sources: tuple[str, ...] = ()
     rows: Order | None = None
     columns: Order | None = None
     numbers: Callable[[F32], F32] | None = None
     numbers_since: str = ""
+    made: F32 | None = None
 
 
 #: Parts by the name that a graph reads. Raises: WeightMismatch for tensors that are not what settings say.
@@ -63,6 +66,14 @@ def decays(file: Stored, fields: Fields) -> Iterator[tuple[str, Part]]:
     for name in file.names:
         if name.endswith(".A_log"):
             yield name, Part((name,), numbers=partial(_log_of_negative, name))
+
+
+def slopes(file: Stored, fields: Fields) -> Iterator[tuple[str, Part]]:
+    """Of xIELU, which are settings there."""
+    layers, of_all = fields.integer("block_count", 1, MAX_LAYERS), Fields(file.settings, fields.where)
+    for part in ("alpha_p", "alpha_n"):
+        for i, number in enumerate(numbers_by_layer(of_all, f"xielu.{part}", layers)):
+            yield f"model.layers.{i}.mlp.act_fn.{part}", Part(made=np.array([number], np.float32))
 
 
 def value_heads(file: Stored, fields: Fields) -> Iterator[tuple[str, Part]]:

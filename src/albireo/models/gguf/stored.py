@@ -5,9 +5,12 @@ Used by architectures.py and what its table names; GgufFile is one. Does not kno
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from albireo.json_file import Fields
 from albireo.models.checkpoint.safetensors_file import RawTensor
@@ -58,6 +61,16 @@ def by_layer(fields: Fields, key: str, layers: int) -> list[int]:
     if len(values) < layers or not all(isinstance(each, int) and 0 <= each <= MAX for each in values):
         fields.fail(key, value, f"must be a whole number, or one for each of {layers} layers")
     return values[:layers]
+
+
+def numbers_by_layer(fields: Fields, key: str, layers: int) -> list[float]:
+    """The number of each layer; one stands for all. Raises: ModelError for anything else."""
+    value = fields.raw(key)
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    values = value if isinstance(value, list) else [value] * layers
+    if len(values) != layers or not all(type(each) in (int, float) and math.isfinite(each) for each in values):
+        fields.fail(key, value, f"must be a number, or one for each of {layers} layers")
+    return [float(each) for each in values]
 
 
 def optional_scale(fields: Fields, key: str) -> float | None:

@@ -108,6 +108,9 @@ class GgufFile:
         used = {source for part in parts.values() for source in part.sources}
         whole = {name: Part((name,)) for name in self.names if name not in used}
         for name, part in {**whole, **parts}.items():
+            if part.made is not None:
+                plan.add(Matrix(name, part.made.shape, None, (), partial(np.array, part.made)))
+                continue
             kinds = {self.type_name(source) for source in part.sources}
             shape, encoding = self._shape(name, part), self._encoding(part, kinds)
             if encoding is not None:

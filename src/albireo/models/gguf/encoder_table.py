@@ -1,0 +1,36 @@
+"""What llama.cpp calls models that embed texts. See architectures.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from albireo.models.gguf import encoder_settings, name_maps, put_back
+from albireo.models.gguf.architecture import GgufArchitecture
+
+ENCODERS: Mapping[str, GgufArchitecture] = {
+    "bert": GgufArchitecture(
+        "bert",
+        encoder_settings.bert,
+        name_maps.BERT,
+        name_maps.BERT_ENDS,
+        "encoder.layer",
+        keys=name_maps.LAYER_NORM_EPS,
+        is_layer_norm=True,
+        is_encoder=True,
+    ),
+    "nomic-bert": GgufArchitecture(
+        "nomic_bert",
+        encoder_settings.nomic,
+        {
+            "attn_qkv": "self_attn.qkv_proj",
+            "attn_output_norm": "post_attention_layernorm",
+            "layer_output_norm": "post_mlp_layernorm",
+        },
+        name_maps.BERT_ENDS,
+        "layers",
+        put_back=(put_back.apart,),
+        keys=name_maps.LAYER_NORM_EPS,
+        is_layer_norm=True,
+        is_encoder=True,
+    ),
+}

@@ -70,4 +70,11 @@ DENSE: Mapping[str, GgufArchitecture] = {
         put_back=(put_back.slopes,),
     ),
     "minicpm3": GgufArchitecture("minicpm3", latent_settings.minicpm3, name_maps.LATENT, is_latent=True),
+    "xverse": GgufArchitecture("xverse", put_back=(put_back.pairs,)),
+    "deci": GgufArchitecture(
+        "nemotron-nas", own_settings.decilm, put_back=(put_back.pairs,), has_biases=True, is_by_layer=True
+    ),
+    "granite_swa": GgufArchitecture(
+        "granite_swa", own_settings.granite_swa, name_maps.GRANITE_SWA, put_back=(put_back.pairs,), has_biases=True
+    ),
 }

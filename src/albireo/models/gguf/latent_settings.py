@@ -12,7 +12,7 @@ from typing import Any
 from albireo.json_file import Fields
 from albireo.models.gguf.mixture_settings import SIGMOID, SOFTMAX, check_scores, of_deepseek
 from albireo.models.gguf.own_settings import long_contexts
-from albireo.models.gguf.stored import MAX, Stored, by_layer
+from albireo.models.gguf.stored import MAX, Stored, by_layer, optional_scale
 
 
 def deepseek2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,6 +60,18 @@ def _latent_rope(fields: Fields, rope: Mapping[str, Any]) -> dict[str, Any]:
     if tenth is None or rope.get("rope_type") != "yarn":
         return dict(rope)
     return {**rope, "mscale": 10 * tenth, "mscale_all_dim": 10 * tenth}
+
+
+def mistral4(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Mistral Small 4, whose experts are chosen by a softmax."""
+    check_scores(fields, SOFTMAX)
+    own = deepseek2(fields, file, config)
+    growth = optional_scale(fields, "attention.temperature_scale")
+    rope = {"rope_type": "default", **own["rope_parameters"]}
+    return own | {
+        "model_type": "mistral4",
+        "rope_parameters": rope | ({"llama_4_scaling_beta": growth} if growth else {}),
+    }
 
 
 def deepseek32(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -117,4 +117,5 @@ LAYER_NORMS: Mapping[str, GgufArchitecture] = {
     ),
     "phimoe": GgufArchitecture("phimoe", plain_settings.phimoe, name_maps.MIXTRAL, is_layer_norm=True),
     "cohere2moe": GgufArchitecture("cohere2_moe", mixture_settings.cohere2, name_maps.SHARED, is_layer_norm=True),
+    "orion": GgufArchitecture("orion", is_layer_norm=True, has_biases=True),
 }

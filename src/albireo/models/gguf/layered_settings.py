@@ -72,6 +72,20 @@ def _rotations(fields: Fields, config: Mapping[str, Any], part: float) -> dict[s
     }
 
 
+def mellum(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Mellum 2."""
+    window, layers = window_of(fields), config["num_hidden_layers"]
+    kinds = layer_types(fields, config, 4)["layer_types"] if window else ["full_attention"] * layers
+    return {
+        **_mixture(fields, config),
+        "norm_topk_prob": True,
+        "layer_types": kinds,
+        "sliding_window": window or 1024,
+        "mlp_layer_types": kinds_of_ffn(file, config, "mlp.gate"),
+        **_rotations(fields, config, 1.0),
+    }
+
+
 def mimo(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
     """MiMo V2 Flash and its kin, whose layers with a window have KV heads of their own."""
     check_scores(fields, SIGMOID)
@@ -89,6 +103,7 @@ def mimo(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, A
     return {
         "n_routed_experts": mixture.pop("num_experts"),
         **mixture,
+        "intermediate_size": fields.integer("feed_forward_length", 1, MAX),
         "num_key_value_heads": full,
         "swa_num_key_value_heads": local,
         "v_head_dim": fields.integer("attention.value_length", 1, MAX, default=config["head_dim"]),

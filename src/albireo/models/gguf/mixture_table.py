@@ -89,7 +89,15 @@ MIXTURES: Mapping[str, GgufArchitecture] = {
         is_latent=True,
     ),
     "laguna": GgufArchitecture("laguna", layered_settings.laguna, name_maps.LAGUNA),
-    "mimo2": GgufArchitecture("mimo_v2_flash", layered_settings.mimo, name_maps.MIMO, is_latent=True),
+    "mimo2": GgufArchitecture("mimo_v2_flash", layered_settings.mimo, name_maps.MIMO, is_latent=True, is_by_layer=True),
     "step35": GgufArchitecture("step3p5", layered_settings.step, name_maps.STEP),
     "minimax-m3": GgufArchitecture("minimax_m3_vl_text", layered_settings.minimax_m3, name_maps.MINIMAX_M3),
+    "mellum": GgufArchitecture("mellum", layered_settings.mellum),
+    "mistral4": GgufArchitecture(
+        "mistral4",
+        latent_settings.mistral4,
+        {**name_maps.DEEPSEEK, **name_maps.LATENT},
+        put_back=(put_back.latent_projections,),
+        is_latent=True,
+    ),
 }

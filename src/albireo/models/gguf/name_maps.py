@@ -228,6 +228,11 @@ GRANITE_MOE = {
     **GRANITE_EXPERTS,
     **{f"ffn_{part}_shexp": f"shared_mlp.{module}" for part, module in GRANITE_FFN.items()},
 }
+GRANITE_SWA = {
+    **experts_in("block_sparse_moe", "router"),
+    "ffn_up_shexp": "shared_mlp.input_linear",
+    "ffn_down_shexp": "shared_mlp.output_linear",
+}
 NEMOTRON_H = {
     **mamba_in("mixer"),
     **experts_in("mixer", "gate"),

@@ -123,6 +123,49 @@ def exaone(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str,
     return {"sliding_window": window, **layer_types(fields, config, 4)}
 
 
+def decilm(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """DeciLM and Nemotron NAS, some layers of which have no attention, or no FFN."""
+    layers = config["num_hidden_layers"]
+    of_layers = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+    heads, kv_heads, widths = (by_layer(fields, key, layers) for key in of_layers)
+    if {each for each in heads if each} != {max(heads)}:
+        fields.unsupported("attention.head_count", heads, "layers that attend must have as many heads as each other")
+    if any(each and not kv for each, kv in zip(heads, kv_heads, strict=True)):
+        fields.unsupported("attention.head_count_kv", kv_heads, "0 beside heads: a layer that is a matrix")
+    blocks = [
+        {
+            "attention": {"n_heads_in_group": max(heads) // kv if kv else None, "no_op": not kv},
+            "ffn": {"intermediate_size": width or None, "no_op": not width},
+        }
+        for kv, width in zip(kv_heads, widths, strict=True)
+    ]
+    return {"num_attention_heads": max(heads), "block_configs": blocks}
+
+
+def granite_swa(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Granite with windows; with experts, one below the other's gate and up, where a file has any."""
+    layers = config["num_hidden_layers"]
+    rotates = [1] * layers
+    if fields.raw("attention.rope_pattern") is not None:
+        rotates = by_layer(fields, "attention.rope_pattern", layers)
+    theta = config["rope_parameters"]["rope_theta"]
+    own = {
+        **granite_scales(fields, config),
+        **layer_types(fields, config, 4),
+        "sliding_window": window_of(fields),
+        "layer_rope_theta": [theta if each else 0 for each in rotates],
+    }
+    if not fields.raw("expert_count"):
+        return own
+    shared = fields.optional_integer("expert_shared_feed_forward_length", 0, MAX)
+    return own | {
+        "model_type": "granitemoe_swa",
+        "num_local_experts": fields.integer("expert_count", 1, MAX),
+        "num_experts_per_tok": fields.integer("expert_used_count", 1, MAX),
+        "shared_intermediate_size": shared or 0,
+    }
+
+
 def layer_types(fields: Fields, config: Mapping[str, Any], period: int) -> dict[str, Any]:
     """Which layers have a window: told one by one; or all but each so many-th."""
     layers, key = config["num_hidden_layers"], "attention.sliding_window_pattern"

@@ -89,8 +89,8 @@ def mpt(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, An
 
 
 def phimoe(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Phi-3.5-MoE. How near experts must be to each other no file says, and files have another attention factor than the
-    model: as in the model."""
+    """Phi-3.5-MoE. How near experts must be to each other no file says, and files have another attention factor than
+    the model: both are as in the model."""
     own = phi3(fields, file, config)
     if "rope_parameters" in own:
         del own["rope_parameters"]["attention_factor"]

@@ -49,12 +49,16 @@ PutBack = Callable[[Stored, Fields], Iterator[tuple[str, Part]]]
 
 def pairs(file: Stored, fields: Fields) -> Iterator[tuple[str, Part]]:
     """Rows of q and k: the two of each rotary pair lie side by side there, half a head apart here."""
-    heads = fields.integer("attention.head_count", 1, MAX)
-    counts = {"q_proj": heads, "k_proj": one_of_layers(fields, "attention.head_count_kv", heads)}
+    counts: dict[str, int] = {}
+    if not isinstance(fields.raw("attention.head_count"), list):
+        heads = fields.integer("attention.head_count", 1, MAX)
+        counts = {"q_proj": heads, "k_proj": one_of_layers(fields, "attention.head_count_kv", heads)}
     for name in file.names:
-        count = counts.get(name.rpartition(".")[0].rpartition(".")[2])
-        if count is not None:
+        part = name.rpartition(".")[0].rpartition(".")[2]
+        if part in ("q_proj", "k_proj"):
             rows = file.shape(name)[0]
+            # layers with heads of their own say how wide one is
+            count = counts.get(part) or max(1, rows // fields.integer("attention.key_length", 1, MAX))
             if rows % (2 * count):
                 raise WeightMismatch(f"tensor {short(name)} has {rows} rows, which are not pairs of {count} heads")
             order = np.arange(rows).reshape(count, rows // count // 2, 2).swapaxes(1, 2).reshape(-1)

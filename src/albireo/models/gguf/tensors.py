@@ -25,16 +25,18 @@ from albireo.models.gguf.header import Entry
 from albireo.models.gguf.names import renamed
 from albireo.models.gguf.put_back import Order, Part
 from albireo.models.gguf.split import open_parts
-from albireo.models.gguf.stored import FACTORS
+from albireo.models.gguf.stored import FACTORS, MAX
 from albireo.quantization.blocks import Blocks
 from albireo.quantization.encoded import Encoded
-from albireo.quantization.formats.gguf_blocks import BLOCKS, TYPE_NUMBERS, read_blocks
+from albireo.quantization.formats.gguf_blocks import BLOCKS, SCALED, TYPE_NUMBERS, read_blocks
 from albireo.quantization.formats.matrix import Matrix, Plan
 from albireo.quantization.nested import plain
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 #: Of an Encoded.
 _ARRAYS = ("codes", "scale", "zero", "gamma", "offset")
+#: Last parts of names of tensors beside a matrix of SCALED.
+_BESIDE = (".scale", ".input_scale")
 #: Why numbers of a block type are not kept in it.
 _DECODED = "made of tensors, or read in an order, that no encoding of ours has: numbers of the compute type"
 
@@ -57,10 +59,15 @@ class GgufFile:
         self.path = path if len(self._files) == 1 else part_paths(path)[0]
         try:
             name = header.settings.get("general.architecture")
-            self._entries = renamed(header.entries, name, str(path), partial(_is_unread, header.settings, name))
+            of_heads = partial(_heads_of, header.settings, name)
+            found = renamed(header.entries, name, str(path), partial(_is_unread, header.settings, name), of_heads)
         except ModelError:
             self.close()
             raise
+        #: What matrices are multiplied with, by their names; what activations were is not needed.
+        beside = [each for each in found if each.endswith(_BESIDE) and _scaled(found, each)]
+        self._factors = {f"{each.rpartition('.')[0]}.weight": found[each] for each in beside if each.endswith(".scale")}
+        self._entries = {each: entry for each, entry in found.items() if each not in beside}
         self.settings = header.settings
 
     @property
@@ -156,6 +163,8 @@ class GgufFile:
 
     def _whole_blocks(self, part: Part, kinds: set[str]) -> Callable[[], Blocks] | None:
         """A part that is blocks of the file in another order, if at all."""
+        if kinds & set(SCALED):
+            return None
         sizes = {BLOCKS[kind].size for kind in kinds}
         if part.columns is not None and (len(sizes) > 1 or _groups_of(part.columns, max(sizes)) is None):
             return None
@@ -196,13 +205,25 @@ class GgufFile:
 
     def _blocks(self, name: str) -> Encoded:
         n, k = self.shape(name)
-        return read_blocks(self.type_name(name), np.frombuffer(self.buffer(name), np.uint8), (n, k), name)
+        factor = None
+        if (entry := self._factors.get(name)) is not None:
+            if entry.kind != "F32" or entry.shape not in ((), (1,)):
+                what = f"{entry.kind} {list(entry.shape)}"
+                raise WeightMismatch(f"the scale of tensor {short(name)} is {what}; it must be one F32")
+            factor = np.frombuffer(self._files[entry.file].part(entry.start, entry.stop), "<f4")
+        return read_blocks(self.type_name(name), np.frombuffer(self.buffer(name), np.uint8), (n, k), name, factor)
 
     def _entry(self, name: str) -> Entry:
         entry = self._entries.get(name)
         if entry is None:
             raise WeightMismatch(f"{self.path}: there is no tensor {short(name)}")
         return entry
+
+
+def _scaled(found: Mapping[str, Entry], name: str) -> bool:
+    """Whether a tensor goes with a matrix of a type that has a factor beside it."""
+    matrix = found.get(f"{name.rpartition('.')[0]}.weight")
+    return matrix is not None and matrix.kind in SCALED
 
 
 def _is_unread(settings: Mapping[str, Any], name: object, layer: int, part: str) -> bool:
@@ -214,6 +235,18 @@ def _is_unread(settings: Mapping[str, Any], name: object, layer: int, part: str)
         return False  # which is refused with the other settings
     makes = part.startswith(("attn_k.", "attn_v.", "attn_k_norm."))
     return layer >= layers - guessing > 0 if guessing else bool(sharing) and makes and layer >= layers - sharing
+
+
+def _heads_of(settings: Mapping[str, Any], name: object, layer: int) -> tuple[int, int]:
+    """Of queries, and of keys, in a layer; 0 where settings do not say it. Args: name: of the architecture."""
+
+    def count(key: str, default: int) -> int:
+        value = settings.get(f"{name}.attention.{key}", default)
+        value = value[layer].item() if isinstance(value, np.ndarray) and layer < len(value) else value
+        return value if type(value) is int and 0 < value <= MAX else 0
+
+    heads = count("head_count", 0)
+    return heads, count("head_count_kv", heads)
 
 
 def _addresses(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from albireo.encodings import encoding
-from albireo.quantization.encoded import IQ4_NUMBERS, U8, Encoded, storable_scale
+from albireo.quantization.encoded import F32, IQ4_NUMBERS, U8, Encoded, storable_scale
 from albireo.quantization.formats import gguf_grid_blocks, gguf_k_blocks
 from albireo.quantization.formats.arrays import checked_e8m0, finite
 from albireo.quantization.formats.gguf_parts import ZERO, Parts, Reader, half, nibbles, pairs, signed
@@ -41,7 +41,7 @@ TYPE_NAMES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K",
     12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S",
     20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
-    29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0",
+    29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0", 42: "Q2_0",
 }  # fmt: skip
 TYPE_NUMBERS = {name: number for number, name in TYPE_NAMES.items()}
 BLOCKS = {
@@ -70,18 +70,30 @@ BLOCKS = {
     "TQ2_0": BlockType(256, 66, "int4.g128"),
     "TQ1_0": BlockType(256, 54, "int4.g128"),
     "MXFP4": BlockType(32, 17, "fp4.g32"),
+    "NVFP4": BlockType(64, 36, "fp4.g16"),
+    "Q2_0": BlockType(64, 18, "int4.g64"),
+    "Q1_0": BlockType(128, 18, "int4.g128"),
 }
 
 
-def read_blocks(kind: str, data: U8, shape: tuple[int, int], name: str) -> Encoded:
+#: Types whose matrices have a factor each in a tensor beside them.
+SCALED = ("NVFP4",)
+_LARGEST = 0x7F
+
+
+def read_blocks(kind: str, data: U8, shape: tuple[int, int], name: str, factor: F32 | None = None) -> Encoded:
     """A matrix of a type with an encoding.
 
-    Args: data: its bytes. name: of the tensor, for errors.
+    Args:
+        data: its bytes. name: of the tensor, for errors.
+        factor: [1] of SCALED, what its numbers are multiplied with, which lies beside it; None: 1.
     Raises: WeightMismatch for a scale that is not finite.
     """
     block = BLOCKS[kind]
     assert block.encoding is not None
     blocks = data.reshape(-1, block.num_bytes)
+    if kind == "NVFP4":
+        return _nvfp4(blocks, shape, name, factor)
     if kind == "MXFP4":
         return _mxfp4(blocks, shape, name)
     if kind in _NESTS:
@@ -104,6 +116,15 @@ def _nested(kind: str, blocks: U8, shape: tuple[int, int], name: str) -> Encoded
     zero = None if zero is None else zero.reshape(n, -1)
     e = encoding(str(BLOCKS[kind].encoding))
     return Encoded(e, codes.reshape(n, k), finite(scale, name).reshape(n, -1), zero, gamma.reshape(n, -1), offset)
+
+
+def _nvfp4(blocks: U8, shape: tuple[int, int], name: str, factor: F32 | None) -> Encoded:
+    """Four scales of e4m3 without a sign, of which the largest is 0; then the codes of each sixteen."""
+    n, k = shape
+    gamma = np.where(blocks[:, :4] == _LARGEST, np.uint8(0), blocks[:, :4]) & np.uint8(0x7F)
+    scale = np.ones(1, np.float32) if factor is None else finite(factor, name)
+    codes = nibbles(blocks[:, 4:].reshape(-1, 8)).reshape(n, k)
+    return Encoded(encoding("fp4.g16"), codes, np.repeat(scale[None], n, axis=0), gamma=gamma.reshape(n, -1))
 
 
 def _mxfp4(blocks: U8, shape: tuple[int, int], name: str) -> Encoded:
@@ -157,6 +178,18 @@ def _tq2_0(b: U8) -> Parts:
     return pairs(b[:, :64].reshape(-1, 32)).reshape(-1, 256), np.repeat(half(b[:, 64:]), 2, axis=1), 1, None
 
 
+def _q2_0(b: U8) -> Parts:
+    """From -1 to 2; four codes a byte, one behind the other."""
+    codes = (b[:, 2:, None] >> np.arange(0, 8, 2, dtype=np.uint8)) & np.uint8(3)
+    return codes.reshape(-1, 64), half(b[:, :2]), 1, None
+
+
+def _q1_0(b: U8) -> Parts:
+    """-1 or 1, a bit each."""
+    bits = np.unpackbits(np.ascontiguousarray(b[:, 2:]), axis=1, bitorder="little")
+    return bits * np.uint8(2), half(b[:, :2]), 1, None
+
+
 _NESTS = {**gguf_k_blocks.READERS, **gguf_grid_blocks.READERS}
 _READERS: Mapping[str, Reader] = {
     "Q8_0": _q8_0,
@@ -167,4 +200,6 @@ _READERS: Mapping[str, Reader] = {
     "IQ4_NL": _iq4_nl,
     "TQ1_0": _tq1_0,
     "TQ2_0": _tq2_0,
+    "Q2_0": _q2_0,
+    "Q1_0": _q1_0,
 }

@@ -105,6 +105,7 @@ OWN_WORDS = {
     "bloom poro-chat gpt3-finnish": "HTTPServer| isn't| a| cat| 1234567|\n\n| é\u0301|!\n\n|你好|。|한국어x|   | y",
     "viking": "HTTPServer| isn't| a| cat| |1|2|3|4|5|6|7|\n\n| é\u0301|!\n\n|你好|。|한국어x|   | y",
     "youtu": "HTTPServer| isn't| a| cat| |1|2|3|4|5|6|7|\n\n| é\u0301|!\n\n|你好|。|한국어|x|   | y",
+    "afmoe": "HTTPServer| isn|'t| a| cat| |1|234|567|\n\n| é\u0301|!\n\n|你好|。|한국어|x|   | y",
     "spark2_5": "HTTPServer| isn|'t| a| cat| |1|2|3|4|5|6|7|\n|\n| é\u0301|!|\n|\n|你好|。|한국어x|   | y",
     "tiny_aya cohere2moe": "HTTPServer| isn't| a| cat| |1|234|567|\n\n| é\u0301|!\n\n|你好|。한국어x|   | y",
     "minicpm5": "HTTPServer| isn|'t| a| cat| |123|456|7|\n\n| é|\u0301!\n\n|你好|。한국어x|   | y",

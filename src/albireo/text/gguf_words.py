@@ -66,6 +66,11 @@ _KIMI = (
 _SIGN_AND_LETTERS = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
 _DEEPSEEK3 = _SIGN_AND_LETTERS + r"| ?[\p{P}\p{S}]+[\r\n]*|" + _SPACES
 _KANA_AND_HAN = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
+#: Of Arcee Trinity: Han, kana, and scripts of South East Asia and Korea.
+_ASIAN = (
+    "[\u4e00-\u9fff\u3400-\u4dbf\u8c48-\ufaff\u3040-\u309f\u30a0-\u30ff\uff65-\uff9f\u2f00-\u2fdf\u0e40-\u0e7f"
+    "\u0e80-\u0eff\u1780-\u17ff\u1000-\u109f\uaa60-\uaa7f\ua9e0-\ua9ff\uac00-\ud7af\u1100-\u11ff]+"
+)
 _SPARK = _SIGN_AND_LETTERS + r"| ?[\p{P}\p{S}]+|[\r\n]|\s+(?!\S)|\s+"
 #: Letters with a case, of Unicode when the first DeepSeek was made.
 _CASED = (
@@ -113,10 +118,14 @@ def _all(words: Words, names: str) -> dict[str, Words]:
 
 
 WORDS: Mapping[str, Words] = {
-    **_all(Words((_GPT2,)), "gpt-2 gpt2 phi-2 olmo mpt exaone4 granite-docling gigachat a.x-4.0 mellum trillion jais"),
+    **_all(
+        Words((_GPT2,)),
+        "gpt-2 gpt2 phi-2 olmo mpt exaone4 granite-docling gigachat a.x-4.0 mellum trillion jais "
+        "modern-bert jina-es jina-de jina-v2-es jina-v2-de jina-v1-en jina-v2-code roberta-bpe",
+    ),
     **_all(
         Words((_LLAMA3,), keeps_whole=True, begins=True),
-        "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2",
+        "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
     ),
     **_all(Words((_LLAMA3,), keeps_whole=True), "glm4 glm5"),
     **_all(Words((_LLAMA3,)), "chatglm-bpe smaug-bpe dbrx"),
@@ -137,6 +146,7 @@ WORDS: Mapping[str, Words] = {
     **_all(Words((_BLOOM,)), "bloom poro-chat gpt3-finnish"),
     "viking": Words((_BLOOM, r"\p{N}")),
     **_all(Words((r"\p{N}{1,3}", _KANA_AND_HAN, _DEEPSEEK3)), "deepseek-v3 hunyuan-dense hy_v4 joyai-llm"),
+    "afmoe": Words((r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))", _ASIAN, _DEEPSEEK3)),
     "spark2_5": Words((r"\p{N}{1,3}", _KANA_AND_HAN, _SPARK, r"\p{N}")),
     "deepseek-llm": Words((r"[\r\n]", rf"\s?[{_CASED}]+", rf"\s?{_SIGNS}", r"\s+$", _HAN, DIGITS)),
     "deepseek-coder": Words((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _HAN, EACH_DIGIT)),

@@ -6,8 +6,9 @@ conversion/*.py of llama.cpp, independently of albireo.models.gguf.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,21 @@ Given = Iterator[tuple[str, Array]]
 
 @dataclass(frozen=True)
 class Conversion:
-    """Of one architecture. Fields: arch: its name there. keys: beside those of all. change: see Given."""
+    """Of one architecture.
+
+    Fields:
+        arch: its name there. keys: beside those of all. change: see Given.
+        own: parts of a layer of the checkpoint -> of the file, where the package's map has none.
+        map_of: the architecture whose map of the package it is; "": its own.
+        of_weights: keys under no architecture's name.
+    """
 
     arch: str
     keys: Callable[[Config], dict[str, Any]] = lambda c: {}
     change: Callable[[str, Array, Config], Given] = lambda name, array, c: iter([(name, array)])
+    own: Mapping[str, str] = field(default_factory=dict)
+    map_of: str = ""
+    of_weights: Callable[[Config, Mapping[str, Array]], Mapping[str, Any]] = lambda c, weights: {}
 
 
 def _qwen3_next(name: str, array: Array, c: Config) -> Given:
@@ -292,7 +303,9 @@ def write(
     settings: instead of what would be written, or besides; None: no such key.
     """
     writer = gguf.GGUFWriter(str(path), conversion.arch)
-    arch = next(number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == conversion.arch)
+    arch = next(
+        number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == (conversion.map_of or conversion.arch)
+    )
     written = {**k.common_keys(c), **conversion.keys(c), **(settings or {})}
     names = gguf.get_tensor_name_map(arch, 10)  # layers, of which tiny ones have fewer
     for key, value in written.items():
@@ -301,10 +314,14 @@ def write(
             writer.add_int32(f"{conversion.arch}.{key}", value)
         elif value is not None:
             {**add, list: writer.add_array}[type(value)](f"{conversion.arch}.{key}", value)
+    for key, value in conversion.of_weights(c, weights).items():
+        writer.add_array(key, value)
     writer.add_bos_token_id(c.get("bos_token_id") or 0)
     for name, array in _stacked(c, weights, conversion):
         for new, numbers in conversion.change(name, array, c):
-            stored = new if new.startswith(("blk.", "rope_f")) else _stored_name(names, new)
+            stored = (
+                new if new.startswith(("blk.", "rope_f", "token_embd")) else _stored_name(names, new, conversion.own)
+            )
             data, raw = np.ascontiguousarray(numbers, np.float32), {}
             is_float = any(part in stored for part in ("ffn_gate_inp", "ssm_norm", "per_layer_token_embd"))
             if kind != "F32" and numbers.ndim > 1 and numbers.shape[-1] % 32 == 0 and not is_float:
@@ -319,8 +336,11 @@ def write(
     writer.close()
 
 
-def _stored_name(names: Any, name: str) -> str:
+def _stored_name(names: Any, name: str, own: Mapping[str, str]) -> str:
     """By the package's own map, after what base.py and the converters do to names alone."""
+    layer = re.fullmatch(r"(?:model|transformer|backbone)\.(?:layers|blocks|h)\.(\d+)\.(.+?)(\.weight|\.bias)?", name)
+    if layer is not None and layer[2] in own:
+        return f"blk.{layer[1]}.{own[layer[2]]}{layer[3] or ''}"
     for old, new in (("e_score_correction_bias", "e_score_correction.bias"), (".expert_bias", ".expert_bias.bias")):
         name = name.replace(old, new) if name.endswith(old) else name
     found = names.get_name(name, try_suffixes=(".weight", ".bias"))
@@ -336,7 +356,7 @@ def _stacked(c: Config, weights: Mapping[str, Array], conversion: Conversion) ->
             parts.setdefault(f"{name.rsplit('.', 2)[0]}.weight", []).append(array)
             continue
         block, _, rest = name.partition(".experts.")
-        if rest:
+        if rest[:1].isdigit():
             if conversion.arch.startswith("nemotron"):
                 block = block.replace(".mixer", ".mlp").replace("backbone.", "model.")
             block = block.removeprefix("model.") if conversion.arch == "lfm2moe" else block

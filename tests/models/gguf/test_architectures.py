@@ -17,25 +17,20 @@ import pytest
 
 from albireo.errors import EngineError, ModelError, UnsupportedModel, WeightMismatch
 from albireo.json_file import keys
-from albireo.models import load_architecture, load_config
+from albireo.models import load_config
 from albireo.models.checkpoint.weights import Checkpoint
 from albireo.models.gguf.architectures import ARCHITECTURES
 from in_turn import in_turn
+from models.gguf import further_conversions
 from models.gguf.conversion_keys import common_keys
 from models.gguf.conversions import CONVERSIONS, OLDER, Conversion, write
+from models.gguf.further_conversions import tiny
 from models.gguf.lying import assert_blocks_are_what_is_read
 from models.gguf.test_models import logits_of
 from models.gguf.writer import CONFIGS, MIXTURES, Array, gguf
 from models.transformers_logits import distance
 from tiny_latent import with_up_projections_joined
 from tiny_models import make_checkpoint, random_weights
-
-
-def tiny(name: str, **changes: Any) -> dict[str, Any]:
-    """Of an architecture, with changes; ... takes a key away. Widths are whole blocks of Q8_0 where they may be."""
-    config = {**load_architecture(name).tiny, **changes}
-    return {key: value for key, value in config.items() if value is not ...}
-
 
 _ROPE = {"rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25}
 _DELTA = {"hidden_size": 64, "linear_key_head_dim": 16, "linear_value_head_dim": 32, "rope_parameters": _ROPE}
@@ -158,11 +153,13 @@ CASES: Mapping[str, dict[str, Any]] = {
     "gpt_neox": tiny("gpt_neox"),
     "gpt2": tiny("gpt2"),
     "phi": tiny("phi", intermediate_size=192, num_key_value_heads=4),
+    **further_conversions.CASES,
 }
 
 
 def conversion_of(name: str) -> Conversion:
-    return CONVERSIONS.get(name) or CONVERSIONS[name.partition(",")[0]]
+    known = {**CONVERSIONS, **further_conversions.CONVERSIONS}
+    return known.get(name) or known[name.partition(",")[0]]
 
 
 def both(

@@ -36,16 +36,20 @@ def converted(folder: Path, path: Path, kind: str = "F32", **settings: Any) -> P
     from safetensors.numpy import load_file
 
     config = read_json(folder / "config.json")
-    arch = {"nomic_bert": "nomic-bert"}.get(config["model_type"], "bert")
+    known = {"nomic_bert": "nomic-bert", "modernbert": "modern-bert", "eurobert": "eurobert"}
+    arch = known.get(config["model_type"], "bert")
     weights = {name: array for name, array in load_file(folder / "model.safetensors").items()}
     if config["model_type"] in ("roberta", "xlm-roberta"):
         config["max_position_embeddings"] -= config["pad_token_id"] + 1
+    if arch == "modern-bert":
+        settings |= {"attention.sliding_window": config["local_attention"], "rope.freq_base_swa": 10000.0}
+        settings["attention.sliding_window_pattern"] = config["global_attn_every_n_layers"]
     settings = {"attention.causal": False, "pooling_type": MEAN} | settings
     write(path, config, weights, Conversion(arch, change=_bert), kind, settings)
     return path
 
 
-@pytest.mark.parametrize("name", ["bert", "xlm_roberta", "nomic_bert"])
+@pytest.mark.parametrize("name", ["bert", "xlm_roberta", "nomic_bert", "modernbert", "eurobert"])
 def test_the_same_bits(name: str, tmp_path: Path) -> None:
     folder = saved(tmp_path / "model", name)
     llm = opened(folder)

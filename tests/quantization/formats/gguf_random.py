@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from albireo.quantization.formats.gguf_blocks import BLOCKS
 
 #: Byte of the float16 scale of a block, or of several; 0 of what is not here.
-_PLACES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "TQ1_0": (52,), "TQ2_0": (64,), "MXFP4": ()}
+_PLACES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "TQ1_0": (52,), "TQ2_0": (64,), "MXFP4": (), "NVFP4": ()}
 _PLACES |= dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2))
 
 

@@ -12,6 +12,8 @@ from quantization.formats.gguf_random import random_blocks, scaled
 
 gguf = pytest.importorskip("gguf")
 KINDS = [name for name, block in BLOCKS.items() if block.encoding]
+#: Of llama.cpp, younger than the package, or than what it can decode: block, bytes, by the numbers of codes.
+YOUNGER = {"Q1_0": (128, 18, (-1, 1)), "Q2_0": (64, 18, (-1, 0, 1, 2))}
 
 
 def blocks_of(kind: str, n: int, k: int, seed: int) -> np.ndarray:
@@ -21,10 +23,12 @@ def blocks_of(kind: str, n: int, k: int, seed: int) -> np.ndarray:
     blocks = scaled(kind, random_blocks(kind, count, rng), rng.standard_normal((2, count)) * 0.05)
     if kind == "MXFP4":
         blocks[:, 0] = rng.integers(100, 150, count)
+    if kind == "NVFP4":
+        blocks[:, :4] &= 0x7F  # which have no sign; the largest stands for 0
     return blocks.reshape(n, -1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in YOUNGER])
 def test_any_bits_are_read_as_the_library_reads_them(kind: str) -> None:
     n, k = 6, 768
     data = blocks_of(kind, n, k, 3)
@@ -49,15 +53,42 @@ def test_the_librarys_own_quantization(kind: str) -> None:
         assert np.abs(matrix.decode() - weight).max() < 0.35
 
 
+@pytest.mark.parametrize("kind", YOUNGER)
+def test_a_float16_times_one_of_a_few_numbers(kind: str) -> None:
+    """By what ggml-common.h says of them: a scale, then codes one behind the other, the lowest bits of a byte first."""
+    size, num_bytes, numbers = YOUNGER[kind]
+    data, bits = blocks_of(kind, 4, 2 * size, 7), size // (num_bytes - 2)
+    assert (BLOCKS[kind].size, BLOCKS[kind].num_bytes) == (size, num_bytes)
+    wanted = []
+    for block in data.reshape(-1, num_bytes).tolist():
+        scale = np.frombuffer(bytes(block[:2]), "<f2")[0].astype(np.float32)
+        word, width = int.from_bytes(bytes(block[2:]), "little"), 8 // bits
+        wanted.append([scale * np.float32(numbers[(word >> (width * i)) & (2**width - 1)]) for i in range(size)])
+    got = read_blocks(kind, data, (4, 2 * size), "w").decode()
+    np.testing.assert_array_equal(got, np.array(wanted, np.float32).reshape(4, -1))
+
+
+def test_a_factor_beside_a_matrix() -> None:
+    """Of NVFP4, in float32."""
+    data, factor = blocks_of("NVFP4", 4, 128, 8), np.array([0.375], np.float32)
+    number = gguf.GGMLQuantizationType["NVFP4"]
+    got = read_blocks("NVFP4", data, (4, 128), "w", factor)
+    np.testing.assert_array_equal(got.decode(), gguf.dequantize(data, number) * factor)
+    with pytest.raises(WeightMismatch, match="'w' holds inf"):
+        read_blocks("NVFP4", data, (4, 128), "w", np.array([np.inf], np.float32))
+
+
 def test_sizes_and_numbers_of_types_are_the_librarys() -> None:
     theirs = {kind.name: (int(kind), *sizes) for kind, sizes in gguf.GGML_QUANT_SIZES.items()}
     for number, name in TYPE_NAMES.items():
-        assert theirs[name][0] == number
+        assert theirs[name][0] == number if name != "Q2_0" else number == 42
     for name, block in BLOCKS.items():
+        if name == "Q2_0":
+            continue
         assert theirs[name][1:] == (block.size, block.num_bytes)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "NVFP4"])
 @pytest.mark.parametrize("bits", [0x7C00, 0x7E01, 0xFC00])
 def test_a_scale_that_is_not_finite_is_named(kind: str, bits: int) -> None:
     blocks = blocks_of(kind, 2, 256, 5).reshape(-1, BLOCKS[kind].num_bytes)
@@ -74,5 +105,6 @@ def test_what_a_type_costs_is_said() -> None:
     assert BLOCKS["TQ1_0"].note == "the numbers are kept, in 4.25 bits each instead of 1.69"
     assert {kind for kind in BLOCKS if not BLOCKS[kind].note} == {
         "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "MXFP4",
+        "NVFP4",
         "IQ3_S", "IQ3_XXS", "IQ2_S",
     }  # fmt: skip

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from albireo.errors import ModelError
-from albireo.models.gguf.files import is_gguf, part_paths
+from albireo.models.gguf.files import is_beside_a_model, is_gguf, part_paths
 
 BUNDLED = Path(__file__).resolve().parents[2] / "models" / "bundled" / "story"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
@@ -48,11 +48,13 @@ def locate_model(name: str | None) -> Path:
 
 
 def _gguf_in(directory: Path) -> Path | None:
-    """The GGUF file, or the first of its parts, of a directory that holds nothing else to run.
+    """The GGUF file, or the first of its parts, of a directory that holds nothing else to run. What lies beside a model
+    by custom, and is none, does not count.
 
     Raises: ModelError when there are several.
     """
     found = sorted(path for path in directory.iterdir() if is_gguf(path))
+    found = [path for path in found if not is_beside_a_model(path)] or found
     if not found or any((directory / name).exists() for name in ("config.json", "manifest.json")):
         return None
     models: dict[Path, Path] = {}

@@ -54,13 +54,26 @@ _NEUTRAL = {
     "rope.scaling.attn_factor": (1.0,),
     "rope.scaling.yarn_ext_factor": (1.0,),
 }
+#: general.type -> what a file is that is no model.
+_NO_MODELS = {
+    "mmproj": "it holds what sees or hears for a model; give the model's file beside it, whose text part is run. For "
+    "images give the checkpoint in Hugging Face layout",
+    "adapter": "it is an adapter; adapters are read as PEFT saves them: a directory with adapter_config.json, beside "
+    "--enable-lora",
+    "imatrix": "it says how much each input of a matrix counts when a model is quantized; give the model's file",
+}
 _EPS = {False: "attention.layer_norm_rms_epsilon", True: "attention.layer_norm_epsilon"}
 
 
 def architecture_of(file: GgufFile) -> tuple[GgufArchitecture, Fields]:
     """The architecture, and its settings without its name before them. Raises: ModelError, UnsupportedModel."""
     where = str(file.path)
+    kind = file.settings.get("general.type")
+    if isinstance(kind, str) and kind in _NO_MODELS:
+        raise UnsupportedModel(f"{where}: general.type={kind}: {_NO_MODELS[kind]}")
     name = Fields(file.settings, where).text("general.architecture")
+    if name == "clip":
+        raise UnsupportedModel(f"{where}: general.architecture=clip: {_NO_MODELS['mmproj']}")
     if name not in ARCHITECTURES:
         raise UnsupportedModel(
             f"{where}: general.architecture={short(name)} is not supported; supported: {', '.join(ARCHITECTURES)}"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from albireo.json_file import Fields
-from albireo.models.gguf.stored import Stored
+from albireo.models.gguf.stored import MAX, Stored
 
 #: llama_pooling_type.
 _NONE, _MEAN, _CLS, _LAST = range(4)
@@ -47,3 +47,23 @@ def nomic(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, 
         fields.unsupported("moe_every_n_layers", every, "supported: 0")
     own = bert(fields, file, config)
     return {**own, "rope_parameters": config["rope_parameters"], "hidden_act": "silu"}
+
+
+def modernbert(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """ModernBERT; layers with a window rotate by a base of their own."""
+    act, layers = fields.text("hidden_activation", "gelu"), config["num_hidden_layers"]
+    if act != "gelu":
+        fields.unsupported("hidden_activation", act, "supported: gelu")
+    local = fields.number("rope.freq_base_swa", 1.0, 1e15, default=10000.0)
+    bases = {"full_attention": config["rope_parameters"]["rope_theta"], "sliding_attention": local}
+    return {
+        "rope_parameters": {kind: {"rope_type": "default", "rope_theta": base} for kind, base in bases.items()},
+        "partial_rotary_factor": None,
+        "num_key_value_heads": None,
+        "head_dim": None,
+        "hidden_activation": act,
+        "local_attention": fields.integer("attention.sliding_window", 1, MAX),
+        "global_attn_every_n_layers": fields.integer(
+            "attention.sliding_window_pattern", 1, layers, default=min(3, layers)
+        ),
+    }

@@ -33,4 +33,15 @@ ENCODERS: Mapping[str, GgufArchitecture] = {
         is_layer_norm=True,
         is_encoder=True,
     ),
+    "modern-bert": GgufArchitecture(
+        "modernbert",
+        encoder_settings.modernbert,
+        name_maps.MODERN_BERT,
+        name_maps.MODERN_BERT_ENDS,
+        "layers",
+        keys=name_maps.NORM_EPS,
+        is_layer_norm=True,
+        is_encoder=True,
+    ),
+    "eurobert": GgufArchitecture("eurobert", is_encoder=True),
 }

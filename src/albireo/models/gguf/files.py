@@ -11,6 +11,7 @@ from pathlib import Path
 SUFFIX = ".gguf"
 #: As llama.cpp names parts: NAME-00002-of-00003.gguf.
 _PART_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
+_BESIDE = re.compile(r"(^|[-_.])(mmproj|imatrix)([-_.]|$)|^mtp-", re.IGNORECASE)
 #: Each keeps a file open; the largest known models have a tenth of it.
 MAX_PARTS = 512
 
@@ -18,6 +19,12 @@ MAX_PARTS = 512
 def is_gguf(path: Path) -> bool:
     """Whether a model is a GGUF file, by its name."""
     return path.suffix.lower() == SUFFIX
+
+
+def is_beside_a_model(path: Path) -> bool:
+    """Whether a file is, by its name, what llama.cpp puts beside a model: what sees or hears for it (mmproj-…), which
+    inputs count (imatrix…), or layers that guess further tokens (mtp-…)."""
+    return _BESIDE.search(path.name) is not None
 
 
 def part_paths(path: Path) -> list[Path]:

@@ -65,7 +65,7 @@ def _latent_rope(fields: Fields, rope: Mapping[str, Any]) -> dict[str, Any]:
 def mistral4(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
     """Mistral Small 4, whose experts are chosen by a softmax."""
     check_scores(fields, SOFTMAX)
-    own = deepseek2(fields, file, config)
+    own = {key: value for key, value in deepseek2(fields, file, config).items() if key != "topk_method"}
     growth = optional_scale(fields, "attention.temperature_scale")
     rope = {"rope_type": "default", **own["rope_parameters"]}
     return own | {

@@ -115,12 +115,6 @@ def ling(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, A
     return {**_ling(fields), "use_qk_norm": "model.layers.0.attention.query_layernorm.weight" in file}
 
 
-def bailing(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Ling 1, whose scores are those of a softmax."""
-    check_scores(fields, SOFTMAX)
-    return of_deepseek(fields)
-
-
 def cohere2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
     """Command with experts. What all experts give, and shared ones, is halved where there are shared ones."""
     scores = fields.integer("expert_gating_func", 0, MAX, default=SIGMOID) or SIGMOID

@@ -66,14 +66,6 @@ MIXTURES: Mapping[str, GgufArchitecture] = {
             "routed_scaling_factor": "route_scale",
         },
     ),
-    "bailingmoe": GgufArchitecture(
-        "bailing_moe",
-        mixture_settings.bailing,
-        name_maps.LING,
-        {"token_embd": "model.word_embeddings"},
-        put_back=(put_back.pairs,),
-        keys=name_maps.OWN_EXPERT_KEYS,
-    ),
     "deepseek32": GgufArchitecture(
         "deepseek_v32",
         latent_settings.deepseek32,

@@ -338,3 +338,16 @@ BERT_ENDS = {
     "token_types": "embeddings.token_type_embeddings",
     "position_embd": "embeddings.position_embeddings",
 }
+MODERN_BERT = {
+    "attn_norm": "attn_norm",
+    "attn_qkv": "attn.Wqkv",
+    "attn_output": "attn.Wo",
+    "ffn_norm": "mlp_norm",
+    "ffn_up": "mlp.Wi",
+    "ffn_down": "mlp.Wo",
+}
+MODERN_BERT_ENDS = {
+    "token_embd": "embeddings.tok_embeddings",
+    "token_embd_norm": "embeddings.norm",
+    "output_norm": "final_norm",
+}

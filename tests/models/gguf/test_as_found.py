@@ -1,0 +1,119 @@
+"""GGUF files as they are found: of other versions of the converters, with other switches, or no models at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo.api.sources.locate import locate_model
+from albireo.errors import ModelError, UnsupportedModel
+from albireo.models import load_config
+from albireo.models.checkpoint.weights import Checkpoint
+from models.gguf.conversions import CONVERSIONS, write
+from models.gguf.test_architectures import CASES, both, conversion_of
+from models.gguf.test_models import logits_of
+from models.gguf.writer import LLAMA, Array, gguf, write_gguf
+from models.transformers_logits import distance
+from tiny_models import random_weights
+
+
+@pytest.mark.parametrize("name", ["qwen3", "granitemoe", "arcee"])
+def test_queries_keys_and_values_joined_by_a_converter(name: str, tmp_path: Path) -> None:
+    """As --fuse-qkv does it, of any architecture."""
+
+    def joined(each: str, array: Array, c: Mapping[str, Any]) -> Any:
+        for new, numbers in conversion.change(each, array, c):
+            layer, _, part = new.partition(".self_attn.")
+            if part in ("q_proj.weight", "k_proj.weight", "v_proj.weight"):
+                parts.setdefault(layer, []).append(numbers)
+                if len(parts[layer]) == 3:
+                    yield f"blk.{layer.rpartition('.')[2]}.attn_qkv.weight", np.concatenate(parts[layer])
+            else:
+                yield new, numbers
+
+    conversion, parts = conversion_of(name), dict[str, list[Array]]()
+    checkpoint, file = both(tmp_path, name, replace(conversion, change=joined))
+    assert len(parts) == CASES[name]["num_hidden_layers"]
+    assert distance(logits_of(file), logits_of(checkpoint)) < 3e-6
+
+
+def test_experts_one_by_one(tmp_path: Path) -> None:
+    """As files of Mixtral had it until the spring of 2024."""
+
+    def change(weights: dict[str, Array]) -> None:
+        for name in [each for each in weights if ".experts." in each]:
+            layer, expert, part = (name.split(".")[i] for i in (2, 5, 6))
+            weights[f"blk.{layer}.ffn_{part.removesuffix('_proj')}.{expert}.weight"] = weights.pop(name)
+
+    checkpoint, file = both(tmp_path, "olmoe", change=change)
+    assert distance(logits_of(file), logits_of(checkpoint)) < 3e-6
+
+
+def test_factors_beside_matrices_of_nvfp4(tmp_path: Path) -> None:
+    """Of a matrix, and of each expert; scales of activations are not needed."""
+    config, number = (
+        CASES["qwen3_moe"] | {"hidden_size": 64, "moe_intermediate_size": 64},
+        gguf.GGMLQuantizationType["NVFP4"],
+    )
+    weights = random_weights(config, 5)
+    write(tmp_path / "n.gguf", config, weights, CONVERSIONS["qwen3_moe"])
+    reader, rng = gguf.GGUFReader(tmp_path / "n.gguf"), np.random.default_rng(3)
+    writer = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "qwen3vlmoe")
+    wanted: dict[str, Array] = {}
+    for key, field in reader.fields.items():
+        if not key.startswith(("GGUF.", "general.architecture")):
+            writer.add_key_value(key, field.contents(), field.types[0], *field.types[1:2])
+    for tensor in reader.tensors:
+        name, shape = tensor.name, tuple(int(n) for n in tensor.shape[::-1])
+        stem = name.removesuffix(".weight")
+        if not stem.endswith(("attn_q", "ffn_up_exps")):
+            writer.add_tensor(name, np.array(tensor.data).reshape(shape))
+            continue
+        count, rows = shape[0] if len(shape) == 3 else 1, shape[-2] * (shape[0] if len(shape) == 3 else 1)
+        data = rng.integers(0, 256, (rows, shape[-1] // 64, 36)).astype(np.uint8)
+        data[..., :4] = rng.integers(0x20, 0x40, data[..., :4].shape)
+        factors = rng.uniform(0.1, 0.4, count).astype(np.float32)
+        numbers = gguf.dequantize(data.reshape(rows, -1), number).reshape(count, -1, shape[-1]) * factors[:, None, None]
+        writer.add_tensor(name, data.reshape(*shape[:-1], -1), raw_dtype=number)
+        writer.add_tensor(f"{stem}.scale", factors)
+        writer.add_tensor(f"{stem}.input_scale", factors)
+        wanted |= {f"{stem}.{i}": numbers[i] for i in range(count)}
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with Checkpoint(tmp_path / "m.gguf") as stored:
+        assert not [name for name in stored.names if "scale" in name]
+        for name, graph in (("blk.0.attn_q.0", "self_attn.q_proj"), ("blk.1.ffn_up_exps.2", "mlp.experts.2.up_proj")):
+            full = f"model.layers.{name.split('.')[1]}.{graph}.weight"
+            assert stored.kind(full) == "fp4.g16" and stored.blocks(full) is None
+            np.testing.assert_array_equal(stored.tensor(full).to_float32(), wanted[name])
+
+
+@pytest.mark.parametrize(("kind", "message"), [("mmproj", "sees or hears"), ("adapter", "PEFT"), ("imatrix", "counts")])
+def test_files_that_are_no_models_say_what_they_are(kind: str, message: str, tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "clip" if kind == "mmproj" else "llama")
+    if kind != "mmproj":  # older ones do not say it
+        writer.add_string("general.type", kind)
+    writer.add_tensor("x", np.ones((2, 2), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UnsupportedModel, match=message):
+        load_config(tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize("name", ["mmproj-F16.gguf", "m.mmproj-f16.gguf", "imatrix_unsloth.gguf", "mtp-m.gguf"])
+def test_what_lies_beside_a_model_is_not_counted(name: str, tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf", LLAMA)
+    (tmp_path / name).write_bytes(b"GGUF")
+    assert locate_model(str(tmp_path)) == tmp_path / "m.gguf"
+    (tmp_path / "improjection.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match="holds 2 GGUF files; give one of them: improjection"):
+        locate_model(str(tmp_path))

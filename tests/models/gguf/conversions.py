@@ -319,9 +319,7 @@ def write(
     writer.add_bos_token_id(c.get("bos_token_id") or 0)
     for name, array in _stacked(c, weights, conversion):
         for new, numbers in conversion.change(name, array, c):
-            stored = (
-                new if new.startswith(("blk.", "rope_f", "token_embd")) else _stored_name(names, new, conversion.own)
-            )
+            stored = new if new.startswith(("blk.", "rope_f", "hrm.")) else _stored_name(names, new, conversion.own)
             data, raw = np.ascontiguousarray(numbers, np.float32), {}
             is_float = any(part in stored for part in ("ffn_gate_inp", "ssm_norm", "per_layer_token_embd"))
             if kind != "F32" and numbers.ndim > 1 and numbers.shape[-1] % 32 == 0 and not is_float:

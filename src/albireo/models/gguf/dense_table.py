@@ -77,4 +77,12 @@ DENSE: Mapping[str, GgufArchitecture] = {
     "granite_swa": GgufArchitecture(
         "granite_swa", own_settings.granite_swa, name_maps.GRANITE_SWA, put_back=(put_back.pairs,), has_biases=True
     ),
+    "hrm_text": GgufArchitecture(
+        "hrm_text",
+        own_settings.hrm_text,
+        {"attn_gate": "self_attn.gate_proj"},
+        {"hrm.z_l_init": "model.z_L_init"},
+        put_back=(put_back.stacks,),
+    ),
+    "qwen2vl": GgufArchitecture("qwen2", own_settings.qwen2_vl),
 }

@@ -79,6 +79,9 @@ def _graph_entries(
 ) -> Iterator[tuple[str, Entry]]:
     match = _LAYER_NAME.fullmatch(name)
     stem, _, kind = name.rpartition(".")
+    if name in known.all_ends:  # one that is called by a name alone
+        yield known.all_ends[name], entry
+        return
     if stem in known.all_ends and kind in _KINDS:
         new = f"{known.all_ends[stem]}.{kind}"
         parts = enumerate(_experts(name, entry, 3)) if "{}" in new else [(0, entry)]

@@ -35,6 +35,12 @@ def without_windows(fields: Fields, file: Stored, config: Mapping[str, Any]) -> 
     return {"use_sliding_window": False}
 
 
+def qwen2_vl(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The text part of Qwen2-VL and Qwen2.5-VL."""
+    without_places(fields)
+    return without_windows(fields, file, config)
+
+
 def qwen3(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
     without_places(fields)
     return {}
@@ -121,6 +127,17 @@ def exaone(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str,
     if window is None:
         return {"sliding_window": None}
     return {"sliding_window": window, **layer_types(fields, config, 4)}
+
+
+def hrm_text(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """HRM Text, whose layers are counted as often as they are gone through."""
+    return {
+        "num_layers_per_stack": fields.integer("hrm.layers_per_stack", 1, MAX),
+        "H_cycles": fields.integer("hrm.h_cycles", 1, MAX),
+        "L_cycles": fields.integer("hrm.l_cycles", 1, MAX),
+        "prefix_lm": fields.flag("hrm.prefix_lm", False),
+        "embedding_scale": fields.number("embedding_scale", 1e-6, 1e6, default=1.0),
+    }
 
 
 def decilm(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,6 +80,16 @@ def slopes(file: Stored, fields: Fields) -> Iterator[tuple[str, Part]]:
             yield f"model.layers.{i}.mlp.act_fn.{part}", Part(made=np.array([number], np.float32))
 
 
+def stacks(file: Stored, fields: Fields) -> Iterator[tuple[str, Part]]:
+    """Layers of two stacks, which are counted through there, the fast one first."""
+    size = fields.integer("hrm.layers_per_stack", 1, MAX_LAYERS)
+    for name in file.names:
+        number, _, part = name.removeprefix("model.layers.").partition(".")
+        if name.startswith("model.layers.") and number.isdecimal():
+            stack, layer = divmod(int(number), size)
+            yield f"model.{'LH'[stack] if stack < 2 else stack}_module.layers.{layer}.{part}", Part((name,))
+
+
 def value_heads(file: Stored, fields: Fields) -> Iterator[tuple[str, Part]]:
     """Of the gated delta rule: head of values 0 of every head of keys, then head 1 of every one, and so on, lie there;
     those of a head of keys one behind the other here. And -exp(A_log)."""

@@ -36,8 +36,10 @@ def chat_templates(place: Path) -> Mapping[str, str]:
 def gguf_as_files(path: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """The tokenizer's files and the configuration's, by name, of the model in a GGUF file. Raises: ModelError."""
     from albireo.models.gguf.config import config_of
+    from albireo.models.gguf.recommended import generation_of
     from albireo.models.gguf.tensors import GgufFile
 
     with closing(GgufFile(path)) as file:
-        config = config_of(file)
-    return open_tokenizer(path).to_files(), {"config.json": json.dumps(config, indent=2, sort_keys=True).encode()}
+        said = {"config.json": config_of(file), "generation_config.json": generation_of(file.settings)}
+    files = {name: json.dumps(data, indent=2, sort_keys=True).encode() for name, data in said.items() if data}
+    return open_tokenizer(path).to_files(), files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,15 @@ import numpy as np
 import pytest
 
 from albireo.api.sources.locate import locate_model
+from albireo.api.tokenizer import gguf_as_files
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.models import load_config
 from albireo.models.checkpoint.weights import Checkpoint
+from albireo.models.settings.generation import read_generation_defaults
 from models.gguf.conversions import CONVERSIONS, write
 from models.gguf.test_architectures import CASES, both, conversion_of
 from models.gguf.test_models import logits_of
-from models.gguf.writer import LLAMA, Array, gguf, write_gguf
+from models.gguf.writer import LLAMA, Array, gguf, words, write_gguf
 from models.transformers_logits import distance
 from tiny_models import random_weights
 
@@ -107,6 +110,29 @@ def test_files_that_are_no_models_say_what_they_are(kind: str, message: str, tmp
     writer.close()
     with pytest.raises(UnsupportedModel, match=message):
         load_config(tmp_path / "m.gguf")
+
+
+def test_what_a_file_recommends_for_sampling(tmp_path: Path) -> None:
+    """As converters write it of generation_config.json; numbers as they were, of what is turned off nothing."""
+    keys = {"temp": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.05, "penalty_repeat": 1.1}
+    keys |= {"penalty_last_n": 64, "mirostat": 0, "xtc_probability": 0.5}
+
+    def change(writer: Any, of_architecture: dict[str, Any]) -> None:
+        for key, value in keys.items():
+            (writer.add_float32 if isinstance(value, float) else writer.add_int32)(f"general.sampling.{key}", value)
+
+    write_gguf(tmp_path / "m.gguf", LLAMA, change=change, tokenizer=words)
+    found = read_generation_defaults(tmp_path / "m.gguf")
+    assert (found.temperature, found.top_k, found.top_p, found.min_p) == (0.6, 20, 0.95, 0.05)
+    assert found.repetition_penalty == 1.1 and found.unused == ("xtc_probability",)
+    kept = json.loads(gguf_as_files(tmp_path / "m.gguf")[1]["generation_config.json"])
+    assert kept["temperature"] == 0.6 and "penalty_last_n" not in kept
+    keys |= {"top_p": 1.5}
+    write_gguf(tmp_path / "bad.gguf", LLAMA, change=change)
+    with pytest.raises(ModelError, match=r"general\.sampling: top_p=1\.5 must be"):
+        read_generation_defaults(tmp_path / "bad.gguf")
+    write_gguf(tmp_path / "none.gguf", LLAMA, tokenizer=words)
+    assert "generation_config.json" not in gguf_as_files(tmp_path / "none.gguf")[1]
 
 
 @pytest.mark.parametrize("name", ["mmproj-F16.gguf", "m.mmproj-f16.gguf", "imatrix_unsloth.gguf", "mtp-m.gguf"])

@@ -1,4 +1,4 @@
-"""GenerationDefaults: what a checkpoint's author recommends for sampling, from generation_config.json.
+"""GenerationDefaults: what a checkpoint's author recommends for sampling, from generation_config.json or a GGUF file.
 
 Called by the front doors, which let a caller's own parameters go first. Does not know SamplingParams.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from albireo.json_file import Fields, keys, read_json
+from albireo.models.gguf.files import is_gguf
 from albireo.speculative_config import MAX_VOCAB
 
 if TYPE_CHECKING:
@@ -53,14 +54,21 @@ class GenerationDefaults:
 
 
 def read_generation_defaults(directory: Path) -> GenerationDefaults:
-    """Read generation_config.json; all defaults are None when there is none.
+    """Read generation_config.json, or what a GGUF file says; all defaults are None where there is nothing.
 
+    Args: directory: or the GGUF file.
     Raises: ModelError naming the key and the value that is impossible.
     """
     path = directory / "generation_config.json"
-    if not path.exists():
+    if is_gguf(directory):
+        from albireo.models.gguf.recommended import generation_of
+        from albireo.models.gguf.tensors import read_settings
+
+        fields = Fields(generation_of(read_settings(directory)), f"{directory}: general.sampling")
+    elif path.exists():
+        fields = Fields(read_json(path), str(path))
+    else:
         return GenerationDefaults()
-    fields = Fields(read_json(path), str(path))
     return GenerationDefaults(
         temperature=fields.optional_number("temperature", 0.0, 1e6),
         # 0 keeps nothing; transformers refuses it too.

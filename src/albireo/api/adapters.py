@@ -10,7 +10,8 @@ from pathlib import Path
 
 from albireo.errors import InvalidParams
 from albireo.execution.adapters import AdapterRunner
-from albireo.models.checkpoint.peft import PeftAdapter, read_adapter
+from albireo.models.checkpoint.peft import PeftAdapter, adapter_rank, read_adapter
+from albireo.models.gguf.files import is_gguf
 
 
 class Adapters:
@@ -19,18 +20,26 @@ class Adapters:
     So KV blocks that were computed with an adapter are found by requests with the same one only.
     """
 
-    def __init__(self, runner: AdapterRunner, shapes: Mapping[str, tuple[int, int]], max_rank: int) -> None:
-        """Args: shapes: module -> outputs, inputs. max_rank: that slots have room for."""
+    def __init__(
+        self, runner: AdapterRunner, shapes: Mapping[str, tuple[int, int]], max_rank: int, heads: tuple[int, int]
+    ) -> None:
+        """Args: shapes: module -> outputs, inputs. max_rank: that slots have room for. heads: of the model, and of its
+        keys, by which rows in GGUF files are put in order."""
         #: What steps are run with.
         self.runner = runner
         self._shapes = shapes
         self._max_rank = max_rank
+        self._heads = heads
         self._last = 0
         self._leaving: set[int] = set()
 
     def read(self, path: str | Path) -> PeftAdapter:
         """Read and check an adapter; from any thread. Raises: ModelError."""
-        return read_adapter(Path(path), self._shapes, self._max_rank)
+        if not is_gguf(Path(path)):
+            return read_adapter(Path(path), self._shapes, self._max_rank)
+        from albireo.models.gguf.adapter import read_gguf_adapter
+
+        return read_gguf_adapter(Path(path), self._shapes, self._max_rank, self._heads)
 
     def add(self, adapter: PeftAdapter, number: int | None = None) -> int:
         """Let requests run with it. Args: number: that nothing had before; None: the next one.
@@ -64,6 +73,15 @@ class Adapters:
     def has_leaving(self) -> bool:
         """Whether let_go() may have something to do."""
         return bool(self._leaving)
+
+
+def rank_of(path: Path) -> int:
+    """Rank that a slot needs for an adapter, of a directory or in a GGUF file. Raises: ModelError."""
+    if not is_gguf(path):
+        return adapter_rank(path)
+    from albireo.models.gguf.adapter import gguf_adapter_rank
+
+    return gguf_adapter_rank(path)
 
 
 def no_adapters() -> InvalidParams:

@@ -324,7 +324,8 @@ class SecondPrograms:
         """Makes slots; from here on every program has adapters."""
         slots = self.slots = self.device.adapter_slots(self.model, self._programs(None), self.config.max_loras)
         runner = AdapterRunner(slots, lambda: self.device.adapted(self.model, self._tuned(None), slots))
-        return Adapters(runner, slots.shapes, self.config.max_lora_rank)
+        model = self.source.model_config
+        return Adapters(runner, slots.shapes, self.config.max_lora_rank, (model.num_heads, model.num_kv_heads))
 
     def pooler(self) -> LazyPooler:
         """The program that gives hidden states."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from albireo.api.adapters import rank_of
 from albireo.api.driver import Driver
 from albireo.api.interrupt import DelayedInterrupt
 from albireo.api.load import Loaded, load
@@ -21,7 +22,6 @@ from albireo.api.requests.submission import Submission
 from albireo.config import EngineConfig
 from albireo.errors import RequestError
 from albireo.image_input import MEDIA_KINDS
-from albireo.models.checkpoint.peft import adapter_rank
 from albireo.outputs import RequestOutput
 from albireo.params import SamplingParams
 
@@ -51,7 +51,7 @@ class Reply:
 
 def with_adapter(engine: dict[str, Any], lora: str | None) -> dict[str, Any]:
     """Settings of an engine that runs an adapter, with a slot as large as it needs. Raises: ModelError."""
-    return engine if lora is None else {"enable_lora": True, "max_lora_rank": adapter_rank(Path(lora)), **engine}
+    return engine if lora is None else {"enable_lora": True, "max_lora_rank": rank_of(Path(lora)), **engine}
 
 
 class Session:

@@ -98,7 +98,9 @@ def test_factors_beside_matrices_of_nvfp4(tmp_path: Path) -> None:
             np.testing.assert_array_equal(stored.tensor(full).to_float32(), wanted[name])
 
 
-@pytest.mark.parametrize(("kind", "message"), [("mmproj", "sees or hears"), ("adapter", "PEFT"), ("imatrix", "counts")])
+@pytest.mark.parametrize(
+    ("kind", "message"), [("mmproj", "sees or hears"), ("adapter", "--lora"), ("imatrix", "counts")]
+)
 def test_files_that_are_no_models_say_what_they_are(kind: str, message: str, tmp_path: Path) -> None:
     writer = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "clip" if kind == "mmproj" else "llama")
     if kind != "mmproj":  # older ones do not say it

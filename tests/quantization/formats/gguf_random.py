@@ -14,7 +14,10 @@ _PLACES |= dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2))
 
 def random_blocks(kind: str, count: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """[count, bytes] of any bits, scales too: see scaled()."""
-    return rng.integers(0, 256, (count, BLOCKS[kind].num_bytes)).astype(np.uint8)
+    blocks = rng.integers(0, 256, (count, BLOCKS[kind].num_bytes)).astype(np.uint8)
+    if kind == "NVFP4":
+        blocks[:, :4] &= 0x7F  # which have no sign; the largest stands for 0
+    return blocks
 
 
 def scaled(kind: str, blocks: NDArray[np.uint8], scales: NDArray[np.floating]) -> NDArray[np.uint8]:

@@ -81,11 +81,6 @@ def read_adapter(directory: Path, shapes: Mapping[str, tuple[int, int]], max_ran
     Raises: ModelError, UnsupportedModel, WeightMismatch naming what is wrong, and what is possible.
     """
     path = directory / CONFIG_FILE
-    if directory.suffix.lower() == ".gguf":
-        raise UnsupportedModel(
-            f"{directory}: adapters in GGUF files are not read; give the directory that it was converted from, as PEFT "
-            "saves it"
-        )
     if not path.is_file():
         raise ModelError(f"{directory}: has no {CONFIG_FILE}; a LoRA adapter as PEFT saves it is wanted")
     if not (directory / WEIGHTS_FILE).is_file():

@@ -58,8 +58,7 @@ _NEUTRAL = {
 _NO_MODELS = {
     "mmproj": "it holds what sees or hears for a model; give the model's file beside it, whose text part is run. For "
     "images give the checkpoint in Hugging Face layout",
-    "adapter": "it is an adapter; adapters are read as PEFT saves them: a directory with adapter_config.json, beside "
-    "--enable-lora",
+    "adapter": "it is an adapter; give it with --lora, or --lora-modules, beside the model",
     "imatrix": "it says how much each input of a matrix counts when a model is quantized; give the model's file",
 }
 _EPS = {False: "attention.layer_norm_rms_epsilon", True: "attention.layer_norm_epsilon"}

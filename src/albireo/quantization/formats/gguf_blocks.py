@@ -121,7 +121,8 @@ def _nested(kind: str, blocks: U8, shape: tuple[int, int], name: str) -> Encoded
 def _nvfp4(blocks: U8, shape: tuple[int, int], name: str, factor: F32 | None) -> Encoded:
     """Four scales of e4m3 without a sign, of which the largest is 0; then the codes of each sixteen."""
     n, k = shape
-    gamma = np.where(blocks[:, :4] == _LARGEST, np.uint8(0), blocks[:, :4]) & np.uint8(0x7F)
+    gamma = blocks[:, :4] & np.uint8(_LARGEST)
+    gamma[gamma == _LARGEST] = 0
     scale = np.ones(1, np.float32) if factor is None else finite(factor, name)
     codes = nibbles(blocks[:, 4:].reshape(-1, 8)).reshape(n, k)
     return Encoded(encoding("fp4.g16"), codes, np.repeat(scale[None], n, axis=0), gamma=gamma.reshape(n, -1))

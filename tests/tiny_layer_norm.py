@@ -58,6 +58,8 @@ KEYS = {
         "max_position_embeddings": "max_seq_len",
     },
     "falcon": {"intermediate_size": "ffn_hidden_size"},
+    "chatglm": {"num_hidden_layers": "num_layers", "max_position_embeddings": "seq_length"},
+    "qwen": {"max_position_embeddings": "seq_length"},
 }
 #: Whose heads all have keys and values of their own, or whose files say otherwise which do.
 _WITHOUT_KV_HEADS = (

@@ -32,6 +32,7 @@ from tiny_latent import (
 )
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
 from tiny_mamba import OF_MAMBA
+from tiny_published import PUBLISHED
 from tiny_short_conv import SHORT_CONVS, convolutions_as_stored, short_conv_shapes
 from tiny_windows import WITH_WINDOWS, step_as_published
 
@@ -272,6 +273,8 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Tensor names and shapes of a checkpoint of any architecture that there is."""
     if config["model_type"] in DECODERS:
         return DECODERS[config["model_type"]](config)
+    if config["model_type"] in PUBLISHED:
+        return PUBLISHED[config["model_type"]](config)
     if config["model_type"] in WITH_WINDOWS:
         return WITH_WINDOWS[config["model_type"]](config)
     if config["model_type"] in LAYER_NORMS:

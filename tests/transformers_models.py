@@ -22,6 +22,7 @@ pytest.importorskip("transformers_minimax")
 pytest.importorskip("transformers_step")
 pytest.importorskip("transformers_decilm")
 pytest.importorskip("transformers_llamas")
+pytest.importorskip("published_families")
 
 
 class MiniCPMConfig(transformers.GraniteConfig):

@@ -37,7 +37,7 @@ class Names(NamedTuple):
 
     Fields: layers: what the number of a layer comes behind. o, up, down: modules behind attention's and the FFN's name;
     up None: the FFN has a gate, and names of llama's. gate: of one that has others. joined: as in
-    layers.attention_block. head_norm: of a part's heads, where they are normed; per_head: a module of each lies in it.
+    layers.attention_block; joined_ffn: likewise, of gate and up. head_norm: of a part's heads, where they are normed; per_head: a module of each lies in it.
     """
 
     layers: str = "model.layers"
@@ -49,6 +49,7 @@ class Names(NamedTuple):
     attention_norm: str = "input_layernorm"
     ffn_norm: str = "post_attention_layernorm"
     joined: str | None = None
+    joined_ffn: str | None = None
     gate: str = ""
     head_norm: str = "{}_norm"
     per_head: bool = False
@@ -147,7 +148,8 @@ def _ffn(b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names) -> 
     """down(act(up(h))), or with a gate, [T, E] float32."""
     bias, name = c.blocks.ffn_bias, name.removesuffix(".")
     if names.up is None:
-        return gated_mlp(b, c, h, name, c.intermediate_size, bias=bias)
+        of_ffn = FFNNames(down=names.down)
+        return gated_mlp(b, c, h, name, c.intermediate_size, bias=bias, joined=names.joined_ffn, names=of_ffn)
     if names.gate:
         of_ffn = FFNNames(gate=names.gate, up=names.up, down=names.down)
         return gated_mlp(b, c, h, name, c.intermediate_size, bias=bias, names=of_ffn)

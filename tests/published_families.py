@@ -5,9 +5,19 @@ Imported by transformers_models.py. Sources: the code that the models were publi
 
 from __future__ import annotations
 
+import copy
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from transformers_published import Joined, Layout, publish
+import pytest
+
+from transformers_published import Joined, Layout, publish, torch, transformers
+
+bloom = pytest.importorskip("transformers.models.bloom.modeling_bloom")
+qwen3 = pytest.importorskip("transformers.models.qwen3.modeling_qwen3")
+deepseek_v2 = pytest.importorskip("transformers.models.deepseek_v2.modeling_deepseek_v2")
 
 _QKV = ("q_proj", "k_proj", "v_proj")
 _GATE_UP = ("gate_proj", "up_proj")
@@ -91,4 +101,264 @@ publish(
         },
         (Joined("c_attn", _QKV),),
     ),
+)
+
+
+def _telechat(said: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **{key: said[key] for key in ("vocab_size", "hidden_size")},
+        "intermediate_size": said["ffn_hidden_size"],
+        "num_hidden_layers": said["n_layer"],
+        "num_attention_heads": said["n_head"],
+        "rms_norm_eps": said["layer_norm_epsilon"],
+        "max_position_embeddings": said["training_seqlen"],
+    }
+
+
+class _WithOutBiases(transformers.LlamaForCausalLM):
+    """Whose linears have biases that give what is added."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        for layer in self.model.layers:
+            for block, name in ((layer.self_attn, "o_proj"), (layer.mlp, "down_proj")):
+                old = getattr(block, name)
+                setattr(block, name, torch.nn.Linear(old.in_features, old.out_features))
+
+
+publish(
+    "telechat",
+    "TeleChat2ForCausalLM",
+    "Llama",
+    {
+        **{"vocab_size": 160256, "hidden_size": 4096, "ffn_hidden_size": 12288, "n_layer": 30, "n_head": 32},
+        **{"layer_norm_epsilon": 1e-5, "training_seqlen": 8192},
+    },
+    _telechat,
+    Layout(
+        {
+            "model.embed_tokens": "transformer.word_embeddings",
+            "model.layers": "transformer.h",
+            "model.norm": "transformer.ln_f",
+            "self_attn.o_proj": "self_attention.dense",
+            "self_attn.q_proj": "self_attention.query",
+            "self_attn.": "self_attention.",
+        },
+        (Joined("key_value", ("k_proj", "v_proj"), by_head=True),),
+    ),
+    _WithOutBiases,
+)
+
+
+class _Still(torch.nn.Module):
+    """A rotation by nothing."""
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+
+    def forward(self, x: Any, position_ids: Any) -> tuple[Any, Any]:
+        ones = torch.ones(*position_ids.shape, self.head_dim, dtype=x.dtype)
+        return ones, torch.zeros_like(ones)
+
+
+class _NormedHead(torch.nn.Linear):
+    def forward(self, x: Any) -> Any:
+        return torch.nn.functional.linear(x, torch.nn.functional.normalize(self.weight))
+
+
+class _Baichuan(transformers.LlamaForCausalLM):
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.falls = "max_position_embeddings" not in config._given
+        if self.falls:
+            self.model.rotary_emb = _Still(config.head_dim)
+        if "z_loss_weight" in config._given:
+            self.lm_head.__class__ = _NormedHead
+
+    def forward(self, input_ids: Any, **given: Any) -> Any:
+        if self.falls:
+            ones = torch.ones(1, input_ids.shape[1])
+            slopes = bloom.build_alibi_tensor(ones, self.config.num_attention_heads, self.dtype)
+            behind = torch.full((1, 1, len(ones[0]), len(ones[0])), torch.finfo(self.dtype).min).triu(1)
+            given["attention_mask"] = slopes[None] + behind.to(self.dtype)
+        return super().forward(input_ids, **given)
+
+
+def _plain(*names: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What these names say, for a class that has the same."""
+    return lambda said: {key: said[key] for key in names if key in said}
+
+
+_LLAMA = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "rms_norm_eps"),
+    *("num_key_value_heads", "max_position_embeddings", "rope_theta", "rope_scaling", "head_dim", "attention_bias"),
+)
+_SIZES = {
+    **{"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32},
+    **{"num_attention_heads": 32, "rms_norm_eps": 1e-6},
+}
+_PACKED = Layout({}, (Joined("W_pack", _QKV),))
+publish("baichuan", "BaichuanForCausalLM", "Llama", _SIZES | {"vocab_size": 64000}, _plain(*_LLAMA), _PACKED, _Baichuan)
+publish(
+    "aquila",
+    "AquilaForCausalLM",
+    "Llama",
+    _SIZES | {"max_position_embeddings": 2048},
+    _plain(*_LLAMA),
+    Layout({}),
+)
+publish(
+    "PanguEmbedded",
+    "PanguEmbeddedForCausalLM",
+    "Llama",
+    _SIZES | {"max_position_embeddings": 32768, "bias": True},
+    lambda said: _plain(*_LLAMA)({**said, "attention_bias": said["bias"]}),
+    Layout({}),
+)
+
+
+def _telechat3(said: dict[str, Any]) -> dict[str, Any]:
+    rope = said.get("rope_scaling")
+    if rope is not None and rope.get("rope_type") == "telechat3-yarn":
+        rest = {key: value for key, value in rope.items() if key != "type"}
+        rope = {**rest, "rope_type": "yarn", "attention_factor": 0.07 * math.log(rope["factor"]) + 1}
+    return _plain(*_LLAMA)({**said, "rope_scaling": rope})
+
+
+publish(
+    "telechat3",
+    "TeleChat3ForCausalLM",
+    "Llama",
+    _SIZES | {"max_position_embeddings": 2048},
+    _telechat3,
+    Layout({}),
+)
+
+
+class _Router(deepseek_v2.DeepseekV2TopkRouter):
+    def forward(self, hidden_states: Any) -> Any:
+        logits, weights, ids = super().forward(hidden_states)
+        return logits, weights / weights.sum(-1, keepdim=True) if self.renormalizes else weights, ids
+
+
+class _WithExperts(transformers.LlamaForCausalLM):
+    """Experts of DeepSeek V2 behind dense layers."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        for layer in self.model.layers[config.first_k_dense_replace :]:
+            layer.mlp = deepseek_v2.DeepseekV2Moe(config)
+            layer.mlp.gate.__class__ = _Router
+            layer.mlp.gate.renormalizes = config.norm_topk_prob
+
+
+_DEEPSEEK = {"topk_method": "greedy", "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1}
+publish(
+    "deepseek",
+    "DeepseekForCausalLM",
+    "Llama",
+    _SIZES | {"vocab_size": 102400, "max_position_embeddings": 2048, "norm_topk_prob": False},
+    lambda said: {
+        **_plain(*_LLAMA, "moe_intermediate_size", "n_shared_experts", "num_experts_per_tok", "norm_topk_prob")(said),
+        **_DEEPSEEK,
+        **{"num_experts": said["n_routed_experts"], "num_local_experts": said["n_routed_experts"]},
+        "first_k_dense_replace": said["first_k_dense_replace"],
+    },
+    Layout({}, has_experts=True),
+    _WithExperts,
+)
+
+
+def _of_layer(config: Any, layer: int) -> Any:
+    found = copy.copy(config)
+    found.num_attention_heads, found.num_key_value_heads = config.heads[layer], config.kv_heads[layer]
+    found.intermediate_size = config.widths[layer]
+    return found
+
+
+class _OpenELM(transformers.Qwen3ForCausalLM):
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        for i in range(config.num_hidden_layers):
+            self.model.layers[i] = qwen3.Qwen3DecoderLayer(_of_layer(config, i), i)
+
+
+def _openelm(said: dict[str, Any]) -> dict[str, Any]:
+    step, widths = said["ffn_dim_divisor"], []
+    for factor in said["ffn_multipliers"]:
+        wanted = factor * said["model_dim"]
+        width = max(step, int(wanted + step / 2) // step * step)
+        widths.append(width + step if width < 0.9 * wanted else width)
+    return {
+        **{"vocab_size": said["vocab_size"], "hidden_size": said["model_dim"], "head_dim": said["head_dim"]},
+        **{"num_hidden_layers": said["num_transformer_layers"], "rms_norm_eps": 1e-6, "intermediate_size": widths[0]},
+        **{"num_attention_heads": said["num_query_heads"][0], "num_key_value_heads": said["num_kv_heads"][0]},
+        **{"max_position_embeddings": said["max_context_length"], "rope_theta": said["rope_freq_constant"]},
+        "tie_word_embeddings": said["share_input_output_layers"],
+        **{"heads": said["num_query_heads"], "kv_heads": said["num_kv_heads"], "widths": widths},
+    }
+
+
+publish(
+    "openelm",
+    "OpenELMForCausalLM",
+    "Qwen3",
+    {
+        **{"vocab_size": 32000, "max_context_length": 2048, "head_dim": 128, "rope_freq_constant": 10000},
+        **{"share_input_output_layers": True, "ffn_dim_divisor": 256},
+    },
+    _openelm,
+    Layout(
+        {
+            "model.embed_tokens": "transformer.token_embeddings",
+            "model.layers": "transformer.layers",
+            "model.norm": "transformer.norm",
+            "self_attn.o_proj": "attn.out_proj",
+            "self_attn.": "attn.",
+            "mlp.gate_up_proj": "ffn.proj_1",
+            "mlp.down_proj": "ffn.proj_2",
+            "input_layernorm": "attn_norm",
+            "post_attention_layernorm": "ffn_norm",
+        },
+        (Joined("qkv_proj", _QKV), Joined("gate_up_proj", _GATE_UP)),
+    ),
+    _OpenELM,
+)
+
+
+class _Solar(transformers.MistralForCausalLM):
+    """Some layers keep what they read, and some read a mean of theirs and what an earlier one kept."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        kept: dict[str, Any] = {}
+        for number, layer in enumerate(self.model.layers):
+            layer.register_forward_pre_hook(partial(_skip, number, config._given, kept))
+
+
+def _skip(number: int, said: dict[str, Any], kept: dict[str, Any], _: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    x, part = args[0], said["bskcn_tv"][1]
+    kept |= {keep: x for keep in ("bskcn_1", "bskcn_2") if number in said[keep]}
+    for keep, read in (("bskcn_1", "bskcn_3"), ("bskcn_2", "bskcn_4")):
+        if number in said[read]:
+            x = kept[keep] * part + x * (1 - part)
+    return (x, *args[1:])
+
+
+publish(
+    "solar",
+    "SolarForCausalLM",
+    "Mistral",
+    _SIZES
+    | {
+        **{"bskcn_1": [12, 20, 32, 44], "bskcn_2": [20, 32], "bskcn_3": [16, 24, 36, 48], "bskcn_4": [28, 40]},
+        **{"bskcn_tv": [0.9, 0.8], "max_position_embeddings": 2048},
+    },
+    lambda said: (
+        {"num_key_value_heads": said["num_attention_heads"], **_plain(*_LLAMA)(said)}
+        | {"sliding_window": said.get("sliding_window")}
+    ),
+    Layout({}),
+    _Solar,
 )

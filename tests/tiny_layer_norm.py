@@ -59,7 +59,13 @@ KEYS = {
     },
     "falcon": {"intermediate_size": "ffn_hidden_size"},
     "chatglm": {"num_hidden_layers": "num_layers", "max_position_embeddings": "seq_length"},
+    "openelm": {"max_position_embeddings": "max_context_length", "num_hidden_layers": "num_transformer_layers"},
     "qwen": {"max_position_embeddings": "seq_length"},
+    "telechat": {
+        "num_hidden_layers": "n_layer",
+        "num_attention_heads": "n_head",
+        "max_position_embeddings": "training_seqlen",
+    },
 }
 #: Whose heads all have keys and values of their own, or whose files say otherwise which do.
 _WITHOUT_KV_HEADS = (

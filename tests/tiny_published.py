@@ -45,4 +45,71 @@ def _qwen(c: Mapping[str, Any]) -> Shapes:
     return shapes | {"transformer.ln_f.weight": (e,), "lm_head.weight": (vocab, e)}
 
 
-PUBLISHED: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {"chatglm": _chatglm, "qwen": _qwen}
+def _llamas(c: Mapping[str, Any]) -> Shapes:
+    """aquila, telechat3, PanguEmbedded, baichuan, deepseek: names of llama."""
+    kind, e, heads = c["model_type"], c["hidden_size"], c["num_attention_heads"]
+    f, d, bias = c["intermediate_size"], c.get("head_dim") or e // heads, bool(c.get("attention_bias") or c.get("bias"))
+    kv, shapes = c.get("num_key_value_heads") or heads, Shapes()
+    for i in range(c["num_hidden_layers"]):
+        h = f"model.layers.{i}"
+        shapes |= {f"{h}.{name}.weight": (e,) for name in ("input_layernorm", "post_attention_layernorm")}
+        if kind == "baichuan":
+            shapes[f"{h}.self_attn.W_pack.weight"] = (3 * e, e)
+        else:
+            for p, rows in (("q", heads), ("k", kv), ("v", kv)):
+                shapes |= _module(f"{h}.self_attn.{p}_proj", (rows * d, e), bias)
+        shapes |= _module(f"{h}.self_attn.o_proj", (e, heads * d), bias)
+        if i < c.get("first_k_dense_replace", c["num_hidden_layers"]):
+            shapes |= _gated(f"{h}.mlp", e, f)
+            continue
+        width = c["moe_intermediate_size"]
+        shapes[f"{h}.mlp.gate.weight"] = (c["n_routed_experts"], e)
+        for expert in range(c["n_routed_experts"]):
+            shapes |= _gated(f"{h}.mlp.experts.{expert}", e, width)
+        shapes |= _gated(f"{h}.mlp.shared_experts", e, c["n_shared_experts"] * width)
+    return {
+        "model.embed_tokens.weight": (c["vocab_size"], e),
+        **shapes,
+        "model.norm.weight": (e,),
+        "lm_head.weight": (c["vocab_size"], e),
+    }
+
+
+def _gated(name: str, e: int, f: int) -> Shapes:
+    return {f"{name}.gate_proj.weight": (f, e), f"{name}.up_proj.weight": (f, e), f"{name}.down_proj.weight": (e, f)}
+
+
+def _telechat(c: Mapping[str, Any]) -> Shapes:
+    e, f, vocab = c["hidden_size"], c["ffn_hidden_size"], c["vocab_size"]
+    shapes: Shapes = {"transformer.word_embeddings.weight": (vocab, e)}
+    for i in range(c["n_layer"]):
+        h = f"transformer.h.{i}"
+        shapes |= {f"{h}.{name}.weight": (e,) for name in ("input_layernorm", "post_attention_layernorm")}
+        shapes |= {f"{h}.self_attention.query.weight": (e, e), f"{h}.self_attention.key_value.weight": (2 * e, e)}
+        shapes |= _module(f"{h}.self_attention.dense", (e, e), True) | _gated(f"{h}.mlp", e, f)
+        shapes[f"{h}.mlp.down_proj.bias"] = (e,)
+    return shapes | {"transformer.ln_f.weight": (e,), "lm_head.weight": (vocab, e)}
+
+
+def _openelm(c: Mapping[str, Any]) -> Shapes:
+    """By the names of llama, which those of its files become (test_published_families.py)."""
+    e, d, shapes = c["model_dim"], c["head_dim"], Shapes()
+    step = c["ffn_dim_divisor"]
+    for i, (heads, kv) in enumerate(zip(c["num_query_heads"], c["num_kv_heads"], strict=True)):
+        h, wanted = f"model.layers.{i}", c["ffn_multipliers"][i] * e
+        f = round(wanted / step) * step
+        shapes |= {f"{h}.{name}.weight": (e,) for name in ("input_layernorm", "post_attention_layernorm")}
+        shapes |= {f"{h}.self_attn.{name}.weight": (d,) for name in ("q_norm", "k_norm")}
+        shapes[f"{h}.self_attn.qkv_proj.weight"] = ((heads + 2 * kv) * d, e)
+        shapes[f"{h}.self_attn.o_proj.weight"] = (e, heads * d)
+        shapes |= {f"{h}.mlp.gate_up_proj.weight": (2 * f, e), f"{h}.mlp.down_proj.weight": (e, f)}
+    return {"model.embed_tokens.weight": (c["vocab_size"], e), **shapes, "model.norm.weight": (e,)}
+
+
+PUBLISHED: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
+    **dict.fromkeys(("aquila", "baichuan", "deepseek", "PanguEmbedded", "solar", "telechat3"), _llamas),
+    "chatglm": _chatglm,
+    "openelm": _openelm,
+    "qwen": _qwen,
+    "telechat": _telechat,
+}

@@ -1,5 +1,5 @@
-"""Models that were published with code of their own and that transformers has no class of, but whose layers it has: what
-their keys and tensors are called, and which rows lie together.
+"""Models that were published with code of their own and that transformers has no class of, but whose layers it has:
+what their keys and tensors are called, and which rows lie together.
 
 Imported by transformers_models.py; published_families.py says the families.
 """
@@ -18,8 +18,8 @@ transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 
 State = dict[str, Any]
-#: What follows a module's name.
-_KINDS = ("weight", "bias")
+#: Experts in memory.
+_EXPERTS = (".experts.gate_up_proj", ".experts.down_proj")
 
 
 class Joined(NamedTuple):
@@ -32,12 +32,12 @@ class Joined(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Parts of names in memory -> as published, in order; modules that lie together; and what becomes of tensors when
-    they are read."""
+    """Parts of names in memory -> as published; modules that lie together; and whether experts are one by one, which in
+    memory are one."""
 
     names: Mapping[str, str]
     joined: tuple[Joined, ...] = ()
-    alter: Callable[[Any, State], State] | None = None
+    has_experts: bool = False
 
 
 def as_published(config: Any, layout: Layout, state: Mapping[str, Any]) -> State:
@@ -51,6 +51,12 @@ def as_published(config: Any, layout: Layout, state: Mapping[str, Any]) -> State
             if by_head:
                 rows = [torch.stack([each.unflatten(0, (-1, config.head_dim)) for each in rows], 1).flatten(0, 2)]
             found[name.replace(parts[0], published)] = torch.cat(rows)
+    for name in [name for name in found if name.endswith(_EXPERTS)]:
+        block, whole = name.rpartition(".")[0], found.pop(name)
+        for i, each in enumerate(whole):
+            parts = each.chunk(2) if name.endswith(_EXPERTS[0]) else (each,)
+            called = ("gate_proj", "up_proj") if name.endswith(_EXPERTS[0]) else ("down_proj",)
+            found |= {f"{block}.{i}.{part}.weight": value for part, value in zip(called, parts, strict=True)}
     return {_renamed(name, layout.names): value for name, value in found.items()}
 
 
@@ -66,7 +72,19 @@ def in_memory(config: Any, layout: Layout, rows_of: Mapping[str, int], state: Ma
                 found |= {each: heads[:, i].flatten(0, 1) for i, each in enumerate(names)}
             else:
                 found |= dict(zip(names, whole.split([rows_of[each] for each in names]), strict=True))
-    return found if layout.alter is None else layout.alter(config, found)
+    return _with_experts_together(found) if layout.has_experts else found
+
+
+def _with_experts_together(state: State) -> State:
+    found, blocks = dict(state), {name.partition(".experts.")[0] for name in state if ".experts." in name}
+    for block in blocks:
+        count = 1 + max(int(name.split(".experts.")[1].split(".")[0]) for name in state if f"{block}.experts." in name)
+        gate, up, down = (
+            torch.stack([found.pop(f"{block}.experts.{i}.{part}_proj.weight") for i in range(count)])
+            for part in ("gate", "up", "down")
+        )
+        found |= {f"{block}.experts.gate_up_proj": torch.cat([gate, up], 1), f"{block}.experts.down_proj": down}
+    return found
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:

@@ -87,6 +87,8 @@ def _starts(c: ModelConfig, heads: Mapping[str, int], part: str, is_joined: bool
         place = {"q": 0, "k": queries, "v": queries + 1}[part]
         each = queries if part == "q" else 1
         return [(i // each * (queries + 2) + place + i % each) * c.head_dim for i in range(heads[part])]
+    if is_joined and c.blocks.joined == "keys_values":  # of each head its key and its value, queries by themselves
+        return [(i if part == "q" else 2 * i + (part == "v")) * c.head_dim for i in range(heads[part])]
     if is_joined and c.blocks.joined == "by_quarter":
         quarter, place = heads[part] // QUARTERS, {"q": 0, "v": 1, "k": 2}[part]
         return [((i // quarter * 3 + place) * quarter + i % quarter) * c.head_dim for i in range(heads[part])]

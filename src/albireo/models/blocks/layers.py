@@ -214,13 +214,16 @@ def queries_keys_values(
     joined: str | None = None,
     role: str | None = "heads",
     linears: str = "qkv",
+    query: str = "",
 ) -> dict[str, Value]:
-    """q, k, v: [T, heads * D] float32. Args: name: of attention. joined, linears: see AttentionWays."""
+    """q, k, v: [T, heads * D] float32. Args: name: of attention. joined, linears: see AttentionWays. query: the module
+    of queries, where what is joined are keys and values alone."""
     heads = {"q": c.num_heads, "k": c.num_kv_heads, "v": c.num_kv_heads}
     parts = {}
     for p in linears:
         module = f"{name}.{p}_proj"
-        rows = rows_of_heads(c, heads, p, module, f"{name}.{joined}" if joined else None)
+        whole = f"{name}.{query if p == 'q' and query else joined}" if joined else None
+        rows = rows_of_heads(c, heads, p, module, whole)
         parts[p] = linear(b, c, h, module, heads[p] * c.head_dim, p, bias, role, rows)
     return parts | {"v": parts["k"]} if linears == "qk" else parts
 

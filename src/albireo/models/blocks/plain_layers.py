@@ -37,7 +37,8 @@ class Names(NamedTuple):
 
     Fields: layers: what the number of a layer comes behind. o, up, down: modules behind attention's and the FFN's name;
     up None: the FFN has a gate, and names of llama's. gate: of one that has others. joined: as in
-    layers.attention_block; joined_ffn: likewise, of gate and up. head_norm: of a part's heads, where they are normed; per_head: a module of each lies in it.
+    layers.attention_block; joined_ffn: likewise, of gate and up. query: the module of queries, where what is joined are
+    keys and values alone. head_norm: of a part's heads, where they are normed; per_head: a module of each lies in it.
     """
 
     layers: str = "model.layers"
@@ -50,6 +51,7 @@ class Names(NamedTuple):
     ffn_norm: str = "post_attention_layernorm"
     joined: str | None = None
     joined_ffn: str | None = None
+    query: str = ""
     gate: str = ""
     head_norm: str = "{}_norm"
     per_head: bool = False
@@ -117,7 +119,8 @@ def _layer(
     with b.part(f"layers.{layer}.attn"):
         h = norm(b, c, x, f"{name}.{names.attention_norm}.weight", "norm")
         of = f"{name}.{names.attention}"
-        parts = limited(b, c, queries_keys_values(b, c, h, of, bias=c.blocks.qkv_bias, joined=names.joined))
+        joined, bias = names.joined, c.blocks.qkv_bias
+        parts = limited(b, c, queries_keys_values(b, c, h, of, bias=bias, joined=joined, query=names.query))
         if c.blocks.has_qk_norm:
             parts |= {p: _heads_normed(b, c, parts[p], p, of, names) for p in "qk"}
         a = attention(b, c, parts, layer, rope, window)
@@ -151,6 +154,6 @@ def _ffn(b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names) -> 
         of_ffn = FFNNames(down=names.down)
         return gated_mlp(b, c, h, name, c.intermediate_size, bias=bias, joined=names.joined_ffn, names=of_ffn)
     if names.gate:
-        of_ffn = FFNNames(gate=names.gate, up=names.up, down=names.down)
-        return gated_mlp(b, c, h, name, c.intermediate_size, bias=bias, names=of_ffn)
+        of_ffn, ends = FFNNames(gate=names.gate, up=names.up, down=names.down), c.blocks.down_bias
+        return gated_mlp(b, c, h, name, c.intermediate_size, bias=bias, down_bias=ends, names=of_ffn)
     return plain_mlp(b, c, h, name, c.intermediate_size, bias=bias, up=names.up, down=names.down)

@@ -87,6 +87,17 @@ _DECODERS: Mapping[str, Mapping[str, str]] = {
         ".feed_forward.w3.": ".mlp.up_proj.",
         "output.weight": "lm_head.weight",
     },
+    # OpenELM
+    ".ffn.proj_1.": {
+        "transformer.token_embeddings.": "model.embed_tokens.",
+        "transformer.": "model.",
+        ".attn.out_proj.": ".self_attn.o_proj.",
+        ".attn.": ".self_attn.",
+        ".attn_norm.": ".input_layernorm.",
+        ".ffn_norm.": ".post_attention_layernorm.",
+        ".ffn.proj_1.": ".mlp.gate_up_proj.",
+        ".ffn.proj_2.": ".mlp.down_proj.",
+    },
     # DeepSeek V4, as its authors have it; transformers calls some norms otherwise
     ".attn.attn_sink": {
         ".scale": ".weight_scale_inv",

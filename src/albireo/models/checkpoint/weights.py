@@ -24,6 +24,7 @@ from albireo.models.checkpoint.experts_of_pictures import WHOLE, experts_of_pict
 from albireo.models.checkpoint.fused_experts import FusedExperts, split_experts
 from albireo.models.checkpoint.interleaved_experts import INTERLEAVED, interleaved
 from albireo.models.checkpoint.latent_weights import JOINED, split_up_projections
+from albireo.models.checkpoint.normed_head import with_normed_head
 from albireo.models.checkpoint.positions_apart import with_positions_apart
 from albireo.models.checkpoint.rearranged import REARRANGED, rearranged
 from albireo.models.checkpoint.safetensors_file import RawTensor, raw_tensor
@@ -206,6 +207,7 @@ class Checkpoint:
         path = self.directory / "config.json"
         config = read_json(path) if path.exists() else {}
         plan = with_positions_apart(self._as_written(self._stored, path, config), self._stored, config)
+        plan = with_normed_head(plan, self._stored, config)
         return split_up_projections(plan, self._stored, config)
 
     def _as_written(

@@ -13,9 +13,19 @@ from albireo.models.settings.layer_parts import LayerPart
 from albireo.models.settings.rope_settings import RopeSettings
 
 #: Where rows of q, k and v lie: in tensors of their own; of each group of heads that share a key and a value (its
-#: queries, its key, its value), group by group, in one; or of each quarter of the heads (all queries, values, keys).
-Joined = Literal["no", "by_group", "by_quarter"]
+#: queries, its key, its value), group by group, in one; or of each quarter of the heads (all queries, values, keys); or
+#: keys and values in one, head by head, beside queries.
+Joined = Literal["no", "by_group", "by_quarter", "keys_values"]
 QUARTERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Fields: source: the layer whose input a layer reads beside its own. part: of it in what is read."""
+
+    source: int
+    layer: int
+    part: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +228,7 @@ class BlockSettings:
 
     Fields:
         is_layer_norm: norms subtract the mean. has_norm_weight, has_norm_bias: what such norms have.
-        qkv_bias, o_bias, ffn_bias: of the linears.
+        qkv_bias, o_bias, ffn_bias: of the linears. down_bias: of an FFN's last alone.
         is_parallel: attention and FFN read the same residual stream, and both are added to it.
         has_ffn_norm: the FFN has a norm of its own; else it reads what attention reads.
         has_head_bias: of what gives logits, where a key says so.
@@ -242,6 +252,7 @@ class BlockSettings:
         layer_windows: of each layer, where the architecture reads it itself.
         index: what chooses the positions that attention sees; None: it sees all.
         layer_heads: query heads of each layer; empty: all have as many.
+        skips: layers that read what earlier ones did, too.
         layer_thetas: base of each layer's rotation, 0 where it does not rotate; empty: all have that of the model.
         parts: of each layer KV heads and channels of its FFN, where layers differ; empty: they do not.
         rotates_dense: layers without experts rotate, whatever they see.
@@ -283,6 +294,7 @@ class BlockSettings:
     qkv_bias: bool = False
     o_bias: bool = False
     ffn_bias: bool = False
+    down_bias: bool = False
     is_parallel: bool = False
     has_ffn_norm: bool = True
     has_head_bias: bool = False
@@ -310,6 +322,7 @@ class BlockSettings:
     layer_windows: tuple[int | None, ...] = ()
     index: Index | None = None
     layer_heads: tuple[int, ...] = ()
+    skips: tuple[Skip, ...] = ()
     layer_thetas: tuple[float, ...] = ()
     parts: tuple[LayerPart, ...] = ()
     rotates_dense: bool = False

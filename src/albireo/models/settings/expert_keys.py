@@ -27,6 +27,7 @@ _MAX_WIDTH = 2**20
 _COUNTS: Mapping[str, int] = {"cohere2": 8, "flint": 256, "kolibri": 384, "laguna": 256, "lara": 128}
 #: What DeepSeek V4's files call scores -> one of ops.SCORES.
 _SCORES_OF_V4 = {"sqrtsoftplus": "root_softplus", "sigmoid": "sigmoid"}
+_SCORES_OF_LING = ("softmax", "sigmoid")
 
 
 def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> ExpertSettings | None:
@@ -36,7 +37,12 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
     """
     if keys == "none":
         return None
-    if keys in ("deepseek", "deepseek_v2", "dots3", "glm5", "hy_v4", "mimo", "mistral4"):
+    if keys == "bailing":  # of the first ones by a softmax, which is what is meant where nothing is said
+        has_bias = fields.one_of("score_function", _SCORES_OF_LING, "softmax") == "sigmoid"
+        if fields.flag("moe_router_enable_expert_bias", has_bias) != has_bias:
+            fields.unsupported("moe_router_enable_expert_bias", not has_bias, "a bias of sigmoids, none of a softmax")
+        keys = "deepseek" if has_bias else "deepseek_v1"
+    if keys in ("deepseek", "deepseek_v1", "deepseek_v2", "dots3", "glm5", "hy_v4", "mimo", "mistral4"):
         return _deepseek(fields, layers, keys)
     if keys == "deepseek_v4":
         return _deepseek_v4(fields, layers)
@@ -192,6 +198,8 @@ def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
     count, top_k = _counts(fields, "n_routed_experts")
     width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
     groups = _groups(fields, count, top_k, 1 if is_v2 else 2)
+    if keys == "deepseek_v1" and groups is not None:
+        fields.unsupported("n_group", groups[0], "as many as topk_group: experts by a softmax have no groups here")
     limit = fields.number("swiglu_limit", 1e-6, 1e6) if keys in ("glm5", "hy_v4") else 0.0
     if groups is not None and keys == "mistral4":
         fields.unsupported("n_group", groups[0], "as many as topk_group: softmax's sums of two are not compared")
@@ -204,7 +212,7 @@ def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
         top_k,
         width,
         # null is no
-        not is_v2 and fields.flag("norm_topk_prob", not fields.has("norm_topk_prob")),
+        not is_v2 and fields.flag("norm_topk_prob", keys != "deepseek_v1" and not fields.has("norm_topk_prob")),
         0 if keys == "mimo" else _shared_width(fields, keys, width),
         layers_of_deepseek(fields, layers, keys),
         is_shared_gated=False,

@@ -16,7 +16,8 @@ MAX_EXPERTS = 2**12
 #: Whose keys: mixtral's (every layer has experts of intermediate_size, weights are renormalized), olmoe's (the same,
 #: but for whether they are), or those of Qwen's models, with a shared expert or without.
 #: Qwen 3.5's: in every layer, with a shared one, weights renormalized.
-#: Or DeepSeek V3's, whose experts are chosen by sigmoids and a bias, in groups; V2's, by a softmax; MiniMax's, as V3's
+#: Or DeepSeek V3's, whose experts are chosen by sigmoids and a bias, in groups; V2's, by a softmax; those of DeepSeek
+#: MoE, likewise, without groups; Ling's, as the one or the other, as a key says; MiniMax's, as V3's
 #: without groups; ERNIE's, by a softmax and a bias; LFM2's, by sigmoids and a bias or
 #: none, behind dense layers; or Gemma 4's, which are beside each layer's FFN, or nowhere; Nemotron H's, as V3's, in
 #: layers of their own, or nowhere; Granite 4.0's, as mixtral's beside an FFN, or nowhere; Granite 3's with a shared
@@ -37,6 +38,7 @@ MAX_EXPERTS = 2**12
 #: Jamba's, as olmoe's, in each so many-th layer, or nowhere.
 Keys = Literal[
     "none",
+    "bailing",
     "cohere2",
     "mixtral",
     "olmoe",
@@ -44,6 +46,7 @@ Keys = Literal[
     "qwen_shared",
     "qwen3_5",
     "deepseek",
+    "deepseek_v1",
     "deepseek_v2",
     "deepseek_v4",
     "dots3",

@@ -16,6 +16,8 @@ import pytest
 from transformers_published import Joined, Layout, publish, torch, transformers
 
 bloom = pytest.importorskip("transformers.models.bloom.modeling_bloom")
+llama = pytest.importorskip("transformers.models.llama.modeling_llama")
+gpt2 = pytest.importorskip("transformers.models.gpt2.modeling_gpt2")
 qwen3 = pytest.importorskip("transformers.models.qwen3.modeling_qwen3")
 deepseek_v2 = pytest.importorskip("transformers.models.deepseek_v2.modeling_deepseek_v2")
 
@@ -361,4 +363,103 @@ publish(
     ),
     Layout({}),
     _Solar,
+)
+
+
+class _Deci(transformers.LlamaForCausalLM):
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        for i, heads in enumerate(config._given["num_key_value_heads_per_layer"]):
+            own = copy.copy(config)
+            own.num_key_value_heads = heads
+            self.model.layers[i] = llama.LlamaDecoderLayer(own, i)
+
+
+publish(
+    "deci",
+    "DeciLMForCausalLM",
+    "Llama",
+    _SIZES | {"max_position_embeddings": 2048, "rms_norm_eps": 1e-5},
+    _plain(*_LLAMA),
+    Layout({}),
+    _Deci,
+)
+
+
+class _Ouro(transformers.LlamaForCausalLM):
+    """Its layers are gone through several times, with a norm behind each."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        for layer in self.model.layers:
+            for name in ("input_layernorm_2", "post_attention_layernorm_2"):
+                setattr(layer, name, llama.LlamaRMSNorm(config.hidden_size, config.rms_norm_eps))
+
+    def forward(self, input_ids: Any, **_: Any) -> Any:
+        x, places = self.model.embed_tokens(input_ids), torch.arange(input_ids.shape[1])[None]
+        turned, mask = self.model.rotary_emb(x, places), _causal(places.shape[1], x.dtype)
+        for _step in range(self.config._given["total_ut_steps"]):
+            for layer in self.model.layers:
+                h = layer.input_layernorm(x)
+                h = layer.self_attn(hidden_states=h, position_embeddings=turned, attention_mask=mask)[0]
+                x = x + layer.input_layernorm_2(h)
+                h = layer.mlp(layer.post_attention_layernorm(x))
+                x = x + layer.post_attention_layernorm_2(h)
+            x = self.model.norm(x)
+        return transformers.modeling_outputs.CausalLMOutput(logits=self.lm_head(x))
+
+
+def _causal(count: int, dtype: Any) -> Any:
+    return torch.full((1, 1, count, count), torch.finfo(torch.float32).min).triu(1).to(dtype)
+
+
+publish(
+    "ouro",
+    "OuroForCausalLM",
+    "Llama",
+    _SIZES | {"max_position_embeddings": 2048, "total_ut_steps": 4},
+    _plain(*_LLAMA),
+    Layout({}),
+    _Ouro,
+)
+
+
+class _Jais(transformers.GPT2LMHeadModel):
+    """Scores fall with distance, FFNs have a gate, and numbers multiply embeddings, scores and logits."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        del self.transformer.wpe
+        for block in self.transformer.h:
+            block.mlp.c_fc2 = gpt2.Conv1D(config.n_inner, config.n_embd)
+
+    def forward(self, input_ids: Any, **_: Any) -> Any:
+        said, heads = self.config._given, self.config.n_head
+        x, count = self.transformer.wte(input_ids) * said["embeddings_scale"], input_ids.shape[1]
+        falls = bloom.build_alibi_tensor(torch.ones(1, count), heads, x.dtype) + _causal(count, x.dtype)
+        dim = x.shape[-1] // heads
+        scale = 1 / dim if said["scale_qk_dot_by_d"] else dim**-0.5
+        for block in self.transformer.h:
+            parts = block.attn.c_attn(block.ln_1(x)).split(x.shape[-1], -1)
+            q, k, v = (part.unflatten(-1, (heads, dim)).transpose(1, 2) for part in parts)
+            a = torch.softmax(q @ k.mT * scale + falls, -1) @ v
+            x = x + block.attn.c_proj(a.transpose(1, 2).flatten(2))
+            h = block.ln_2(x)
+            x = x + block.mlp.c_proj(block.mlp.c_fc(h) * torch.nn.functional.silu(block.mlp.c_fc2(h)))
+        logits = self.lm_head(self.transformer.ln_f(x)) * said["width_scale"]
+        return transformers.modeling_outputs.CausalLMOutput(logits=logits)
+
+
+_OF_GPT = {
+    **{"vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "n_inner": None},
+    **{"layer_norm_epsilon": 1e-5, "tie_word_embeddings": True},
+}
+publish(
+    "jais",
+    "JAISLMHeadModel",
+    "GPT2",
+    _OF_GPT | {"embeddings_scale": 1.0, "width_scale": 1.0, "scale_qk_dot_by_d": False},
+    _plain(*_OF_GPT),
+    Layout({}),
+    _Jais,
 )

@@ -499,5 +499,5 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "nemotron-nas": _decilm,
     "phimoe": _phimoe,
     "zaya": _zaya,
-    **dict.fromkeys(("bailing_moe", "sarvam_moe"), _sarvam_moe),
+    **dict.fromkeys(("bailing_moe", "param2moe", "sarvam_moe"), _sarvam_moe),
 }

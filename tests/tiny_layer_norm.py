@@ -57,6 +57,13 @@ KEYS = {
         "num_attention_heads": "n_heads",
         "max_position_embeddings": "max_seq_len",
     },
+    "jais": _OF_GPT,
+    "xglm": {
+        "hidden_size": "d_model",
+        "intermediate_size": "ffn_dim",
+        "num_hidden_layers": "num_layers",
+        "num_attention_heads": "attention_heads",
+    },
     "falcon": {"intermediate_size": "ffn_hidden_size"},
     "chatglm": {"num_hidden_layers": "num_layers", "max_position_embeddings": "seq_length"},
     "openelm": {"max_position_embeddings": "max_context_length", "num_hidden_layers": "num_transformer_layers"},
@@ -69,6 +76,13 @@ KEYS = {
 }
 #: Whose heads all have keys and values of their own, or whose files say otherwise which do.
 _WITHOUT_KV_HEADS = (
+    "baichuan",
+    "deci",
+    "jais",
+    "openelm",
+    "qwen",
+    "telechat",
+    "xglm",
     "biogpt",
     "bloom",
     "mpt",
@@ -85,7 +99,19 @@ _WITHOUT_KV_HEADS = (
 
 #: Architectures that have no rope_scaling.
 NOT_ROTATING = (
-    *("biogpt", "bloom", "falcon_mamba", "gpt2", "gpt_bigcode", "gpt_neo", "jamba", "kimi_linear", "mamba"),
+    *(
+        "biogpt",
+        "bloom",
+        "falcon_mamba",
+        "gpt2",
+        "jais",
+        "xglm",
+        "gpt_bigcode",
+        "gpt_neo",
+        "jamba",
+        "kimi_linear",
+        "mamba",
+    ),
     *("mamba2", "mpt", "nemotron_h", "opt"),
 )
 
@@ -119,7 +145,7 @@ def layer_norm_shapes(config: Mapping[str, Any]) -> Shapes:
 def as_stored(config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """The tensors of a checkpoint as its file has them: the matrices of GPT-2's layers lie transposed, and norms of
     Cohere's heads are rows."""
-    is_gpt2 = config["model_type"] == "gpt2"
+    is_gpt2 = config["model_type"] in ("gpt2", "jais")
     if config.get("use_qk_norm") and config["model_type"] == "cohere":  # a row of each head
         d = config["hidden_size"] // config["num_attention_heads"]
         return {

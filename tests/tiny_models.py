@@ -32,7 +32,7 @@ from tiny_latent import (
 )
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
 from tiny_mamba import OF_MAMBA
-from tiny_published import PUBLISHED
+from tiny_published import PUBLISHED, SINES
 from tiny_short_conv import SHORT_CONVS, convolutions_as_stored, short_conv_shapes
 from tiny_windows import WITH_WINDOWS, step_as_published
 
@@ -531,6 +531,8 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
     if config["model_type"] == "zaya":
         tensors = _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
         return convolutions_as_published(config, tensors)
+    if config["model_type"] == "xglm":
+        return {name: array for name, array in tensors.items() if name != SINES}
     if config["model_type"] == "longcat_flash":
         tensors = with_spare_matrices(config, tensors)
     if config["model_type"] == "mistral_large4_text":

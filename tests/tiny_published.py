@@ -106,10 +106,66 @@ def _openelm(c: Mapping[str, Any]) -> Shapes:
     return {"model.embed_tokens.weight": (c["vocab_size"], e), **shapes, "model.norm.weight": (e,)}
 
 
+def _ouro(c: Mapping[str, Any]) -> Shapes:
+    e, heads, kv, d = (c[k] for k in ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"))
+    shapes = Shapes()
+    for i in range(c["num_hidden_layers"]):
+        h = f"model.layers.{i}"
+        norms = ("input_layernorm", "input_layernorm_2", "post_attention_layernorm", "post_attention_layernorm_2")
+        shapes |= {f"{h}.{name}.weight": (e,) for name in norms} | _gated(f"{h}.mlp", e, c["intermediate_size"])
+        shapes |= {f"{h}.self_attn.{p}_proj.weight": (n * d, e) for p, n in (("q", heads), ("k", kv), ("v", kv))}
+        shapes[f"{h}.self_attn.o_proj.weight"] = (e, heads * d)
+    ends = {"model.norm.weight": (e,), "lm_head.weight": (c["vocab_size"], e)}
+    return {"model.embed_tokens.weight": (c["vocab_size"], e), **shapes, **ends}
+
+
+def _deci(c: Mapping[str, Any]) -> Shapes:
+    e, heads, shapes = c["hidden_size"], c["num_attention_heads"], Shapes()
+    for i, kv in enumerate(c["num_key_value_heads_per_layer"]):
+        h = f"model.layers.{i}"
+        shapes |= {f"{h}.{name}.weight": (e,) for name in ("input_layernorm", "post_attention_layernorm")}
+        rows = (("q", e), ("k", kv * e // heads), ("v", kv * e // heads), ("o", e))
+        shapes |= {f"{h}.self_attn.{p}_proj.weight": (n, e) for p, n in rows}
+        shapes |= _gated(f"{h}.mlp", e, c["intermediate_size"])
+    ends = {"model.norm.weight": (e,), "lm_head.weight": (c["vocab_size"], e)}
+    return {"model.embed_tokens.weight": (c["vocab_size"], e), **shapes, **ends}
+
+
+def _jais(c: Mapping[str, Any]) -> Shapes:
+    """Matrices as they are multiplied; in files they lie transposed."""
+    e, f, shapes = c["n_embd"], c["n_inner"], Shapes()
+    for i in range(c["n_layer"]):
+        h = f"transformer.h.{i}"
+        shapes |= _module(f"{h}.ln_1", (e,), True) | _module(f"{h}.ln_2", (e,), True)
+        shapes |= _module(f"{h}.attn.c_attn", (3 * e, e), True) | _module(f"{h}.attn.c_proj", (e, e), True)
+        shapes |= _module(f"{h}.mlp.c_fc", (f, e), True) | _module(f"{h}.mlp.c_fc2", (f, e), True)
+        shapes |= _module(f"{h}.mlp.c_proj", (e, f), True)
+    return {"transformer.wte.weight": (c["vocab_size"], e), **shapes} | _module("transformer.ln_f", (e,), True)
+
+
+def _xglm(c: Mapping[str, Any]) -> Shapes:
+    """With the table of positions, which is in no file."""
+    e, f, shapes = c["d_model"], c["ffn_dim"], Shapes()
+    for i in range(c["num_layers"]):
+        h = f"model.layers.{i}"
+        for p in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= _module(f"{h}.self_attn.{p}", (e, e), True)
+        shapes |= _module(f"{h}.fc1", (f, e), True) | _module(f"{h}.fc2", (e, f), True)
+        shapes |= _module(f"{h}.self_attn_layer_norm", (e,), True) | _module(f"{h}.final_layer_norm", (e,), True)
+    tables = {"model.embed_tokens.weight": (c["vocab_size"], e), SINES: (c["max_position_embeddings"], e)}
+    return {**tables, **shapes} | _module("model.layer_norm", (e,), True)
+
+
+#: Of XGLM, made as it is read.
+SINES = "model.embed_positions.weights"
 PUBLISHED: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("aquila", "baichuan", "deepseek", "PanguEmbedded", "solar", "telechat3"), _llamas),
     "chatglm": _chatglm,
+    "deci": _deci,
+    "jais": _jais,
     "openelm": _openelm,
+    "ouro": _ouro,
+    "xglm": _xglm,
     "qwen": _qwen,
     "telechat": _telechat,
 }

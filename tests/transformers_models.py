@@ -55,6 +55,10 @@ class BailingMoeConfig(transformers.SarvamMoEConfig):
     model_type = "bailing_moe"
 
 
+class Param2MoEConfig(transformers.SarvamMoEConfig):
+    model_type = "param2moe"
+
+
 class InternLM2ForCausalLM(transformers.LlamaForCausalLM):
     config_class = InternLM2Config
 
@@ -141,6 +145,10 @@ stand_in("KimiK2", "kimi_k2", "DeepseekV3")
 stand_in("MiniCPM", "minicpm", "Granite", config=MiniCPMConfig)
 stand_in("InternLM2", "internlm2", "Llama", config=InternLM2Config, writer=InternLM2ForCausalLM)
 stand_in("BailingMoeV2", "bailing_moe", "Glm4Moe", config=BailingMoeConfig)
+stand_in("Param2MoE", "param2moe", "Glm4Moe", config=Param2MoEConfig)
+conversion.register_checkpoint_conversion_mapping(
+    "param2moe", conversion.get_checkpoint_conversion_mapping("sarvam_moe")
+)
 conversion.register_checkpoint_conversion_mapping(
     "bailing_moe", conversion.get_checkpoint_conversion_mapping("sarvam_moe")
 )

@@ -18,6 +18,7 @@ transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 
 State = dict[str, Any]
+_TABLES = ("embed_tokens.weight", "wte.weight")
 #: Experts in memory.
 _EXPERTS = (".experts.gate_up_proj", ".experts.down_proj")
 
@@ -119,7 +120,7 @@ class _Published:
         rows = {name: value.shape[0] for name, value in own.items() if value.ndim}
         held = in_memory(self.config, self.layout, rows, state)
         if self.config.tie_word_embeddings:
-            held["lm_head.weight"] = held["model.embed_tokens.weight"]
+            held["lm_head.weight"] = next(held[name] for name in held if name.endswith(_TABLES))
         return super().load_state_dict(held, strict=strict)  # type: ignore[misc]
 
     def save_pretrained(self, directory: Any, **options: Any) -> None:
@@ -142,7 +143,7 @@ def publish(
     Args: base: what its layers are of. defaults: what its files may leave out. read: keys of a file -> keys of base.
         writer: what writes text, where it is not base's.
     """
-    of_base = getattr(transformers, f"{base}Config")
+    of_base, writes = getattr(transformers, f"{base}Config"), writer or getattr(transformers, f"{base}ForCausalLM")
 
     def create(self: Any, **said: Any) -> None:
         given = {**defaults, **said}
@@ -161,7 +162,6 @@ def publish(
     named = {"model_type": model_type, "__init__": create, "to_dict": written, "to_diff_dict": written}
     config = type(f"{class_name}Config", (of_base,), {**named, "to_json_string": text})
     model = type(f"{class_name}Model", (getattr(transformers, f"{base}Model"),), {"config_class": config})
-    writes = writer or getattr(transformers, f"{base}ForCausalLM")
     writes = type(class_name, (_Published, writes), {"config_class": config, "layout": layout})
     transformers.AutoConfig.register(model_type, config)
     transformers.AutoModel.register(config, model)

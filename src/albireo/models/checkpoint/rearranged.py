@@ -24,9 +24,11 @@ from albireo.models.checkpoint.text_tensors import TextTensors
 from albireo.quantization.formats.matrix import Matrix, Plan
 
 #: Architectures that this file knows.
-REARRANGED = ("gpt2", "olmo_hybrid", "deberta-v2", "voxtral_realtime")
+REARRANGED = ("gpt2", "jais", "olmo_hybrid", "deberta-v2", "voxtral_realtime")
 _FIRST_NAMED = ("nomic_bert", "gte", "new", "jina_embeddings_v3", HRM)
-_TRANSPOSED = tuple(f".{module}.weight" for module in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"))
+_TRANSPOSED = tuple(
+    f".{module}.weight" for module in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_fc2", "mlp.c_proj")
+)
 _WORDS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 
 #: Of OLMo Hybrid: what names end with in files, and here.

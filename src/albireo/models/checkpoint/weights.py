@@ -29,6 +29,7 @@ from albireo.models.checkpoint.positions_apart import with_positions_apart
 from albireo.models.checkpoint.rearranged import REARRANGED, rearranged
 from albireo.models.checkpoint.safetensors_file import RawTensor, raw_tensor
 from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
+from albireo.models.checkpoint.sine_positions import with_sine_positions
 from albireo.models.checkpoint.text_tensors import Prefixes, TextTensors, open_tensors
 from albireo.models.gguf.files import is_gguf, part_paths
 from albireo.models.settings.quantized import quantization_format
@@ -207,7 +208,7 @@ class Checkpoint:
         path = self.directory / "config.json"
         config = read_json(path) if path.exists() else {}
         plan = with_positions_apart(self._as_written(self._stored, path, config), self._stored, config)
-        plan = with_normed_head(plan, self._stored, config)
+        plan = with_sine_positions(with_normed_head(plan, self._stored, config), self._stored, config)
         return split_up_projections(plan, self._stored, config)
 
     def _as_written(

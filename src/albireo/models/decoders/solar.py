@@ -1,4 +1,4 @@
-"""Solar Pro 22B: llama, of whose layers some read a mean of what the one before gives and of what an earlier one did."""
+"""Solar Pro 22B: llama, of whose layers some read a mean of what the one before gives and what an earlier one read."""
 
 from __future__ import annotations
 

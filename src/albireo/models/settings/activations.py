@@ -28,6 +28,8 @@ ACTIVATIONS = {
     "plain": _PLAIN,
     # of gates, which a few models of a family of silu have otherwise (ReluLLaMA)
     "gated": {"silu": "silu", "swish": "silu", **_PLAIN},
+    # of a gate, by what it makes of both
+    "swiglu": {"swiglu": "silu"},
     "relu2": {"relu2": "relu2"},
     # of an FFN, and whether it has a gate
     "t5": {"relu": "relu", "gated-gelu": "gelu_tanh"},

@@ -266,6 +266,7 @@ class BlockSettings:
         streams: of the residual, where there are several. hyper: where those are another kind of them.
         pooled: attention is to a window, and to entries of several positions.
         sphere: states that are kept at one length; None: they are not.
+        times: that all layers are gone through, in turn; num_layers counts each.
         num_sharing: so many last layers have no keys and values of their own: they read those of the last layer of
             their kind (with a window, or without) before them. is_wide_where_sharing: their FFN is twice as wide.
         sees_both_ways: attention is to all tokens of a text, or to those within the window on both sides.
@@ -338,6 +339,7 @@ class BlockSettings:
     pooled: Pooled | None = None
     sphere: Sphere | None = None
     stacks: Stacks | None = None
+    times: int = 1
     num_sharing: int = 0
     is_wide_where_sharing: bool = False
     sees_both_ways: bool = False

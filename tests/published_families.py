@@ -463,3 +463,48 @@ publish(
     Layout({}),
     _Jais,
 )
+
+
+def _phi(said: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **{"vocab_size": said["vocab_size"], "hidden_size": said["n_embd"], "num_hidden_layers": said["n_layer"]},
+        **{"num_attention_heads": said["n_head"], "intermediate_size": said["n_inner"] or 4 * said["n_embd"]},
+        **{"layer_norm_eps": said["layer_norm_epsilon"], "max_position_embeddings": said["n_positions"]},
+        **{"partial_rotary_factor": said["rotary_dim"] / (said["n_embd"] // said["n_head"]), "rope_theta": 10000.0},
+        "hidden_act": said["activation_function"],
+    }
+
+
+publish(
+    "phi-msft",
+    "PhiForCausalLM",
+    "Phi",
+    {
+        **{"vocab_size": 50304, "n_embd": 1024, "n_layer": 20, "n_head": 16, "n_positions": 2048, "n_inner": None},
+        **{"rotary_dim": 32, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5},
+    },
+    _phi,
+    Layout(
+        {
+            "model.embed_tokens": "transformer.embd.wte",
+            "model.layers": "transformer.h",
+            "model.final_layernorm": "lm_head.ln",
+            "lm_head": "lm_head.linear",
+            "self_attn.dense": "mixer.out_proj",
+            "self_attn.": "mixer.",
+            "input_layernorm": "ln",
+        },
+        (Joined("Wqkv", _QKV),),
+    ),
+)
+publish(
+    "stablelm_epoch",
+    "StableLMEpochForCausalLM",
+    "StableLm",
+    {"norm_eps": 1e-5, "rope_pct": 0.25, "max_position_embeddings": 4096},
+    lambda said: {
+        **_plain(*_LLAMA, "use_qkv_bias")(said),
+        **{"layer_norm_eps": said["norm_eps"], "partial_rotary_factor": said["rope_pct"]},
+    },
+    Layout({}),
+)

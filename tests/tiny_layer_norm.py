@@ -58,6 +58,8 @@ KEYS = {
         "max_position_embeddings": "max_seq_len",
     },
     "jais": _OF_GPT,
+    "openai-gpt": _OF_GPT,
+    "phi-msft": _OF_GPT,
     "xglm": {
         "hidden_size": "d_model",
         "intermediate_size": "ffn_dim",
@@ -78,6 +80,7 @@ KEYS = {
 _WITHOUT_KV_HEADS = (
     "baichuan",
     "deci",
+    "openai-gpt",
     "jais",
     "openelm",
     "qwen",
@@ -105,6 +108,7 @@ NOT_ROTATING = (
         "falcon_mamba",
         "gpt2",
         "jais",
+        "openai-gpt",
         "xglm",
         "gpt_bigcode",
         "gpt_neo",
@@ -145,7 +149,7 @@ def layer_norm_shapes(config: Mapping[str, Any]) -> Shapes:
 def as_stored(config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """The tensors of a checkpoint as its file has them: the matrices of GPT-2's layers lie transposed, and norms of
     Cohere's heads are rows."""
-    is_gpt2 = config["model_type"] in ("gpt2", "jais")
+    is_gpt2 = config["model_type"] in ("gpt2", "jais", "openai-gpt")
     if config.get("use_qk_norm") and config["model_type"] == "cohere":  # a row of each head
         d = config["hidden_size"] // config["num_attention_heads"]
         return {

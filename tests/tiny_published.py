@@ -156,6 +156,39 @@ def _xglm(c: Mapping[str, Any]) -> Shapes:
     return {**tables, **shapes} | _module("model.layer_norm", (e,), True)
 
 
+def _phi_msft(c: Mapping[str, Any]) -> Shapes:
+    e, vocab, shapes = c["n_embd"], c["vocab_size"], Shapes()
+    for i in range(c["n_layer"]):
+        h = f"transformer.h.{i}"
+        shapes |= _module(f"{h}.ln", (e,), True) | _module(f"{h}.mixer.Wqkv", (3 * e, e), True)
+        shapes |= _module(f"{h}.mixer.out_proj", (e, e), True)
+        shapes |= _module(f"{h}.mlp.fc1", (4 * e, e), True) | _module(f"{h}.mlp.fc2", (e, 4 * e), True)
+    ends = _module("lm_head.ln", (e,), True) | _module("lm_head.linear", (vocab, e), True)
+    return {"transformer.embd.wte.weight": (vocab, e), **shapes, **ends}
+
+
+def _stablelm_epoch(c: Mapping[str, Any]) -> Shapes:
+    e, f, shapes = c["hidden_size"], c["intermediate_size"], Shapes()
+    for i in range(c["num_hidden_layers"]):
+        h = f"model.layers.{i}"
+        shapes |= {f"{h}.self_attn.{p}_proj.weight": (e, e) for p in "qkvo"} | _gated(f"{h}.mlp", e, f)
+        shapes |= _module(f"{h}.input_layernorm", (e,), True) | _module(f"{h}.post_attention_layernorm", (e,), True)
+    ends = {"lm_head.weight": (c["vocab_size"], e)} | _module("model.norm", (e,), True)
+    return {"model.embed_tokens.weight": (c["vocab_size"], e), **shapes, **ends}
+
+
+def _openai_gpt(c: Mapping[str, Any]) -> Shapes:
+    """Matrices as they are multiplied; in files they lie transposed."""
+    e, shapes = c["n_embd"], Shapes()
+    for i in range(c["n_layer"]):
+        h = f"transformer.h.{i}"
+        shapes |= _module(f"{h}.ln_1", (e,), True) | _module(f"{h}.ln_2", (e,), True)
+        shapes |= _module(f"{h}.attn.c_attn", (3 * e, e), True) | _module(f"{h}.attn.c_proj", (e, e), True)
+        shapes |= _module(f"{h}.mlp.c_fc", (4 * e, e), True) | _module(f"{h}.mlp.c_proj", (e, 4 * e), True)
+    tables = {"transformer.tokens_embed.weight": (c["vocab_size"], e)}
+    return {**tables, "transformer.positions_embed.weight": (c["n_positions"], e), **shapes}
+
+
 #: Of XGLM, made as it is read.
 SINES = "model.embed_positions.weights"
 PUBLISHED: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
@@ -163,7 +196,10 @@ PUBLISHED: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "chatglm": _chatglm,
     "deci": _deci,
     "jais": _jais,
+    "openai-gpt": _openai_gpt,
     "openelm": _openelm,
+    "phi-msft": _phi_msft,
+    "stablelm_epoch": _stablelm_epoch,
     "ouro": _ouro,
     "xglm": _xglm,
     "qwen": _qwen,

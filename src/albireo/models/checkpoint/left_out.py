@@ -26,6 +26,7 @@ TIED_WEIGHTS = {
     "model.decoder.embed_tokens.weight": "lm_head.weight",
     "transformer.wte.weight": "lm_head.weight",
     "transformer.word_embeddings.weight": "lm_head.weight",
+    "transformer.tokens_embed.weight": "lm_head.weight",
     "gpt_neox.embed_in.weight": "embed_out.weight",
     "backbone.embeddings.weight": "lm_head.weight",
     "biogpt.embed_tokens.weight": "output_projection.weight",

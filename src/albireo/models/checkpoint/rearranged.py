@@ -24,7 +24,7 @@ from albireo.models.checkpoint.text_tensors import TextTensors
 from albireo.quantization.formats.matrix import Matrix, Plan
 
 #: Architectures that this file knows.
-REARRANGED = ("gpt2", "jais", "olmo_hybrid", "deberta-v2", "voxtral_realtime")
+REARRANGED = ("gpt2", "jais", "openai-gpt", "olmo_hybrid", "deberta-v2", "voxtral_realtime")
 _FIRST_NAMED = ("nomic_bert", "gte", "new", "jina_embeddings_v3", HRM)
 _TRANSPOSED = tuple(
     f".{module}.weight" for module in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_fc2", "mlp.c_proj")

@@ -66,6 +66,7 @@ _DORY = (".mixer.sqk", ".self_attn.sqk")
 _WITH_PARTS = ("language_model.", "model.language_model.", "model.text_model.", "thinker.model.")
 #: A tensor of a model written without its head -> what names are to begin with.
 _HEADLESS = {
+    "tokens_embed.weight": (("lm_head.", "lm_head."), ("", "transformer.")),
     **dict.fromkeys(("wte.weight", "word_embeddings.weight"), (("lm_head.", "lm_head."), ("", "transformer."))),
     "decoder.embed_tokens.weight": (("lm_head.", "lm_head."), ("decoder.", "model.decoder.")),
     "embed_tokens.weight": (("lm_head.", "lm_head."), ("score.", "score."), ("", "model.")),

@@ -35,6 +35,8 @@ ACTIVATIONS = {
     "t5": {"relu": "relu", "gated-gelu": "gelu_tanh"},
     # of FFNs without a gate whose files do not say it
     "tanh_gelu": {"gelu_pytorch_tanh": "gelu_tanh"},
+    # likewise, by a name that others mean without tanh
+    "tanh_of_gelu": {"gelu": "gelu_tanh", "relu": "relu"},
     # an op of its own, which has numbers of each layer
     "xielu": {"xielu": "xielu"},
     # of a gate, and what it is called

@@ -145,6 +145,60 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **{"sparse_prediction": False, "sparse_pred_ignore_index": -100, "initializer_cutoff_factor": 2.0},
         **{"embedding_dropout": 0.0, "mlp_dropout": 0.0, "norm_bias": False, "sliding_window": 13, "cls_token_id": 1},
     },
+    "chatglm": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_chatglm.ChatGLMForConditionalGeneration"},
+        **{"apply_query_key_layer_scaling": True, "attention_softmax_in_fp32": True, "bias_dropout_fusion": True},
+        **{"hidden_dropout": 0.0, "attention_dropout": 0.0, "classifier_dropout": None, "pad_token_id": 0},
+        **{"pre_seq_len": None, "prefix_projection": False, "quantization_bit": 0, "eos_token_id": [2, 3]},
+    },
+    "qwen": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_qwen.QWenLMHeadModel"},
+        **{"attn_dropout_prob": 0.0, "emb_dropout_prob": 0.0, "bf16": False, "fp16": False, "fp32": False},
+        **{"max_position_embeddings": 8192, "use_dynamic_ntk": True, "use_logn_attn": True, "use_flash_attn": "auto"},
+        **{"onnx_safe": None, "rotary_pct": 1.0, "scale_attn_weights": True, "tokenizer_class": "QWenTokenizer"},
+        **{"use_cache_quantization": False, "use_cache_kernel": False, "softmax_in_fp32": False},
+    },
+    "baichuan": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_baichuan.BaichuanForCausalLM"},
+        **{"_from_model_config": None, "tokenizer_class": "BaichuanTokenizer", "gradient_checkpointing": False},
+        "pad_token_id": 0,
+    },
+    "deepseek": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_deepseek.DeepseekForCausalLM"},
+        **{"aux_loss_alpha": 0.001, "seq_aux": True, "pretraining_tp": 1, "ep_size": 1},
+    },
+    "telechat": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_telechat2.TeleChat2ForCausalLM"},
+        **{"apply_residual_connection_post_layernorm": False, "hidden_dropout": 0.0, "flash_attn": True, "logn": True},
+        **{"masked_softmax_fusion": True, "n_inner": None, "offset_alibi": 100, "unk_token_id": 0, "base_seqlen": 128},
+        **{"skip_bias_add": False, "skip_bias_add_qkv": False, "slow_but_exact": False, "embed_layernorm": False},
+    },
+    "openelm": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_openelm.OpenELMForCausalLM"},
+        **{"qkv_multipliers": [0.5, 1.0], "initializer_range": 0.02},
+    },
+    "ouro": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_ouro.OuroForCausalLM"},
+        **{"max_window_layers": 2, "rope_scaling": None, "attention_dropout": 0.0},
+    },
+    "jais": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_jais.JAISLMHeadModel"},
+        **{"reorder_and_upcast_attn": False, "scale_attn_by_inverse_layer_idx": False, "scale_attn_weights": True},
+        **{"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0},
+    },
+    "phi_msft": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_phi.PhiForCausalLM"},
+        **{"flash_attn": False, "flash_rotary": False, "fused_dense": False, "img_processor": None},
+        **{"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.1},
+    },
+    "deci": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_decilm.DeciLMForCausalLM"},
+        **{"naive_attention_prefill": False, "naive_attention_decode_batched": True, "num_key_value_heads": None},
+    },
+    "openai_gpt": {
+        **{"n_ctx": 128, "n_special": 0, "predict_special_tokens": True, "summary_type": "cls_index"},
+        **{"summary_use_proj": True, "summary_activation": None, "task_specific_params": {}},
+    },
     "xverse": {
         "auto_map": {"AutoModelForCausalLM": "modeling_xverse.XverseForCausalLM"},
         "max_tokenizer_truncation": 6144,
@@ -259,6 +313,20 @@ def test_what_published_files_say_besides_changes_nothing(name: str) -> None:
         ("zamba2", "ffn_hidden_size", 8),
         ("dots1", "scoring_func", "softmax"),
         ("mpt", "attn_config", {"rope": True, "alibi": True}),
+        ("chatglm", "original_rope", False),
+        ("chatglm", "rmsnorm", False),
+        ("chatglm", "apply_residual_connection_post_layernorm", True),
+        ("chatglm", "vision_config", {"hidden_size": 8}),
+        ("chatglm", "position_encoding_2d", True),
+        ("qwen", "no_bias", False),
+        ("deepseek", "scoring_func", "sigmoid"),
+        ("telechat", "base_seqlen", 64),
+        ("telechat", "num_key_value_heads", 2),
+        ("openelm", "ffn_with_glu", False),
+        ("ouro", "early_exit_threshold", 0.5),
+        ("ouro", "layer_types", ["full_attention", "sliding_attention"]),
+        ("jais", "position_embedding_type", "learned"),
+        ("phi_msft", "num_local_experts", 4),
     ],
 )
 def test_what_they_might_say_is_refused_by_name(name: str, key: str, value: object) -> None:

@@ -105,6 +105,19 @@ def test_ids_are_those_of_hunyuan(tmp_path, tokenizer_directory):
     assert ours.eos_token_id == SIZE + 3 and ours.vocab_size == theirs.n_vocab
 
 
+def test_ids_are_those_of_qwen(tmp_path, tokenizer_directory):
+    """Whose class config.json alone may say."""
+    source, first = tokenizer_directory("gpt2"), ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    special = {name: SIZE + i for i, name in enumerate((*first, *(f"<|extra_{i}|>" for i in range(205))))}
+    _write(tmp_path, source, "qwen.tiktoken")
+    (tmp_path / "config.json").write_text('{"model_type": "qwen"}')
+    ours = Tokenizer.from_directory(tmp_path)
+    theirs = _reference(source, WORDS["qwen2"], special)
+    for text in (*TEXTS, *MORE, "<|im_start|>user\nhi<|im_end|><|extra_204|>"):
+        assert ours.encode(text) == theirs.encode(unicodedata.normalize("NFC", text), allowed_special="all"), text
+    assert ours.eos_token_id == SIZE and ours.vocab_size == theirs.n_vocab
+
+
 @pytest.mark.thorough
 def test_a_published_list_of_ranks(tmp_path, tokenizer_directory, tokenizer_of):
     source = tokenizer_directory("qwen") / "qwen.tiktoken"

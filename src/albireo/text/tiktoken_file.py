@@ -48,6 +48,12 @@ class RankedClass:
 
 CLASSES: Mapping[str, RankedClass] = {
     KIMI: RankedClass(WORDS["kimi-k2"], num_reserved=256, roles={"bos_token": "[BOS]", "eos_token": "[EOS]"}),
+    # Qwen 1
+    "QWenTokenizer": RankedClass(
+        WORDS["qwen2"],
+        ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205))),
+        roles={"eos_token": "<|endoftext|>"},
+    ),
     # Hunyuan
     "HYTokenizer": RankedClass(
         WORDS["qwen2"],

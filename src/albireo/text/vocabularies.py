@@ -25,7 +25,7 @@ TOKENIZER_JSON = "tokenizer.json"
 VOCAB_TXT = "vocab.txt"
 SOUND_FILES = ("preprocessor_config.json", "processor_config.json")
 _PIECES = ("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model")
-_RANKS = ("tiktoken.model", "hy.tiktoken")
+_RANKS = ("tiktoken.model", "hy.tiktoken", "qwen.tiktoken")
 #: Files that hold a vocabulary, the first that are there.
 VOCABULARIES = (
     (TOKENIZER_JSON,),
@@ -51,6 +51,7 @@ _CLASS_OF_MODELS = {
     **dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"), "Qwen2Tokenizer"),
     **dict.fromkeys(("llama", "mistral", "mixtral"), "LlamaTokenizer"),
     **dict.fromkeys(("gemma", "gemma2"), "GemmaTokenizer"),
+    "qwen": "QWenTokenizer",
     "internlm2": "InternLM2Tokenizer",
     "internlm3": "InternLM3Tokenizer",
 }

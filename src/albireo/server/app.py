@@ -26,7 +26,7 @@ from albireo.server.endpoints.docs import Docs
 from albireo.server.endpoints.embeddings import embeddings
 from albireo.server.endpoints.files import FileEndpoints, Upload
 from albireo.server.endpoints.invocations import Invocations
-from albireo.server.endpoints.messages import Messages, TokenCounts
+from albireo.server.endpoints.messages import TokenCounts, messages
 from albireo.server.endpoints.page import ASSETS, Page
 from albireo.server.endpoints.pooled import pooled
 from albireo.server.endpoints.prefix_cache import PrefixCache
@@ -63,7 +63,7 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
     return [
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in asked.items()),
         Route("/invocations", Invocations(serving, asked), methods=["POST"]),
-        Route("/v1/messages", Messages(serving), methods=["POST"]),
+        Route("/v1/messages", messages(serving), methods=["POST"]),
         Route("/v1/messages/count_tokens", TokenCounts(serving).count, methods=["POST"]),
         Route("/v1/responses", creating, methods=["POST"]),
         Route("/v1/responses/input_tokens", creating.count, methods=["POST"]),

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+import msgspec
 
 from albireo.parsers.events import Event, ReasoningDelta, TextDelta, ToolCallArguments, ToolCallStart
 from albireo.parsers.output_parser import OutputParser
@@ -34,6 +36,14 @@ class Block:
     def text(self) -> str:
         """All of it so far; of a call its arguments, as the model wrote them."""
         return "".join(self.parts)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of a call; none when they were cut off."""
+        try:
+            return msgspec.json.decode(self.text, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError):
+            return {}
 
 
 @dataclass(frozen=True, slots=True)

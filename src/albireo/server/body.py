@@ -160,29 +160,43 @@ def converted(fields: dict[str, Any], kind: type[T]) -> T:
         raise _invalid(error, kind) from None
 
 
+def converted_object(given: dict[str, Any], kind: type[T], place: str) -> T:
+    """An object within a body, as leniently as the body. Args: place: its field. Raises: HttpError 400 of that."""
+    try:
+        return _meant(given, kind)
+    except msgspec.ValidationError as error:
+        found = _invalid(error, kind)
+        found.message, found.param = f"{place}: {found.message}", place
+        raise found from None
+
+
 def _as_meant(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """Without fields that are null, and with whole numbers where 5.0 stands for 5."""
     try:
-        fields: dict[str, Any] = msgspec.json.decode(data, type=dict)
-        # numbers at once, each try reads the whole body; what is a float takes 5, too
-        known = {
-            name: as_whole(value) if isinstance(value, float) else value
-            for name, value in fields.items()
-            if value is not None
-        }
-        while True:  # lists, of which there are few, where one is refused
-            try:
-                return msgspec.convert(known, decoder.type)
-            except msgspec.ValidationError as error:
-                path = _PATH.search(str(error)) if _NOT_INT.search(str(error)) else None
-                name = path.group(1) if path else ""
-                if name not in known or (whole := as_whole(known[name])) is known[name]:
-                    raise _invalid(error, decoder.type) from None
-                known[name] = whole
+        return _meant(msgspec.json.decode(data, type=dict), decoder.type)
     except msgspec.ValidationError as error:
         raise _invalid(error, decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _no_json(error) from None
+
+
+def _meant(fields: dict[str, Any], kind: type[T]) -> T:
+    """Raises: msgspec.ValidationError."""
+    # numbers at once, each try reads the whole body; what is a float takes 5, too
+    known = {
+        name: as_whole(value) if isinstance(value, float) else value
+        for name, value in fields.items()
+        if value is not None
+    }
+    while True:  # lists, of which there are few, where one is refused
+        try:
+            return msgspec.convert(known, kind)
+        except msgspec.ValidationError as error:
+            path = _PATH.search(str(error)) if _NOT_INT.search(str(error)) else None
+            name = path.group(1) if path else ""
+            if name not in known or (whole := as_whole(known[name])) is known[name]:
+                raise
+            known[name] = whole
 
 
 def as_whole(value: Any) -> Any:

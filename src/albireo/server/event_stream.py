@@ -1,4 +1,4 @@
-"""An answer as server-sent events, while it is being sent.
+"""An answer as events, while it is being sent: server-sent ones, or lines of JSON.
 
 Used by the endpoints that stream. Does not know what events say, nor whose they are.
 """
@@ -9,18 +9,21 @@ from starlette.types import Scope, Send
 
 from albireo.server.accounts import Account
 
+#: Type of server-sent events.
+EVENTS = b"text/event-stream; charset=utf-8"
 _HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
 
 
 class EventStream:
-    """Server-sent events. The answer begins with the first of them, so that until then an error has its own status."""
+    """Events. The answer begins with the first of them, so that until then an error has its own status."""
 
-    def __init__(self, scope: Scope, send: Send, account: Account) -> None:
+    def __init__(self, scope: Scope, send: Send, account: Account, media: bytes = EVENTS) -> None:
+        """Args: media: type of what is sent."""
         self.scope = scope
+        self._media = media
         self.is_open = False
         self._send = send
         self.account = account
@@ -29,7 +32,8 @@ class EventStream:
         """Send complete events; waits while the client does not read."""
         if not self.is_open:
             self.is_open = True
-            headers = [*_HEADERS, (b"x-request-id", self.account.request_id.encode("latin-1", "replace"))]
+            name = self.account.request_id.encode("latin-1", "replace")
+            headers = [(b"content-type", self._media), *_HEADERS, (b"x-request-id", name)]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         self.account.begin_sending()
         await self._send({"type": "http.response.body", "body": events, "more_body": True})

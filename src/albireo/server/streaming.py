@@ -16,7 +16,7 @@ from albireo.engine_process.tracked import Tracked
 from albireo.server.body import ClientGone
 from albireo.server.bounded_http import ABORT
 from albireo.server.errors import HttpError
-from albireo.server.event_stream import EventStream
+from albireo.server.event_stream import EVENTS, EventStream
 from albireo.server.generation import Generation, check
 from albireo.server.serving import Serving
 from albireo.step import TokenLogprobs
@@ -94,6 +94,11 @@ def event(message: Any) -> bytes:
     return b"data: %b\n\n" % _ENCODER.encode(message)
 
 
+def line(message: Any) -> bytes:
+    """One line of JSON."""
+    return _ENCODER.encode(message) + b"\n"
+
+
 def named_event(message: dict[str, Any]) -> bytes:
     """One server-sent event whose name is the message's type."""
     return b"event: %b\ndata: %b\n\n" % (message["type"].encode(), _ENCODER.encode(message))
@@ -104,11 +109,13 @@ class Framing:
     """How a protocol writes its stream.
 
     Fields: event: one chunk; error: what ends a stream that cannot go on; done: follows the last event.
+        media: its type.
     """
 
     event: Callable[[Any], bytes]
     error: Callable[[HttpError], bytes]
     done: bytes
+    media: bytes = EVENTS
 
 
 OPENAI = Framing(event, lambda error: event(error.body()) + b"data: [DONE]\n\n", b"data: [DONE]\n\n")
@@ -131,7 +138,7 @@ async def stream(
         interval: see Cursors.
     Raises: HttpError, before anything was sent; afterwards errors are events.
     """
-    events = EventStream(generation.scope, send, generation.account)
+    events = EventStream(generation.scope, send, generation.account, framing.media)
     cursors = Cursors(generation, interval)
     serving.streams.add(events)
     try:

@@ -82,22 +82,6 @@ def check(request: ResponseRequest) -> None:
         raise HttpError(400, "text.verbosity is not supported; leave it out", param="text")
 
 
-def without_oldest(messages: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The conversation without its oldest turns, one more left out each time; the last one is left.
-
-    Turns begin with a message of the user, so that no result of a tool is left without its call. What the system says
-    in front of them stays.
-    """
-    start = next((place for place, each in enumerate(messages) if each["role"] != "system"), len(messages))
-    turns = [place for place in range(start + 1, len(messages)) if _begins_turn(messages, place)]
-    return [messages[:start] + messages[place:] for place in turns]
-
-
-def _begins_turn(messages: list[dict[str, Any]], place: int) -> bool:
-    roles: list[str] = [messages[each]["role"] for each in (place - 1, place)]
-    return roles[1] == "user" and roles[0] != "user"
-
-
 @contextmanager
 def in_its_words(chat: ChatRequest) -> Iterator[None]:
     """What is said inside about fields of the chat is said of those here."""

@@ -11,7 +11,7 @@ from albireo.parsers.events import Event, ReasoningDelta
 from albireo.parsers.output_parser import OutputParser
 from albireo.server import intake
 from albireo.server.assembly import delta, message
-from albireo.server.endpoints.generating import GeneratingEndpoint
+from albireo.server.endpoints.generating import GeneratingEndpoint, Way, as_it_is
 from albireo.server.generation import Generation
 from albireo.server.logprobs import LogprobWriter
 from albireo.server.output_plan import OutputPlan
@@ -34,9 +34,9 @@ from albireo.text.token_count import TokenCount
 _DECODER = msgspec.json.Decoder(ChatRequest)
 
 
-def chat(serving: Serving) -> GeneratingEndpoint[ChatRequest]:
+def chat(serving: Serving) -> GeneratingEndpoint[ChatRequest, ChatRequest]:
     """The endpoint."""
-    return GeneratingEndpoint(serving, _DECODER, "chatcmpl", intake.chat, Answer)
+    return GeneratingEndpoint(serving, _DECODER, Way("chatcmpl", Answer), as_it_is, intake.chat)
 
 
 class Answer:

@@ -9,7 +9,7 @@ import msgspec
 from albireo.api.requests.continuation import Continuation
 from albireo.engine_process.tracked import Tracked
 from albireo.server import intake
-from albireo.server.endpoints.generating import GeneratingEndpoint
+from albireo.server.endpoints.generating import GeneratingEndpoint, Way, as_it_is
 from albireo.server.generation import Generation
 from albireo.server.logprobs import LogprobWriter
 from albireo.server.protocol.completions import (
@@ -27,9 +27,9 @@ from albireo.text.places import TextPlaces
 _DECODER = msgspec.json.Decoder(CompletionRequest)
 
 
-def completions(serving: Serving) -> GeneratingEndpoint[CompletionRequest]:
+def completions(serving: Serving) -> GeneratingEndpoint[CompletionRequest, CompletionRequest]:
     """The endpoint."""
-    return GeneratingEndpoint(serving, _DECODER, "cmpl", intake.completion, Answer)
+    return GeneratingEndpoint(serving, _DECODER, Way("cmpl", Answer), as_it_is, intake.completion)
 
 
 class Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,12 +29,19 @@ def embeddings(serving: Serving) -> PoolingEndpoint[EmbeddingRequest]:
 
 
 async def _ask(serving: Serving, request: EmbeddingRequest) -> Asked:
+    return await asked_of(serving, request, partial(_answer, request.encoding_format == "base64"))
+
+
+async def asked_of(
+    serving: Serving, request: EmbeddingRequest, answer: Callable[[Head, list[Tracked]], Awaitable[msgspec.Struct]]
+) -> Asked:
+    """What a request asks for. Args: answer: see Asked. Raises: HttpError."""
     begin(serving, request, ENCODED_NEUTRAL, task="embed")
     params = pooling_params(serving, request, request.dimensions)
     special = request.add_special_tokens is not False
     make = partial(serving.admission.pooling.embedding, params=params, add_special_tokens=special)
     submissions, places = await admitted_inputs(serving, request, make)
-    return Asked(submissions, places, partial(_answer, request.encoding_format == "base64"))
+    return Asked(submissions, places, answer)
 
 
 async def _answer(is_base64: bool, head: Head, requests: list[Tracked]) -> EmbeddingList:

@@ -7,14 +7,13 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from albireo.server import intake
 from albireo.server.blocks import Block, BlockReader, Change
-from albireo.server.body import ClientGone, parse, received_s
+from albireo.server.body import parse
 from albireo.server.dialects import anthropic
-from albireo.server.forms import blaming
-from albireo.server.generation import Generation, answer_id
+from albireo.server.endpoints.generating import GeneratingEndpoint, Way
+from albireo.server.generation import Generation
 from albireo.server.output_plan import OutputPlan
 from albireo.server.protocol.anthropic import (
     ContentBlock,
@@ -29,7 +28,7 @@ from albireo.server.protocol.anthropic import (
 )
 from albireo.server.protocol.chat import ChatRequest
 from albireo.server.serving import Serving
-from albireo.server.streaming import Framing, Piece, named_event, stream
+from albireo.server.streaming import Framing, Piece, named_event
 
 _MESSAGES = msgspec.json.Decoder(MessagesRequest)
 _COUNT = msgspec.json.Decoder(CountTokensRequest)
@@ -37,42 +36,20 @@ _ENCODER = msgspec.json.Encoder()
 _FRAMING = Framing(named_event, lambda error: named_event(error.anthropic_body()), b"")
 
 
-class Messages:
-    """The endpoint, as an ASGI application."""
+def messages(serving: Serving) -> GeneratingEndpoint[MessagesRequest, ChatRequest]:
+    """The endpoint."""
+    way = Way("msg", Answer, _FRAMING, ("request-id", "x-request-id"), anthropic.FORM)
+    return GeneratingEndpoint(serving, _MESSAGES, way, _chat, intake.chat)
 
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        arrival_s = received_s(scope)
-        serving = self._serving
-        try:
-            async with serving.bodies.read(scope, receive) as body:
-                request = parse(body, _MESSAGES)
-                chat = anthropic.as_chat(request, serving.dialect, serving.settings.chat_template_kwarg)
-                with blaming(chat, anthropic.FORM):
-                    submissions = await intake.chat(serving, chat)
-            name = answer_id(serving, scope, "msg", None)
-            streams = bool(request.stream)
-            async with Generation(
-                serving, scope, receive, name, submissions, priority=0, received_s=arrival_s, wants_stream=streams
-            ) as generation:
-                answer = Answer(serving, chat, generation)
-                with blaming(chat, anthropic.FORM):
-                    if streams:
-                        await answer.stream(serving, generation, send)
-                        return
-                    await generation.finished()
-                headers = {"request-id": name, "x-request-id": name}
-                said = await generation.made(answer.whole)
-                response = Response(_ENCODER.encode(said), 200, headers, "application/json")
-                await generation.answer(response, send)
-        except ClientGone:
-            return
+def _chat(serving: Serving, request: MessagesRequest) -> ChatRequest:
+    return anthropic.as_chat(request, serving.dialect, serving.settings.chat_template_kwarg)
 
 
 class Answer:
-    """Makes the answer, or events of it."""
+    """Makes the answer, or events of it. See generating.Answer."""
+
+    tells_tokens = False
 
     def __init__(self, serving: Serving, chat: ChatRequest, generation: Generation) -> None:
         self._name = generation.account.request_id
@@ -90,7 +67,7 @@ class Answer:
         (continuation,) = self._tracked.continuations
         self._reader.push(continuation.text(), continuation.finish_reason)
         reason, sequence = self._why()
-        content = [_block(block, block.text) for block in self._reader.blocks]
+        content = [_block(block, block.text, block.arguments) for block in self._reader.blocks]
         return MessageAnswer(self._name, self._model, content, self._usage(), reason, sequence)
 
     def _why(self) -> tuple[str, str | None]:
@@ -109,19 +86,7 @@ class Answer:
 
     # -- in events -----------------------------------------------------------------------------------------------------
 
-    async def stream(self, serving: Serving, generation: Generation, send: Send) -> None:
-        """Send it as it grows."""
-        await stream(
-            serving,
-            generation,
-            send,
-            self.events,
-            tells_tokens=False,
-            last=self.last_events,
-            framing=_FRAMING,
-        )
-
-    def events(self, piece: Piece) -> list[dict[str, Any]]:
+    def chunks(self, piece: Piece) -> list[dict[str, Any]]:
         """What to say of a piece."""
         found: list[dict[str, Any]] = []
         if piece.is_first:
@@ -130,24 +95,24 @@ class Answer:
         for change in self._reader.push(piece.text, piece.finish_reason):
             place = {"index": change.block.index}
             if change.what == "begin":
-                found.append({"type": "content_block_start", **place, "content_block": _block(change.block, "")})
+                found.append({"type": "content_block_start", **place, "content_block": _block(change.block, "", {})})
             elif change.what == "more":
                 found.append({"type": "content_block_delta", **place, "delta": _delta(change)})
             else:
                 found.append({"type": "content_block_stop", **place})
         return found
 
-    def last_events(self) -> list[dict[str, Any]]:
+    def last(self) -> list[dict[str, Any]]:
         """What to say after all pieces."""
         reason, sequence = self._why()
         delta = {"stop_reason": reason, "stop_sequence": sequence}
         return [{"type": "message_delta", "delta": delta, "usage": self._usage()}, {"type": "message_stop"}]
 
 
-def _block(block: Block, text: str) -> ContentBlock:
+def _block(block: Block, text: str, arguments: dict[str, Any]) -> ContentBlock:
     if block.kind == "thought":
         return ThinkingBlock(text)
-    return ToolUseBlock(block.call_id, block.name, _object(text)) if block.kind == "call" else TextBlock(text)
+    return ToolUseBlock(block.call_id, block.name, arguments) if block.kind == "call" else TextBlock(text)
 
 
 def _delta(change: Change) -> dict[str, str]:
@@ -156,14 +121,6 @@ def _delta(change: Change) -> dict[str, str]:
     if change.block.kind == "call":
         return {"type": "input_json_delta", "partial_json": change.text}
     return {"type": "text_delta", "text": change.text}
-
-
-def _object(arguments: str) -> dict[str, Any]:
-    """Arguments of a call; none when they were cut off."""
-    try:
-        return msgspec.json.decode(arguments, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError):
-        return {}
 
 
 class TokenCounts:

@@ -31,12 +31,13 @@ _ENCODER = msgspec.json.Encoder()
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What all answers begin with. Fields: created: seconds since 1970."""
+    """What all answers begin with. Fields: created: seconds since 1970. generation: whose account may be told."""
 
     id: str
     model: str
     created: int
     usage: PoolingUsage
+    generation: Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +71,39 @@ class PoolingEndpoint(Generic[R]):
             async with serving.bodies.read(scope, receive) as body:
                 request: R = parse(body, self._decoder)
                 asked = await self._ask(serving, request)
-            name = answer_id(serving, scope, self._prefix, request.request_id)
-            async with Generation(
-                serving,
-                scope,
-                receive,
-                name,
-                asked.submissions,
-                priority=request.priority or 0,
-                received_s=arrival_s,
-                wants_stream=False,
-            ) as generation:
-                await _finished(generation, asked)
-                num_tokens = sum(len(made.prompt_token_ids) for made in asked.submissions)
-                usage = PoolingUsage(num_tokens, num_tokens)
-                head = Head(name, request.model or serving.names[0], int(time.time()), usage)
-                whole = _ENCODER.encode(await asked.answer(head, generation.requests))
-                await generation.answer(Response(whole, 200, {"x-request-id": name}, "application/json"), send)
+            await answered(serving, self._prefix, request, asked, arrival_s, scope, receive, send)
         except ClientGone:
             return
+
+
+async def answered(
+    serving: Serving,
+    prefix: str,
+    request: PoolingFields,
+    asked: Asked,
+    arrival_s: float,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
+    """Run what was admitted, and send the answer. Args: prefix: of ids. Raises: HttpError; ClientGone."""
+    name = answer_id(serving, scope, prefix, request.request_id)
+    async with Generation(
+        serving,
+        scope,
+        receive,
+        name,
+        asked.submissions,
+        priority=request.priority or 0,
+        received_s=arrival_s,
+        wants_stream=False,
+    ) as generation:
+        await _finished(generation, asked)
+        num_tokens = sum(len(made.prompt_token_ids) for made in asked.submissions)
+        usage = PoolingUsage(num_tokens, num_tokens)
+        head = Head(name, request.model or serving.names[0], int(time.time()), usage, generation)
+        whole = _ENCODER.encode(await asked.answer(head, generation.requests))
+        await generation.answer(Response(whole, 200, {"x-request-id": name}, "application/json"), send)
 
 
 async def _finished(generation: Generation, asked: Asked) -> None:

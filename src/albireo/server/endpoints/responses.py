@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from albireo.server.dialects import responses as dialect
 from albireo.server.dialects.response_tools import without_hosted
 from albireo.server.endpoints.stored_responses import Follower, whole
 from albireo.server.errors import HttpError
+from albireo.server.fitting import fitted, without_oldest
 from albireo.server.generation import Generation, answer_id, check, new_id
 from albireo.server.protocol.chat import ChatRequest
 from albireo.server.protocol.responses import InputTokens, ResponseRequest
@@ -110,27 +112,11 @@ class Responses:
         self, request: ResponseRequest, messages: list[dict[str, Any]]
     ) -> tuple[ChatRequest, list[Submission]]:
         """The conversation; where it does not fit and may be cut, without as few of its oldest turns as can be."""
-        shorter = dialect.without_oldest(messages) if request.truncation == "auto" else []
-        try:
-            return await self._taken_in(request, messages, leaves_room=bool(shorter))
-        except HttpError as error:
-            if error.code != "context_length_exceeded" or not shorter:
-                raise
-        # That without most of them first: where it does not fit, none does, and its refusal is the answer.
-        found = await self._taken_in(request, shorter.pop())
-        begin, end = 0, len(shorter)
-        while begin < end:
-            middle = (begin + end) // 2
-            try:
-                found, end = await self._taken_in(request, shorter[middle], leaves_room=True), middle
-            except HttpError as error:
-                if error.code != "context_length_exceeded":
-                    raise
-                begin = middle + 1
-        return found
+        shorter = without_oldest(messages) if request.truncation == "auto" else []
+        return await fitted(messages, shorter, partial(self._taken_in, request))
 
     async def _taken_in(
-        self, request: ResponseRequest, messages: list[dict[str, Any]], *, leaves_room: bool = False
+        self, request: ResponseRequest, messages: list[dict[str, Any]], leaves_room: bool
     ) -> tuple[ChatRequest, list[Submission]]:
         chat = dialect.as_chat(request, messages)
         with dialect.in_its_words(chat):

@@ -189,14 +189,32 @@ def test_one_that_cannot_be_loaded_fails_alone(both: Server, alone: dict[str, st
     both.wait_for("damaged cannot be started: .*safetensors")
 
 
+def counted(server: Server) -> dict[Any, float]:
+    """What counters and histograms say, by name and labels."""
+    return {
+        (each.name, tuple(sorted(each.labels.items()))): each.value
+        for family in text_string_to_metric_families(server.http.get("/metrics").text)
+        if family.type in ("counter", "histogram")
+        for each in family.samples
+        if not each.name.endswith("_created")
+    }
+
+
 def test_one_that_cannot_be_started_again_is_made_anew_when_it_is_asked(both: Server, alone: dict[str, str]) -> None:
     assert texts(both, "short", request_id="before") == alone["short"]
+    before = counted(both)
     (worker,) = both.workers()
     both.gate.break_one()
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: statuses(both)["short"] == "failed", both)
     assert both.http.get("/health").status_code == 503
-    assert texts(both, "long") == alone["long"] and texts(both, "short") == alone["short"]
+    assert texts(both, "long") == alone["long"]
+    assert all(value >= before[key] for key, value in counted(both).items() if key in before)
+    assert before.keys() <= counted(both).keys()
+    assert texts(both, "short") == alone["short"]
+    after, tokens = counted(both), ("vllm:generation_tokens_total", (("engine", "0"), ("model_name", "short")))
+    assert all(after[key] >= value for key, value in before.items())
+    assert after[tokens] == before[tokens] + ASK["max_tokens"]
     assert both.http.get("/v1/requests/cmpl-before/explain").json()["state"] == "over"
     both.gate.break_one()
     assert both.http.post("/v1/completions", json={**ASK, "model": "long"}).status_code == 503

@@ -192,12 +192,11 @@ class _Told:
 
     async def metrics(self, http: Request) -> Response:
         """For Prometheus: of all that were loaded; and of each how it is."""
-        loaded = [serving for serving in self._models.servings if serving.metrics is not None]
         families = [
             family
-            for serving in loaded
-            if serving.metrics is not None
-            for family in serving.metrics.families(serving.client.engines)
+            for serving in self._models.servings
+            if (metrics := serving.told_metrics) is not None
+            for family in metrics.families(serving.client.engines)
         ]
         families += self._standing()
         return Response(Joined(families).text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -88,6 +88,12 @@ class Metrics:
             self._adapters = Gauge("vllm:lora_requests_info", "Adapters in use.", labels, registry=self.registry)
             self._most_adapters, self._seen_adapters = str(ready.engine["max_loras"]), ("", "")
 
+    def begin_anew(self) -> None:
+        """Other engines in place of those that were counted so far: counters go on, as counters never go back."""
+        self._info.clear()
+        for each in self._engines:
+            each.begin_anew()
+
     def stepped(self, index: int, step: Stepped, requests: Mapping[int, Tracked]) -> None:
         """Note a step of an engine, before its tokens are given to its requests. Args: requests: by ticket."""
         self._engines[index].stepped(step, requests)
@@ -273,6 +279,10 @@ class _EngineMetrics:
         self._decode.observe(times.last_token_s - times.first_token_s)
         if max(lengths) > 1:
             self._tpot.observe((times.last_token_s - times.first_token_s) / (max(lengths) - 1))
+
+    def begin_anew(self) -> None:
+        """Another engine, which counts from 0."""
+        self._seen = dict.fromkeys(self._seen, 0)
 
     def note_state(self, is_idle: bool, health: Health) -> None:
         """How the engine is now."""

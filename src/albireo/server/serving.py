@@ -57,6 +57,7 @@ class Serving:
     streams: answers that are being sent.
     unshown_tools: told of each chat that may call some.
     tracing: told of each request that is over; None: nobody collects traces.
+    earlier_metrics: of one in whose place this one is, until it was loaded, and counts on.
     chat_template: source of the template in place of the model's, or None. template_defaults: variables for it.
     max_prompt_chars: a longer text has more tokens than the context, whatever it is.
     num_queued, num_queued_tokens: requests without a token, and their prompts; those of batches do not count.
@@ -82,6 +83,7 @@ class Serving:
         self.metrics: Metrics | None = None
         self.client = Replicas(
             engine, places or local_places(), on_step=self._stepped, on_blocks=self.live.blocks, on_over=self._over
+        self.earlier_metrics: Metrics | None = None
         )
         self.adapters = ServedAdapters(self.client, self.names)
         self._ready: Ready | None = None
@@ -106,7 +108,7 @@ class Serving:
             self.client.fail(told)
             raise
         self._ready = ready
-        self.metrics = Metrics(self.names[0], ready, len(self.client.engines))
+        self.metrics = self.earlier_metrics or Metrics(self.names[0], ready, len(self.client.engines))
 
     async def _open_text(self, ready: Ready) -> None:
         """What is to be known of a model's text. Raises: EngineError."""
@@ -142,6 +144,11 @@ class Serving:
 
     @property
     def is_loaded(self) -> bool:
+    @property
+    def told_metrics(self) -> Metrics | None:
+        """Its own, or those that it will go on with."""
+        return self.metrics or self.earlier_metrics
+
         """Whether it was once, so that all is known of it, and its text room is there."""
         return self.metrics is not None
 

@@ -152,11 +152,14 @@ class Model:
         self._log("awake", load_s=round(self.woken_s - started_s, 2))
 
     async def _replace(self) -> None:
-        """It cannot run as it is: end that, and begin anew when it is asked for. Its accounts are kept."""
+        """It cannot run as it is: end that, and begin anew when it is asked for. Its accounts and counts are kept."""
         old = self.serving
         await old.close()
         self._renew()
         self.serving.accounts, self.serving.is_draining = old.accounts, old.is_draining
+        self.serving.earlier_metrics = old.told_metrics
+        if old.told_metrics is not None:
+            old.told_metrics.begin_anew()
 
     async def sleep(self) -> None:
         """Give its memory back; returns once it is. Raises: EngineError while it has work to do."""

@@ -21,6 +21,7 @@ from albireo.server.endpoints.adapters import AdapterEndpoints
 from albireo.server.endpoints.batches import BatchEndpoints
 from albireo.server.endpoints.chat import chat
 from albireo.server.endpoints.classify import classes
+from albireo.server.endpoints.chat_batch import chat_batch
 from albireo.server.endpoints.completions import completions
 from albireo.server.endpoints.docs import Docs
 from albireo.server.endpoints.embeddings import embeddings
@@ -56,6 +57,7 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
         "/v1/embeddings": embeddings(serving),
         "/classify": classes(serving),
         "/pooling": pooled(serving),
+        "/v1/chat/completions/batch": chat_batch(serving),
         **dict.fromkeys(("/score", "/v1/score"), scores(serving)),
         **dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank"), rankings(serving)),
     }

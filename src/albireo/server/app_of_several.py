@@ -32,7 +32,8 @@ from albireo.server.several import Model, Models
 
 #: Routes whose body names a model, which is woken; and those that ask its tokenizer only, which is there once loaded.
 WAKING = (
-    "/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/classify", "/pooling", "/score", "/v1/score",
+    "/v1/completions", "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/embeddings", "/classify", "/pooling",
+    "/score", "/v1/score",
     "/rerank", "/v1/rerank", "/v2/rerank", "/invocations", "/v1/messages", "/v1/responses", "/v1/audio/transcriptions",
     "/v1/audio/translations",
 )  # fmt: skip

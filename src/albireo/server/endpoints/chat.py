@@ -42,9 +42,10 @@ def chat(serving: Serving) -> GeneratingEndpoint[ChatRequest, ChatRequest]:
 class Answer:
     """Makes the answer, or chunks of it. See generating.Answer."""
 
-    def __init__(self, serving: Serving, request: ChatRequest, generation: Generation) -> None:
+    def __init__(self, serving: Serving, request: ChatRequest, generation: Generation, place: int = 0) -> None:
+        """Args: place: of its conversation among those of the generation."""
         self._request = request
-        self._tracked = generation.requests[0]
+        self._tracked = generation.requests[place]
         self._account = generation.account
         self._name = generation.account.request_id
         self._created = int(time.time())

@@ -15,7 +15,7 @@ from albireo.server.protocol.adapters import LoadAdapterRequest, UnloadAdapterRe
 from albireo.server.protocol.anthropic import CountTokensRequest, MessageAnswer, MessagesRequest, TokenCount
 from albireo.server.protocol.batches import Batch, BatchList, BatchRequest, FileList, FileObject
 from albireo.server.protocol.batches import Deleted as DeletedFile
-from albireo.server.protocol.chat import ChatCompletion, ChatRequest
+from albireo.server.protocol.chat import ChatBatchRequest, ChatCompletion, ChatRequest
 from albireo.server.protocol.classify import ClassifyRequest, ClassList
 from albireo.server.protocol.completions import Completion, CompletionRequest
 from albireo.server.protocol.embeddings import EmbeddingList, EmbeddingRequest
@@ -41,6 +41,7 @@ _POSTS = (
     *((path, "Documents by how well they go with a query.", RerankRequest, Ranking) for path in _RERANK),
     ("/v1/batches", "Run the requests of a file.", BatchRequest, Batch),
     ("/v1/load_lora_adapter", "Serve an adapter.", LoadAdapterRequest, str),
+    ("/v1/chat/completions/batch", "Answer several conversations.", ChatBatchRequest, ChatCompletion),
     ("/v1/unload_lora_adapter", "Serve it no more.", UnloadAdapterRequest, str),
     ("/tokenize", "Text to token ids.", TokenizeRequest, Tokenized),
     ("/detokenize", "Token ids to text.", DetokenizeRequest, Detokenized),

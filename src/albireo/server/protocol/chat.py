@@ -45,10 +45,12 @@ ToolShape = Annotated[
 ]
 
 
-class ChatRequest(GenerationFields, kw_only=True, forbid_unknown_fields=True):
-    """messages: as chat templates read them; their shape is checked where they are rendered."""
+ChatTurns = Annotated[list[ChatTurn], Meta(min_length=1, max_length=4096)]
 
-    messages: Annotated[list[ChatTurn], Meta(min_length=1, max_length=4096)]
+
+class ChatFields(GenerationFields, kw_only=True, forbid_unknown_fields=True):
+    """Fields of chats, but for what is said in them."""
+
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
     max_completion_tokens: AtLeastOne | None = None
@@ -78,6 +80,18 @@ class ChatRequest(GenerationFields, kw_only=True, forbid_unknown_fields=True):
     media_io_kwargs: Any = None
     return_assistant_tokens_mask: Any = None
     return_prompt_text: Any = None
+
+
+class ChatRequest(ChatFields, kw_only=True, forbid_unknown_fields=True):
+    """messages: as chat templates read them; their shape is checked where they are rendered."""
+
+    messages: ChatTurns
+
+
+class ChatBatchRequest(ChatFields, kw_only=True, forbid_unknown_fields=True):
+    """/v1/chat/completions/batch. messages: of several conversations, each of which is answered."""
+
+    messages: Annotated[list[ChatTurns], Meta(min_length=1, max_length=4096)]
 
 
 CHAT_NEUTRAL = {

@@ -10,6 +10,7 @@ import pytest
 from albireo.server.protocol.anthropic import CountTokensRequest, MessagesRequest
 from albireo.server.protocol.chat import ChatRequest
 from albireo.server.protocol.completions import CompletionRequest
+from albireo.server.protocol.ollama import ChatAsk, EmbedAsk, GenerateAsk, PullAsk, ShowAsk
 from albireo.server.protocol.responses import ResponseRequest
 from albireo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 
@@ -30,6 +31,11 @@ SAY = [{"role": "user", "content": "Once"}]
         ("/v1/responses", ResponseRequest, {"input": "Once", "max_output_tokens": 2}),
         ("/v1/responses/input_tokens", ResponseRequest, {"input": "Once"}),
         ("/v1/messages", MessagesRequest, {"model": "story", "max_tokens": 2, "messages": SAY}),
+        ("/api/chat", ChatAsk, {"messages": SAY, "options": {"num_predict": 2}}),
+        ("/api/generate", GenerateAsk, {"prompt": "Once", "options": {"num_predict": 2}}),
+        ("/api/embed", EmbedAsk, {"input": "Once"}),
+        ("/api/show", ShowAsk, {"model": "story"}),
+        ("/api/pull", PullAsk, {"model": "story"}),
         ("/v1/messages/count_tokens", CountTokensRequest, {"model": "story", "messages": SAY}),
     ],
 )

@@ -133,6 +133,18 @@ def test_responses_and_messages_have_pictures(served: Served) -> None:
         assert message["content"][0]["text"] == served.answer, message
 
 
+def test_ollamas_messages_and_prompts_have_pictures(served: Served) -> None:
+    data = base64.b64encode(png()).decode()
+    options = {"temperature": 0, "num_predict": NUM_TOKENS}
+    asked = {"stream": False, "options": options}
+    said = {"role": "user", "content": "What is it?", "images": [data]}
+    got = served.server.http.post("/api/chat", json={**asked, "messages": [said]}).json()
+    assert served.answer.startswith(got["message"]["content"]) and got["message"]["content"], got
+    got = served.server.http.post("/api/generate", json={**asked, "prompt": "What is it?", "images": [data]}).json()
+    assert served.answer.startswith(got["response"]) and got["response"], got
+    assert "vision" in served.server.http.post("/api/show", json={"model": "sight"}).json()["capabilities"]
+
+
 def test_what_a_tool_gives_may_be_a_picture(served: Served) -> None:
     """As agents look at files and at screens."""
     client = served.server.client()

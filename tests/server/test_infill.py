@@ -63,6 +63,13 @@ def test_the_prompt_is_what_is_round_the_gap(filler: Server, folder: Path) -> No
     assert nothing.choices[0].text == client.completions.create(**ASK).choices[0].text
 
 
+def test_ollamas_client_fills_it_likewise(filler: Server) -> None:
+    choice = filler.client().completions.create(**ASK, suffix=SUFFIX).choices[0]
+    ask = {"prompt": ASK["prompt"], "suffix": SUFFIX, "options": {"temperature": 0, "num_predict": ASK["max_tokens"]}}
+    assert filler.http.post("/api/generate", json={**ask, "stream": False}).json()["response"] == choice.text
+    assert "insert" in filler.http.post("/api/show", json={"model": "filler"}).json()["capabilities"]
+
+
 def test_a_mark_ends_what_fills_the_gap(filler: Server) -> None:
     client = filler.client()
     wants_pad = {"logit_bias": {"4095": 100}}

@@ -299,6 +299,30 @@ def test_one_is_sent_to_sleep_and_woken_by_name(both: Server) -> None:
     assert both.http.post("/sleep?model=other").status_code == 404
 
 
+def test_ollamas_clients_name_them_and_give_their_memory_back(both: Server, alone: dict[str, str]) -> None:
+    options = {"temperature": 0, "num_predict": ASK["max_tokens"]}
+    ask = {"prompt": ASK["prompt"], "raw": True, "stream": False, "options": options}
+    http = both.http
+    for name in ("short:latest", "long"):
+        got = http.post("/api/generate", json={**ask, "model": name}).json()
+        assert got["response"] == alone[name.removesuffix(":latest")] and got["load_duration"] > 0
+        told = [each["name"] for each in http.get("/api/ps").json()["models"]]
+        assert told == [name if ":" in name else f"{name}:latest"]
+    names = [each["name"] for each in http.get("/api/tags").json()["models"]]
+    assert names == ["long:latest", "short:latest", "damaged:latest"]
+    shown = {name: http.post("/api/show", json={"model": name}).json() for name in ("short", "damaged")}
+    assert shown["short"]["details"]["family"] == "llama" and shown["damaged"]["details"]["family"] == ""
+    # one that sleeps, and one that was never loaded, are not woken for it
+    for name in ("short", "damaged"):
+        assert http.post("/api/generate", json={"model": name, "keep_alive": 0}).json()["done_reason"] == "unload"
+    assert statuses(both)["long"] == "ok" and len(both.workers()) == 1
+    assert http.post("/api/chat", json={"model": "long", "messages": [], "keep_alive": "0s"}).status_code == 200
+    wait_until(lambda: statuses(both)["long"] == "asleep" and not both.workers(), both)
+    assert http.post("/api/generate", json={"model": "long"}).json()["done_reason"] == "load"
+    assert statuses(both)["long"] == "ok"
+    assert "other" in http.post("/api/chat", json={"model": "other"}).json()["error"]
+
+
 def test_they_sleep_by_themselves_and_at_the_end_who_waits_is_told_and_who_runs_is_finished(
     models: dict[str, Path], start: Any, alone: dict[str, str]
 ) -> None:
@@ -350,8 +374,8 @@ def test_two_may_be_awake(models: dict[str, Path], start: Any) -> None:
 
 def test_each_route_with_a_body_is_one_that_a_model_is_chosen_for() -> None:
     others = {"/v1/batches", "/v1/files", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/sleep", "/wake_up",
-              "/reset_prefix_cache",
-              "/ping"}  # fmt: skip
+              "/reset_prefix_cache", "/ping", "/api/show", "/api/pull", "/api/push", "/api/create",
+              "/api/copy"}  # fmt: skip
     posts = {path for path, methods in openapi()["paths"].items() if "post" in methods and "{" not in path}
     assert posts == {*WAKING, *TEXT_ONLY, *others}
 

@@ -52,6 +52,7 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
         "guidance",
         "outlines[openai]",
     ),
+    "ollama": ("ollama", "langchain-ollama", "llama-index-llms-ollama", "llama-index-embeddings-ollama", "litellm"),
     "proxy": ("litellm[proxy]", "anthropic"),
     "evaluation": ("lm-eval[api,hf]",),
 }
@@ -69,6 +70,7 @@ NODE_ENVIRONMENTS: dict[str, tuple[str, ...]] = {
         "langchain@1",
         "@langchain/openai@1",
         "zod@4",
+        "ollama@0",
     ),
 }
 #: Environments whose packages would bring torch with CUDA.
@@ -91,6 +93,8 @@ CLIENTS = (
     ("anthropic", "frameworks", "anthropic_client.py"),
     ("cohere", "frameworks", "cohere_client.py"),
     ("huggingface_hub", "frameworks", "huggingface_client.py"),
+    ("ollama", "ollama", "ollama_client.py"),
+    ("langchain, llama-index, litellm: ollama", "ollama", "ollama_frameworks.py"),
     ("litellm's proxy", "proxy", "litellm_proxy.py"),
     ("lm-eval", "evaluation", "lm_eval_client.py"),
     ("openai 6.x for Node", "node6", "openai_node.mjs"),
@@ -98,6 +102,7 @@ CLIENTS = (
     ("anthropic for Node", "node", "anthropic_node.mjs"),
     ("langchain for Node", "node", "langchain_node.mjs"),
     ("openai-agents for Node", "node", "openai_agents_node.mjs"),
+    ("ollama for Node", "node", "ollama_node.mjs"),
     ("AI SDK", "node", "ai_sdk.mjs"),
 )
 

@@ -119,7 +119,7 @@ class Ready(Message):
 
     Fields:
         config_directory: where config.json is, and what says how images are prepared.
-        memory: bytes of weights, arena and kv, as planned.
+        memory: bytes of weights, arena and kv, as planned. device: where they are, cpu or cuda.
         windows, pooling_rule, generates, num_token_types, is_causal, are_prompts_whole, image_problem, sound_problem,
             video_problem, are_images_whole, narrowest_window, sound_positions, writes_frames: see EngineSettings.
     """
@@ -150,6 +150,7 @@ class Ready(Message):
     sound_positions: int = 0
     writes_frames: bool = False
     config_directory: str = ""
+    device: str = "cpu"
 
     def settings(self) -> EngineSettings:
         """What the engine decides with, as far as requests are refused by it."""

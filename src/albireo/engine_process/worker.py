@@ -125,6 +125,7 @@ def _ready(loaded: Loaded) -> Ready:
         engine=msgspec.to_builtins(loaded.config),
         tokenizer_directory=str(loaded.config.tokenizer or tokenizer_directory(loaded.directory)),
         config_directory=str(loaded.config_directory),
+        device=loaded.device,
         defaults=loaded.defaults,
         vocab_size=settings.vocab_size,
         max_model_len=settings.max_model_len,

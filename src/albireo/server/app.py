@@ -17,17 +17,20 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from albireo.server.batches.runner import Batches
+from albireo.server.endpoints import ollama
 from albireo.server.endpoints.adapters import AdapterEndpoints
 from albireo.server.endpoints.batches import BatchEndpoints
 from albireo.server.endpoints.chat import chat
-from albireo.server.endpoints.classify import classes
 from albireo.server.endpoints.chat_batch import chat_batch
+from albireo.server.endpoints.classify import classes
 from albireo.server.endpoints.completions import completions
 from albireo.server.endpoints.docs import Docs
 from albireo.server.endpoints.embeddings import embeddings
 from albireo.server.endpoints.files import FileEndpoints, Upload
 from albireo.server.endpoints.invocations import Invocations
 from albireo.server.endpoints.messages import TokenCounts, messages
+from albireo.server.endpoints.ollama_embed import embed, embedding
+from albireo.server.endpoints.ollama_models import OllamaModels
 from albireo.server.endpoints.page import ASSETS, Page
 from albireo.server.endpoints.pooled import pooled
 from albireo.server.endpoints.prefix_cache import PrefixCache
@@ -54,10 +57,10 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
     asked: dict[str, ASGIApp] = {
         "/v1/completions": completions(serving),
         "/v1/chat/completions": chat(serving),
+        "/v1/chat/completions/batch": chat_batch(serving),
         "/v1/embeddings": embeddings(serving),
         "/classify": classes(serving),
         "/pooling": pooled(serving),
-        "/v1/chat/completions/batch": chat_batch(serving),
         **dict.fromkeys(("/score", "/v1/score"), scores(serving)),
         **dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank"), rankings(serving)),
     }
@@ -67,6 +70,11 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
         Route("/invocations", Invocations(serving, asked), methods=["POST"]),
         Route("/v1/messages", messages(serving), methods=["POST"]),
         Route("/v1/messages/count_tokens", TokenCounts(serving).count, methods=["POST"]),
+        Route("/api/chat", ollama.chat(serving), methods=["POST"]),
+        Route("/api/generate", ollama.generate(serving), methods=["POST"]),
+        Route("/api/embed", embed(serving), methods=["POST"]),
+        Route("/api/embeddings", embedding(serving), methods=["POST"]),
+        *OllamaModels(lambda: [serving]).routes(),
         Route("/v1/responses", creating, methods=["POST"]),
         Route("/v1/responses/input_tokens", creating.count, methods=["POST"]),
         Route("/v1/responses/{name}", stored.one, methods=["GET", "DELETE"]),

@@ -22,12 +22,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from albireo.errors import EngineError
 from albireo.server.app import behind_errors, guarded
 from albireo.server.body import WAITED, ClientGone, parse, replayed
+from albireo.server.dialects.ollama import is_unload, plain_name
+from albireo.server.endpoints.ollama_models import OllamaModels
 from albireo.server.endpoints.prefix_cache import PrefixCache
 from albireo.server.endpoints.sleep import Sleep, Sleeper
 from albireo.server.endpoints.status import SERVED, Status
 from albireo.server.errors import HttpError
 from albireo.server.form import read_form
 from albireo.server.metrics import Joined
+from albireo.server.protocol.ollama import KeepAlive
 from albireo.server.several import Model, Models
 
 #: Routes whose body names a model, which is woken; and those that ask its tokenizer only, which is there once loaded.
@@ -35,7 +38,7 @@ WAKING = (
     "/v1/completions", "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/embeddings", "/classify", "/pooling",
     "/score", "/v1/score",
     "/rerank", "/v1/rerank", "/v2/rerank", "/invocations", "/v1/messages", "/v1/responses", "/v1/audio/transcriptions",
-    "/v1/audio/translations",
+    "/v1/audio/translations", "/api/chat", "/api/generate", "/api/embed", "/api/embeddings",
 )  # fmt: skip
 TEXT_ONLY = ("/v1/messages/count_tokens", "/v1/responses/input_tokens", "/tokenize", "/detokenize")
 
@@ -46,7 +49,17 @@ class _Named(msgspec.Struct):
     model: str | None = None
 
 
-_NAMED = msgspec.json.Decoder(_Named)
+class _Kept(_Named):
+    """The same, and what Ollama's routes say of how long it stays."""
+
+    keep_alive: KeepAlive | None = None
+    prompt: Any = None
+    messages: Any = None
+    input: Any = None
+    images: Any = None
+
+
+_NAMED, _KEPT = msgspec.json.Decoder(_Named), msgspec.json.Decoder(_Kept)
 
 
 def application(models: Models) -> ASGIApp:
@@ -61,6 +74,7 @@ def application(models: Models) -> ASGIApp:
             Route("/health", told.health),
             Route("/ping", told.health, methods=["GET", "POST"]),
             Route("/metrics", told.metrics),
+            *OllamaModels(lambda: models.servings).routes(),
             Route("/v1/requests/{name:path}/explain", _Owned(models, _has_account), methods=["GET"]),
             Route("/v1/responses/{name}", _Owned(models, _has_response), methods=["GET", "DELETE"]),
             Route("/v1/responses/{name}/cancel", _Owned(models, _has_response), methods=["POST"]),
@@ -91,8 +105,9 @@ class _Asked:
         try:
             async with AsyncExitStack() as turn:
                 async with models.bodies.read(scope, receive) as body:
-                    model, arrival_s = models.find(await self._name(scope, body)), time.monotonic()
-                    if self._wakes or not model.serving.is_loaded:
+                    name, is_unload = await self._name(scope, body)
+                    model, arrival_s = models.find(name), time.monotonic()
+                    if not is_unload and (self._wakes or not model.serving.is_loaded):
                         await turn.enter_async_context(models.turn(model, scope, receive))
                 scope[WAITED] = time.monotonic() - arrival_s
                 # from here on held by the endpoint, which reads it again
@@ -100,13 +115,18 @@ class _Asked:
         except ClientGone:
             return
 
-    async def _name(self, scope: Scope, body: bytes) -> str | None:
-        """Raises: HttpError 400 for a body that is no JSON, or no form."""
+    async def _name(self, scope: Scope, body: bytes) -> tuple[str | None, bool]:
+        """Who is asked, and whether for nothing but the memory back. Raises: HttpError 400 for a body that is no JSON,
+        or no form."""
+        if scope["path"].startswith("/api/"):
+            named = parse(body, _KEPT)
+            name = plain_name(named.model, [name for each in self._models.all for name in each.names])
+            return name, is_unload(named.keep_alive, named.prompt or named.messages or named.input or named.images)
         if not scope["path"].startswith("/v1/audio/"):
-            return parse(body, _NAMED).model
+            return parse(body, _NAMED).model, False
         content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
         form = await self._models.first.serving.in_thread(partial(read_form, content_type, body), True)
-        return next(iter(form.values.get("model", ())), None) or None
+        return next(iter(form.values.get("model", ())), None) or None, False
 
 
 def _has_account(model: Model, name: str) -> bool:

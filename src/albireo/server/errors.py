@@ -22,8 +22,9 @@ from albireo.errors import (
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _ANTHROPIC_TYPES = {**_TYPES, 413: "request_too_large", 503: "overloaded_error", 504: "timeout_error"}
-#: Routes of Anthropic's protocol begin so; what goes wrong there is worded its way.
+#: Routes of Anthropic's and of Ollama's protocol begin so; what goes wrong there is worded their way.
 _ANTHROPIC_PATH = "/v1/messages"
+_OLLAMA_PATHS = "/api/"
 #: Told to clients that try again by themselves what would fail again, or kill the engine again.
 NO_RETRY = {"x-should-retry": "false"}
 _FIELD = re.compile(r"^(?:the prompt |prompts?\[\d+\] )?(?:has )?([a-z_0-9]+)(?:=| holds| must| is| of| names| needs)")
@@ -61,10 +62,17 @@ class HttpError(Exception):
         kind = _ANTHROPIC_TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
         return {"type": "error", "error": {"type": kind, "message": self.message}}
 
+    def ollama_body(self) -> dict[str, Any]:
+        """As Ollama words it."""
+        return {"error": self.message}
+
     def response(self, path: str = "") -> Response:
         """The whole answer, worded as the protocol of a path has it."""
-        is_anthropic = path == _ANTHROPIC_PATH or path.startswith(f"{_ANTHROPIC_PATH}/")
-        body = self.anthropic_body() if is_anthropic else self.body()
+        if path.startswith(_OLLAMA_PATHS):
+            body = self.ollama_body()
+        else:
+            is_anthropic = path == _ANTHROPIC_PATH or path.startswith(f"{_ANTHROPIC_PATH}/")
+            body = self.anthropic_body() if is_anthropic else self.body()
         return Response(msgspec.json.encode(body), self.status, self.headers, "application/json")
 
 

@@ -22,6 +22,7 @@ from albireo.server.accounts import Account
 from albireo.server.body import WAITED, ClientGone
 from albireo.server.errors import NO_RETRY, HttpError, ended, refused
 from albireo.server.guard import ACCOUNT
+from albireo.server.keep_alive import KEEP_ALIVE
 from albireo.server.serving import Serving
 
 T = TypeVar("T")
@@ -108,6 +109,7 @@ class Generation:
             self.requests.append(tracked)
         account.requests = self.requests
         serving.accounts.open(account)
+        serving.keep_alive_s = self.scope.get(KEEP_ALIVE)
         self._watching = asyncio.create_task(self._watch())
         if self._timeout_s is not None:
             words = f"the request took longer than {self._timeout_s:g} s"

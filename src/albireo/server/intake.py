@@ -337,6 +337,17 @@ def with_adapter(serving: Serving, submissions: list[Submission], model: str | N
     return submissions if number is None else [replace(made, adapter=number) for made in submissions]
 
 
+def behind(serving: Serving, context: list[int], made: Submission) -> Submission:
+    """The same behind tokens that stand before it, which begin as every prompt does. Raises: HttpError 400."""
+    ids, begins = made.prompt_token_ids, serving.tokenizer.bos_token_id
+    found = replace(made, prompt_token_ids=[*context, *(ids[1:] if begins is not None and ids[0] == begins else ids)])
+    try:
+        check_request(found.prompt_token_ids, found.params, 0, serving.ready.settings(), images=found.images)
+    except EngineError as error:
+        raise refused(error, "context") from None
+    return found
+
+
 def _no_form() -> UnsupportedFeature:
     return UnsupportedFeature("structured_outputs cannot be had of a beam search; leave it out")
 

@@ -37,6 +37,8 @@ _LOG = logging.getLogger("albireo.server")
 MAX_OPEN_FILES = 65_536
 #: Seconds for answers to go out that say why a request ended, before the connections are closed.
 ANSWER_S = 0.2
+#: Least seconds between looks whether an engine is to sleep.
+LOOK_S = 0.05
 #: Least seconds for connections to close by themselves.
 CLOSING_S = 2
 
@@ -229,11 +231,10 @@ async def _sweep(served: Serving | Models) -> None:
 
 async def _rest(served: Serving | Models) -> None:
     """Send engines to sleep each time that nobody wanted anything of them for long."""
-    after_s = served.settings.sleep_after
-    while after_s:
-        await asyncio.sleep(min(1.0, after_s / 4))
+    while True:
+        await asyncio.sleep(min(1.0, max(served.sleep_after_s / 4, LOOK_S)))
         if not served.is_draining:
-            await served.rest(after_s)
+            await served.rest()
 
 
 def _max_connections() -> int:

@@ -60,6 +60,7 @@ class Serving:
     earlier_metrics: of one in whose place this one is, until it was loaded, and counts on.
     chat_template: source of the template in place of the model's, or None. template_defaults: variables for it.
     max_prompt_chars: a longer text has more tokens than the context, whatever it is.
+    keep_alive_s: seconds without a request before the engine sleeps, as the last request said; None: it said nothing.
     num_queued, num_queued_tokens: requests without a token, and their prompts; those of batches do not count.
     """
 
@@ -72,6 +73,7 @@ class Serving:
         self.is_draining = False
         self.num_queued = self.num_queued_tokens = 0
         self.max_prompt_chars = 0
+        self.keep_alive_s: float | None = None
         self.template_defaults = settings.template_defaults
         self.chat_template = None if settings.chat_template is None else _template(settings.chat_template)
         self.unshown_tools = UnshownTools()
@@ -81,9 +83,9 @@ class Serving:
         self.live = Live(self)
         self.tracing = Tracing.to(settings.otlp_endpoint, self.names[0]) if settings.otlp_endpoint else None
         self.metrics: Metrics | None = None
+        self.earlier_metrics: Metrics | None = None
         self.client = Replicas(
             engine, places or local_places(), on_step=self._stepped, on_blocks=self.live.blocks, on_over=self._over
-        self.earlier_metrics: Metrics | None = None
         )
         self.adapters = ServedAdapters(self.client, self.names)
         self._ready: Ready | None = None
@@ -143,12 +145,12 @@ class Serving:
         return self.settings.served_model_name or ("story",)
 
     @property
-    def is_loaded(self) -> bool:
-    @property
     def told_metrics(self) -> Metrics | None:
         """Its own, or those that it will go on with."""
         return self.metrics or self.earlier_metrics
 
+    @property
+    def is_loaded(self) -> bool:
         """Whether it was once, so that all is known of it, and its text room is there."""
         return self.metrics is not None
 
@@ -288,9 +290,15 @@ class Serving:
         """Itself, as several.py has several."""
         return [self]
 
-    async def rest(self, after_s: float) -> None:
-        """Send the engine to sleep, if nobody wanted anything of it for so long."""
-        if self.client.rest_s() >= after_s:
+    @property
+    def sleep_after_s(self) -> float:
+        """Seconds without a request before the engine sleeps; math.inf: it does not."""
+        return self.settings.sleep_after or math.inf if self.keep_alive_s is None else self.keep_alive_s
+
+    async def rest(self) -> None:
+        """Send the engine to sleep, if nobody wanted anything of it for long."""
+        after_s = self.sleep_after_s
+        if 0 < self.client.rest_s() >= after_s and not self.client.is_asleep:
             await self.client.sleep()
             _LOG.info('{"time":%.3f,"event":"asleep","rest_s":%g}', time.time(), after_s)
 

@@ -287,9 +287,15 @@ class Models:
         if error is not None:
             raise error
 
-    async def rest(self, after_s: float) -> None:
-        """Send those to sleep that nobody wanted anything of for so long."""
-        await asyncio.gather(*(each.sleep() for each in self.all if each.rest_s() >= after_s))
+    @property
+    def sleep_after_s(self) -> float:
+        """The least of all; see Serving."""
+        return min(serving.sleep_after_s for serving in self.servings)
+
+    async def rest(self) -> None:
+        """Send those to sleep that nobody wanted anything of for long."""
+        resting = [each for each in self.all if 0 < each.rest_s() >= each.serving.sleep_after_s]
+        await asyncio.gather(*(each.sleep() for each in resting))
 
     def check_open(self) -> None:
         """Raises: HttpError 503 when nothing new is taken."""

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from albireo import __version__
+from albireo.server.endpoints.ollama_models import REFUSED
 from albireo.server.protocol.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from albireo.server.protocol.anthropic import CountTokensRequest, MessageAnswer, MessagesRequest, TokenCount
 from albireo.server.protocol.batches import Batch, BatchList, BatchRequest, FileList, FileObject
@@ -19,6 +20,16 @@ from albireo.server.protocol.chat import ChatBatchRequest, ChatCompletion, ChatR
 from albireo.server.protocol.classify import ClassifyRequest, ClassList
 from albireo.server.protocol.completions import Completion, CompletionRequest
 from albireo.server.protocol.embeddings import EmbeddingList, EmbeddingRequest
+from albireo.server.protocol.ollama import (
+    ChatAnswered,
+    ChatAsk,
+    EmbedAsk,
+    Embedded,
+    EmbeddedOne,
+    EmbeddingAsk,
+    GenerateAnswered,
+    GenerateAsk,
+)
 from albireo.server.protocol.pooled import PooledList, PoolingRequest
 from albireo.server.protocol.responses import Deleted, InputTokens, ResponseAnswer, ResponseRequest
 from albireo.server.protocol.scoring import Ranking, RerankRequest, ScoreList, ScoreRequest
@@ -30,6 +41,7 @@ _RERANK = ("/rerank", "/v1/rerank", "/v2/rerank")
 _POSTS = (
     ("/v1/completions", "Go on with a text.", CompletionRequest, Completion),
     ("/v1/chat/completions", "Answer a conversation.", ChatRequest, ChatCompletion),
+    ("/v1/chat/completions/batch", "Answer several conversations.", ChatBatchRequest, ChatCompletion),
     ("/v1/responses", "Answer a conversation, and keep the answer.", ResponseRequest, ResponseAnswer),
     ("/v1/responses/input_tokens", "Tokens of a conversation.", ResponseRequest, InputTokens),
     ("/v1/messages", "Answer a conversation; Anthropic's protocol.", MessagesRequest, MessageAnswer),
@@ -39,16 +51,21 @@ _POSTS = (
     ("/pooling", "Texts to what the model makes of them.", PoolingRequest, PooledList),
     *((path, "How well texts go together.", ScoreRequest, ScoreList) for path in ("/score", "/v1/score")),
     *((path, "Documents by how well they go with a query.", RerankRequest, Ranking) for path in _RERANK),
+    ("/api/chat", "Answer a conversation; Ollama's protocol.", ChatAsk, ChatAnswered),
+    ("/api/generate", "Answer a text, or go on with it.", GenerateAsk, GenerateAnswered),
+    ("/api/embed", "Texts to vectors.", EmbedAsk, Embedded),
+    ("/api/embeddings", "A text to a vector, which is not scaled.", EmbeddingAsk, EmbeddedOne),
     ("/v1/batches", "Run the requests of a file.", BatchRequest, Batch),
     ("/v1/load_lora_adapter", "Serve an adapter.", LoadAdapterRequest, str),
-    ("/v1/chat/completions/batch", "Answer several conversations.", ChatBatchRequest, ChatCompletion),
     ("/v1/unload_lora_adapter", "Serve it no more.", UnloadAdapterRequest, str),
     ("/tokenize", "Text to token ids.", TokenizeRequest, Tokenized),
     ("/detokenize", "Token ids to text.", DetokenizeRequest, Detokenized),
 )
 #: Of them, those that answer with events where `stream` is true.
 _STREAMING = ("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages")
-_JSON, _EVENTS, _TEXT = "application/json", "text/event-stream", "text/plain"
+#: Of them, those that answer with lines of JSON unless `stream` is false.
+_LINES = ("/api/chat", "/api/generate")
+_JSON, _EVENTS, _TEXT, _NDJSON = "application/json", "text/event-stream", "text/plain", "application/x-ndjson"
 #: (method, path, what it does), of those without a body of JSON.
 _OTHERS = (
     ("post", "/v1/audio/transcriptions", "Write down what is said in a sound."),
@@ -58,6 +75,12 @@ _OTHERS = (
     ("post", "/wake_up", "Start it again."),
     ("get", "/is_sleeping", "Whether it has no process."),
     ("post", "/reset_prefix_cache", "Forget what was computed; who runs goes on."),
+    ("get", "/api/version", "The version of Ollama's protocol that is spoken."),
+    ("get", "/api/tags", "The models there are."),
+    ("get", "/api/ps", "Those that have their memory."),
+    ("post", "/api/show", "What is known of one."),
+    ("post", "/api/pull", "Nothing: of a model that is here."),
+    *((method.lower(), path, "Refused.") for method, path in REFUSED if method != "HEAD"),
     ("get", "/v1/models", "The models there are."),
     ("get", "/v1/models/{name}", "One of them."),
     ("get", "/v1/responses/{name}", "A response that is kept, or its events."),
@@ -86,6 +109,7 @@ _ANSWERS: dict[tuple[str, str], Any] = {
     ("post", "/v1/audio/transcriptions"): (_JSON, _TEXT, _EVENTS),
     ("post", "/v1/audio/translations"): (_JSON, _TEXT, _EVENTS),
     ("post", "/invocations"): (_JSON, _EVENTS),
+    ("post", "/api/pull"): (_NDJSON,),
     ("post", "/sleep"): None,
     ("post", "/wake_up"): None,
     ("post", "/reset_prefix_cache"): None,
@@ -147,10 +171,10 @@ _FORMS: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 _ERROR = {
     "type": "object",
-    "description": "What went wrong, of every status from 400 on; /v1/messages has Anthropic's form.",
+    "description": "What went wrong, of every status from 400 on; /v1/messages has Anthropic's form, /api Ollama's.",
     "properties": {
         "error": {
-            "type": "object",
+            "type": ["object", "string"],
             "properties": {
                 "message": {"type": "string"},
                 "type": {"type": "string"},
@@ -175,8 +199,9 @@ def openapi() -> dict[str, Any]:
         _POSTS, schemas[: len(types) : 2], schemas[1 : len(types) : 2], strict=True
     ):
         content: dict[str, Any] = {_TEXT if told is str else _JSON: {"schema": answer}}
-        if path in _STREAMING:
-            content[_EVENTS] = {"schema": {}}
+        for media, streaming in ((_EVENTS, _STREAMING), (_NDJSON, _LINES)):
+            if path in streaming:
+                content[media] = {"schema": {}}
         paths[path] = {
             "post": {
                 "summary": words,

@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx2 as httpx
+import numpy as np
 import openai
 import pytest
+import torch
 
 from albireo import LLM, PoolingParams
+from albireo.server.packing import Packing
 from server_process import Server, wait_until
 
 TEXTS = ["Once upon a time", "The cat sat on the mat.", "x"]
@@ -78,6 +81,35 @@ def test_pooling_dimensions_and_length(client: Any, llm: LLM) -> None:
     assert values(create(model="story", input=TEXTS[1], dimensions=256)) == wanted(llm, TEXTS[1])
     raw = create(model="story", input=TEXTS, extra_body={"use_activation": False})
     assert values(raw) == wanted(llm, TEXTS, use_activation=False)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("order", ["native", "little", "big"])
+def test_base64_of_fewer_bits_in_either_order(server: Server, llm: LLM, dtype: str, order: str) -> None:
+    asked = {"input": "Once", "encoding_format": "base64", "embed_dtype": dtype, "endianness": order}
+    exact = torch.tensor(wanted(llm, "Once")[0]).to(getattr(torch, dtype))
+    for path, field in (("/v1/embeddings", "embedding"), ("/pooling", "data")):
+        raw = base64.b64decode(server.http.post(path, json=asked).json()["data"][0][field])
+        kind = np.dtype("u4" if dtype == "float32" else "u2").newbyteorder(">" if order == "big" else "<")
+        bits = exact.view(torch.int32 if dtype == "float32" else torch.int16).numpy()
+        assert np.frombuffer(raw, kind).tolist() == bits.view(kind.newbyteorder("=")).tolist()
+
+
+def test_numbers_have_no_bytes_and_not_all_bytes_are_written(server: Server) -> None:
+    for change, name in (
+        ({"embed_dtype": "float16"}, "embed_dtype"),
+        ({"embed_dtype": "fp8_e4m3", "encoding_format": "base64"}, "embed_dtype"),
+        ({"endianness": "middle", "encoding_format": "base64"}, "endianness"),
+    ):
+        got = server.http.post("/v1/embeddings", json={"input": "Once", **change})
+        assert (got.status_code, got.json()["error"]["param"]) == (400, name)
+
+
+def test_rounding_is_torchs() -> None:
+    values = torch.cat([torch.randn(4096), torch.tensor([0.0, -0.0, 1e9, -1e9, 1e-8, 65519.0, 65520.0, 1.00390625])])
+    for dtype in (torch.float16, torch.bfloat16):
+        got = Packing(str(dtype).removeprefix("torch.")).packed(values.numpy().astype("<f4").tobytes())
+        assert got == values.to(dtype).view(torch.int16).numpy().astype("<i2").tobytes()
 
 
 def test_neutral_values_ask_for_nothing(server: Server, llm: LLM) -> None:

@@ -13,9 +13,9 @@ import msgspec
 
 from albireo.engine_process.tracked import Tracked
 from albireo.server.endpoints.pooling import Asked, Head, PoolingEndpoint, values_of
+from albireo.server.packing import Packing
 from albireo.server.pooling_intake import admitted_inputs, begin, pooling_params
 from albireo.server.protocol.embeddings import Embedding, EmbeddingList, EmbeddingRequest
-from albireo.server.protocol.pooling import ENCODED_NEUTRAL
 from albireo.server.serving import Serving
 
 _ENCODER = msgspec.json.Encoder()
@@ -29,14 +29,14 @@ def embeddings(serving: Serving) -> PoolingEndpoint[EmbeddingRequest]:
 
 
 async def _ask(serving: Serving, request: EmbeddingRequest) -> Asked:
-    return await asked_of(serving, request, partial(_answer, request.encoding_format == "base64"))
+    return await asked_of(serving, request, partial(_answer, Packing.of(request)))
 
 
 async def asked_of(
     serving: Serving, request: EmbeddingRequest, answer: Callable[[Head, list[Tracked]], Awaitable[msgspec.Struct]]
 ) -> Asked:
     """What a request asks for. Args: answer: see Asked. Raises: HttpError."""
-    begin(serving, request, ENCODED_NEUTRAL, task="embed")
+    begin(serving, request, task="embed")
     params = pooling_params(serving, request, request.dimensions)
     special = request.add_special_tokens is not False
     make = partial(serving.admission.pooling.embedding, params=params, add_special_tokens=special)
@@ -44,23 +44,26 @@ async def asked_of(
     return Asked(submissions, places, answer)
 
 
-async def _answer(is_base64: bool, head: Head, requests: list[Tracked]) -> EmbeddingList:
-    return EmbeddingList(head.id, head.created, head.model, await data_of(is_base64, requests, Embedding), head.usage)
+async def _answer(packing: Packing | None, head: Head, requests: list[Tracked]) -> EmbeddingList:
+    return EmbeddingList(head.id, head.created, head.model, await data_of(packing, requests, Embedding), head.usage)
 
 
 async def data_of(
-    is_base64: bool, requests: list[Tracked], kind: Callable[[int, Any], Any], widths: Sequence[int] = ()
+    packing: Packing | None, requests: list[Tracked], kind: Callable[[int, Any], Any], widths: Sequence[int] = ()
 ) -> Any:
     """For each request its place and its values, as JSON already.
 
-    Args: kind: makes one of both. widths: of each request, where each token has a list of so many; 0: it has one.
+    Args:
+        packing: how base64 has them; None: as numbers.
+        kind: makes one of both.
+        widths: of each request, where each token has a list of so many; 0: it has one.
     """
     found, num_bytes = [], 0
     for index, tracked in enumerate(requests):
         raw = tracked.embedding or b""
         shown: Any
-        if is_base64:
-            shown = base64.b64encode(raw).decode("ascii")
+        if packing is not None:
+            shown = base64.b64encode(packing.packed(raw)).decode("ascii")
         elif widths and widths[index]:
             shown, raw = await _rows(raw, widths[index]), b""
         else:

@@ -66,7 +66,7 @@ class Embeddings(Generic[A]):
             return
 
     async def _answer(self, name: str, head: Head, requests: list[Tracked]) -> msgspec.Struct:
-        return self._tell(name, await data_of(False, requests, lambda index, values: values), head)
+        return self._tell(name, await data_of(None, requests, lambda index, values: values), head)
 
 
 def embed(serving: Serving) -> Embeddings[EmbedAsk]:

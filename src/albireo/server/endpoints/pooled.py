@@ -10,6 +10,7 @@ from albireo.engine_process.tracked import Tracked
 from albireo.server.endpoints.embeddings import data_of
 from albireo.server.endpoints.pooling import Asked, Head, PoolingEndpoint
 from albireo.server.errors import unsupported
+from albireo.server.packing import Packing
 from albireo.server.pooling_intake import admitted_inputs, begin, pooling_params
 from albireo.server.protocol.pooled import POOLED_NEUTRAL, Pooled, PooledList, PoolingRequest
 from albireo.server.serving import Serving
@@ -30,12 +31,14 @@ async def _ask(serving: Serving, request: PoolingRequest) -> Asked:
         params = replace(params, pooling_type=None)  # the server's default is that of whole texts
     make = partial(serving.admission.pooling.pooled, params=params, task=request.task, add_special_tokens=special)
     submissions, places = await admitted_inputs(serving, request, make)
-    return Asked(submissions, places, partial(_answer, request.encoding_format == "base64", submissions))
+    return Asked(submissions, places, partial(_answer, Packing.of(request), submissions))
 
 
-async def _answer(is_base64: bool, submissions: list[Submission], head: Head, requests: list[Tracked]) -> PooledList:
+async def _answer(
+    packing: Packing | None, submissions: list[Submission], head: Head, requests: list[Tracked]
+) -> PooledList:
     widths = [
         len(tracked.embedding or b"") // 4 // len(made.prompt_token_ids) if made.is_of_tokens else 0
         for made, tracked in zip(submissions, requests, strict=True)
     ]
-    return PooledList(head.id, head.created, head.model, await data_of(is_base64, requests, Pooled, widths), head.usage)
+    return PooledList(head.id, head.created, head.model, await data_of(packing, requests, Pooled, widths), head.usage)

@@ -50,16 +50,18 @@ class InputFields(PoolingFields, kw_only=True):
     chat_template_kwargs: dict[str, Any] | None = None
 
 
+class EncodedFields(InputFields, kw_only=True):
+    """What is told as numbers, or as base64 of their bytes: read by packing.py."""
+
+    encoding_format: Literal["float", "base64"] | None = None
+    embed_dtype: Annotated[str, Meta(max_length=16)] | None = None
+    endianness: Annotated[str, Meta(max_length=16)] | None = None
+
+
 #: Field -> values beside null that ask for nothing.
 POOLING_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "padding": ("do_not_pad",),
     "mm_processor_kwargs": ({},),
-}
-#: Of those that are told as numbers or as base64 of them: how base64 has them here.
-ENCODED_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    **POOLING_NEUTRAL,
-    "embed_dtype": ("float32",),
-    "endianness": ("native", "little"),
 }
 
 

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
         Transcript,
         Word,
     )
-    from albireo.params import PoolingParams, SamplingParams
+    from albireo.params import PoolingParams, RequestOutputKind, SamplingParams
     from albireo.structured_params import StructuredOutputsParams
     from albireo.transcription_params import TranscriptionParams
 
@@ -94,6 +94,7 @@ __all__ = [
     "RequestError",
     "RequestMetrics",
     "RequestOutput",
+    "RequestOutputKind",
     "ResourceError",
     "SamplingParams",
     "ScoringOutput",
@@ -128,6 +129,7 @@ _HOMES = {
     "load": "albireo.api.llm",
     "LoRARequest": "albireo.lora_request",
     "PoolingParams": "albireo.params",
+    "RequestOutputKind": "albireo.params",
     "SamplingParams": "albireo.params",
     "StructuredOutputsParams": "albireo.structured_params",
     "ClassificationOutput": "albireo.outputs",

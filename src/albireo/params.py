@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from numbers import Integral, Real
 from operator import index
 from typing import Any, Literal
@@ -37,6 +38,14 @@ _FLAGS = (
 FILLED_FIELDS = ("bad_words_token_ids", "thinking_marks", "speech_rules", "beam_search")
 _INTS = ("n", "best_of", "top_k", "seed", "max_tokens", "min_tokens", "logprobs", "prompt_logprobs")
 _FLOATS = ("presence_penalty", "frequency_penalty", "repetition_penalty", "temperature", "top_p", "min_p")
+
+
+class RequestOutputKind(Enum):
+    """What each output of AsyncLLM holds: all so far; what is new since the last one; or there is one, at the end."""
+
+    CUMULATIVE = 0
+    DELTA = 1
+    FINAL_ONLY = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +101,7 @@ class SamplingParams:
             as many as leave room for max_tokens, or for one. None: what does not fit is refused.
         truncation_side: where it is cut: left (the last tokens stay; None is the same), or right (the first ones do).
         skip_reading_prefix_cache: compute the whole prompt, also what is in the prefix cache.
+        output_kind: what outputs of AsyncLLM hold; those of LLM are whole.
         structured_outputs: the form the output must have; an object with the fields of StructuredOutputsParams will do.
             The output ends where the form does: min_tokens and ignore_eos put its end off as long as it can go on.
 
@@ -128,6 +138,7 @@ class SamplingParams:
     skip_reading_prefix_cache: bool | None = None
     thinking_token_budget: int | None = None
     structured_outputs: StructuredOutputsParams | None = None
+    output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
     #: FILLED_FIELDS, once a tokenizer is known; of a beam search, whose width n is (api/requests/beam_search.py).
     bad_words_token_ids: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
     thinking_marks: ThinkingMarks | None = field(default=None, repr=False)
@@ -192,6 +203,8 @@ class SamplingParams:
                 _int(name, value, -1, None, "-1 (all), 0 (the chosen token), or more")
         for name in _FLAGS:
             _flag(name, getattr(self, name))
+        if not isinstance(self.output_kind, RequestOutputKind):
+            raise InvalidParams(f"output_kind={short(self.output_kind)} must be a RequestOutputKind")
         if self.skip_reading_prefix_cache is not None:
             _flag("skip_reading_prefix_cache", self.skip_reading_prefix_cache)
         if self.truncate_prompt_tokens not in (None, -1):

@@ -19,10 +19,11 @@ from albireo.api.llm import LLM
 from albireo.errors import EngineError, InvalidParams, InvariantError, PromptTooLong, TemplateError, UnsupportedFeature
 from albireo.models.settings.generation import GenerationDefaults
 from albireo.outputs import RequestOutput
-from albireo.params import SamplingParams
+from albireo.params import RequestOutputKind, SamplingParams
 from albireo.step import StepPlan
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+DELTA, FINAL_ONLY = RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY
 ENDLESS = GREEDY.clone(max_tokens=None)
 #: Room for a request that runs until it is told to end.
 VAST = {"max_model_len": 10**6, "num_blocks": 10**6 // 16 + 2}
@@ -51,6 +52,31 @@ async def last(llm: AsyncLLM, *args: Any, **kwargs: Any) -> RequestOutput:
     outputs = [output async for output in llm.generate(*args, **kwargs)]
     assert [output.finished for output in outputs] == [False] * (len(outputs) - 1) + [True]
     return outputs[-1]
+
+
+def test_outputs_hold_what_is_new_or_come_once(house: Any) -> None:
+    async def body(llm: AsyncLLM) -> None:
+        asked = SamplingParams(n=3, seed=5, max_tokens=40, logprobs=1, prompt_logprobs=0)
+        whole = await last(llm, "one two three", asked)
+        (only,) = [each async for each in llm.generate("one two three", asked.clone(output_kind=FINAL_ONLY))]
+        assert plain(only) == plain(whole)
+        parts = [each async for each in llm.generate("one two three", asked.clone(output_kind=DELTA))]
+        assert [each.finished for each in parts] == [False] * (len(parts) - 1) + [True]
+        assert parts[0].prompt_logprobs == whole.prompt_logprobs
+        assert not any(each.prompt_logprobs for each in parts[1:])
+        for wanted in whole.outputs:
+            news = [each for part in parts for each in part.outputs if each.index == wanted.index]
+            assert "".join(each.text for each in news) == wanted.text
+            assert [i for each in news for i in each.token_ids] == wanted.token_ids
+            assert [entry for each in news for entry in each.logprobs or ()] == wanted.logprobs
+            assert [each.finish_reason for each in news] == [None] * (len(news) - 1) + [wanted.finish_reason]
+            assert news[-1].cumulative_logprob == wanted.cumulative_logprob
+
+    run(house, body)
+    with pytest.raises(InvalidParams, match="output_kind='new' must be a RequestOutputKind"):
+        SamplingParams(output_kind="new")  # type: ignore[arg-type]
+    with LLM.from_loaded(house.loaded()) as llm, pytest.raises(UnsupportedFeature, match="goes with AsyncLLM"):
+        llm.generate("one", GREEDY.clone(output_kind=DELTA), use_tqdm=False)
 
 
 def plain(output: RequestOutput) -> Any:

@@ -23,6 +23,7 @@ from albireo.api.engine_thread import EngineThread, Output, Stream
 from albireo.api.front_door import FrontDoor
 from albireo.api.load import Loaded, load
 from albireo.api.requests.beam_search import beam_output
+from albireo.api.requests.output_kinds import Teller
 from albireo.api.requests.prompts import PromptInput, parse_prompt
 from albireo.api.requests.scoring import as_numbers, classified
 from albireo.api.requests.submission import Submission
@@ -43,7 +44,7 @@ from albireo.outputs import (
     ScoringRequestOutput,
     Transcript,
 )
-from albireo.params import PoolingParams, PoolingTaskName, SamplingParams
+from albireo.params import PoolingParams, PoolingTaskName, RequestOutputKind, SamplingParams
 from albireo.sounds.decode import as_sound
 from albireo.sounds.windows import Window
 from albireo.text.conversation import has_media
@@ -99,8 +100,8 @@ class AsyncLLM(FrontDoor):
             request_id: to abort() by; None: one is made up.
             lora_request: the adapter; None: the model as it is. It is read when first named, and needs enable_lora.
             priority: lower runs earlier; needs scheduling_policy="priority".
-        Returns: outputs that hold everything so far, the last one finished. A reader slower than the engine gets
-            fewer and longer ones.
+        Returns: outputs that hold everything so far, or as sampling_params.output_kind says, the last one finished. A
+            reader slower than the engine gets fewer and longer ones.
         Raises: InvalidParams, PromptTooLong, UnsupportedFeature: this request is refused. EngineError after
             shutdown().
         """
@@ -110,7 +111,7 @@ class AsyncLLM(FrontDoor):
             return self._loras.with_adapter(made, lora_request)
 
         has_media = isinstance(prompt, Mapping) and bool(prompt.get("multi_modal_data"))
-        return self._stream(prepare, self._preparing(sampling_params, has_media), request_id, priority)
+        return self._stream(prepare, self._preparing(sampling_params, has_media), request_id, priority, sampling_params)
 
     def chat(
         self,
@@ -143,7 +144,7 @@ class AsyncLLM(FrontDoor):
             return self._loras.with_adapter(made, lora_request)
 
         pool = self._preparing(sampling_params, has_media(messages))
-        return self._stream(prepare, pool, request_id, priority)
+        return self._stream(prepare, pool, request_id, priority, sampling_params)
 
     async def beam_search(
         self,
@@ -433,13 +434,21 @@ class AsyncLLM(FrontDoor):
         return output
 
     async def _stream(
-        self, prepare: Callable[[], Submission], pool: ThreadPoolExecutor, request_id: str | None, priority: int
+        self,
+        prepare: Callable[[], Submission],
+        pool: ThreadPoolExecutor,
+        request_id: str | None,
+        priority: int,
+        given: SamplingParams | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
+        """Args: given: says what outputs hold."""
         outputs = self._outputs(prepare, pool, request_id, priority)
+        teller = Teller(getattr(given, "output_kind", RequestOutputKind.CUMULATIVE))
         try:
             async for output in outputs:
                 assert isinstance(output, RequestOutput), "asked for"
-                yield output
+                if (told := teller.of(output)) is not None:
+                    yield told
         finally:
             await outputs.aclose()
 

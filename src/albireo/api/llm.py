@@ -20,6 +20,7 @@ from albireo.api.load import Loaded
 from albireo.api.load import load as load_parts
 from albireo.api.request_bar import RequestBar
 from albireo.api.requests.beam_search import beam_output
+from albireo.api.requests.output_kinds import check_whole
 from albireo.api.requests.prompts import Prompt, PromptInput, parse_prompts
 from albireo.api.requests.request_record import RequestRecord
 from albireo.api.requests.scoring import as_numbers, classified
@@ -381,9 +382,9 @@ class LLM(FrontDoor):
         if given is None:
             given = self._admission.default_params()
         if isinstance(given, SamplingParams) or not isinstance(given, Sequence):
-            return [self._admission.prepare(given)] * num
+            return [check_whole(self._admission.prepare(given))] * num
         each: list[SamplingParams] = _one_each(num, given, "sampling_params")
-        return [self._admission.prepare(params) for params in each]
+        return [check_whole(self._admission.prepare(params)) for params in each]
 
     def _pool(
         self,

@@ -28,6 +28,8 @@ ACTIVATIONS = {
     "plain": _PLAIN,
     # of gates, which a few models of a family of silu have otherwise (ReluLLaMA)
     "gated": {"silu": "silu", "swish": "silu", **_PLAIN},
+    # likewise, by a name that others mean without tanh
+    "tanh_of_gelu": {"gelu": "gelu_tanh", "relu": "relu"},
     # of a gate, by what it makes of both
     "swiglu": {"swiglu": "silu"},
     "relu2": {"relu2": "relu2"},
@@ -35,8 +37,6 @@ ACTIVATIONS = {
     "t5": {"relu": "relu", "gated-gelu": "gelu_tanh"},
     # of FFNs without a gate whose files do not say it
     "tanh_gelu": {"gelu_pytorch_tanh": "gelu_tanh"},
-    # likewise, by a name that others mean without tanh
-    "tanh_of_gelu": {"gelu": "gelu_tanh", "relu": "relu"},
     # an op of its own, which has numbers of each layer
     "xielu": {"xielu": "xielu"},
     # of a gate, and what it is called

@@ -56,6 +56,7 @@ from albireo.execution.runner import DeviceModel, Pooler, RunnerParts
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
+from albireo.models.gguf.files import is_gguf
 from albireo.models.gguf.kept_heads import heads_kept
 from albireo.models.settings.context import check_context
 from albireo.models.settings.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
@@ -172,7 +173,7 @@ def load(
         source = open_source(directory, config)
         config = source.adopt(config)
         model_config = source.model_config
-        defaults = read_generation_defaults(source.config_directory)
+        defaults = _defaults(source.config_directory)
         device = open_device(config, levels)
         config = replace(config, device=device.name)
         if share is not None and device.name == "cpu":
@@ -379,6 +380,15 @@ def plan_ranks(
     """
     programs, memory, *_ = _plan_all(config, source, device or open_device(config))
     return programs, memory
+
+
+def _defaults(path: Path) -> GenerationDefaults:
+    """Args: path: of a directory or a GGUF file."""
+    if not is_gguf(path):
+        return read_generation_defaults(path)
+    from albireo.models.gguf.recommended import read_recommended
+
+    return read_recommended(path)
 
 
 def _plan_all(

@@ -16,7 +16,7 @@ from albireo.api.tokenizer import gguf_as_files
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.models import load_config
 from albireo.models.checkpoint.weights import Checkpoint
-from albireo.models.settings.generation import read_generation_defaults
+from albireo.models.gguf.recommended import read_recommended
 from models.gguf.conversions import CONVERSIONS, write
 from models.gguf.test_architectures import CASES, both, conversion_of
 from models.gguf.test_models import logits_of
@@ -124,7 +124,7 @@ def test_what_a_file_recommends_for_sampling(tmp_path: Path) -> None:
             (writer.add_float32 if isinstance(value, float) else writer.add_int32)(f"general.sampling.{key}", value)
 
     write_gguf(tmp_path / "m.gguf", LLAMA, change=change, tokenizer=words)
-    found = read_generation_defaults(tmp_path / "m.gguf")
+    found = read_recommended(tmp_path / "m.gguf")
     assert (found.temperature, found.top_k, found.top_p, found.min_p) == (0.6, 20, 0.95, 0.05)
     assert found.repetition_penalty == 1.1 and found.unused == ("xtc_probability",)
     kept = json.loads(gguf_as_files(tmp_path / "m.gguf")[1]["generation_config.json"])
@@ -132,7 +132,7 @@ def test_what_a_file_recommends_for_sampling(tmp_path: Path) -> None:
     keys |= {"top_p": 1.5}
     write_gguf(tmp_path / "bad.gguf", LLAMA, change=change)
     with pytest.raises(ModelError, match=r"general\.sampling: top_p=1\.5 must be"):
-        read_generation_defaults(tmp_path / "bad.gguf")
+        read_recommended(tmp_path / "bad.gguf")
     write_gguf(tmp_path / "none.gguf", LLAMA, tokenizer=words)
     assert "generation_config.json" not in gguf_as_files(tmp_path / "none.gguf")[1]
 

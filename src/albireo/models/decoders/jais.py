@@ -42,8 +42,9 @@ def _blocks(fields: Fields) -> BlockSettings:
     """Raises: UnsupportedModel for positions of a table."""
     heads = fields.integer("num_attention_heads", 1, MAX_HEADS)
     fields.one_of("position_embedding_type", ("alibi",), "learned")
-    bias = {"qkv_bias": True, "o_bias": True, "ffn_bias": True}
-    return BlockSettings(is_layer_norm=True, **bias, has_rotation=False, slopes=slopes_of(heads))
+    return BlockSettings(
+        is_layer_norm=True, qkv_bias=True, o_bias=True, ffn_bias=True, has_rotation=False, slopes=slopes_of(heads)
+    )
 
 
 def _multipliers(fields: Fields, known: frozenset[str], default: Multipliers) -> Multipliers:

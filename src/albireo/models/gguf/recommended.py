@@ -1,14 +1,19 @@
 """What a GGUF file recommends for sampling, as the keys that generation_config.json has.
 
-Called by settings/generation.py, and by whoever writes a file's settings into a directory. Does not know what samples.
+Called by the front doors, and by whoever writes a file's settings into a directory. Does not know what samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from albireo.json_file import Fields
+from albireo.models.gguf.tensors import read_settings
+from albireo.models.settings.generation import GenerationDefaults, defaults_of
 
 _PREFIX = "general.sampling."
 #: Behind it -> of generation_config.json, where not the same.
@@ -17,6 +22,11 @@ _NAMES = {"temp": "temperature", "penalty_repeat": "repetition_penalty"}
 _BESIDE = ("penalty_last_n", "sequence", "mirostat_tau", "mirostat_eta", "xtc_threshold")
 #: Ways to sample that a file turns off.
 _OFF = {"mirostat": 0, "xtc_probability": 0.0}
+
+
+def read_recommended(path: Path) -> GenerationDefaults:
+    """Of a GGUF file; all defaults are None where it says nothing. Raises: ModelError for an impossible value."""
+    return defaults_of(Fields(generation_of(read_settings(path)), f"{path}: general.sampling"))
 
 
 def generation_of(settings: Mapping[str, Any]) -> dict[str, Any]:

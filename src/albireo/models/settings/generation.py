@@ -1,4 +1,4 @@
-"""GenerationDefaults: what a checkpoint's author recommends for sampling, from generation_config.json or a GGUF file.
+"""GenerationDefaults: what an author recommends for sampling, from generation_config.json or settings like its.
 
 Called by the front doors, which let a caller's own parameters go first. Does not know SamplingParams.
 """
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from albireo.json_file import Fields, keys, read_json
-from albireo.models.gguf.files import is_gguf
 from albireo.speculative_config import MAX_VOCAB
 
 if TYPE_CHECKING:
@@ -54,21 +53,16 @@ class GenerationDefaults:
 
 
 def read_generation_defaults(directory: Path) -> GenerationDefaults:
-    """Read generation_config.json, or what a GGUF file says; all defaults are None where there is nothing.
+    """Read generation_config.json; all defaults are None where there is none.
 
-    Args: directory: or the GGUF file.
     Raises: ModelError naming the key and the value that is impossible.
     """
     path = directory / "generation_config.json"
-    if is_gguf(directory):
-        from albireo.models.gguf.recommended import generation_of
-        from albireo.models.gguf.tensors import read_settings
+    return defaults_of(Fields(read_json(path), str(path))) if path.exists() else GenerationDefaults()
 
-        fields = Fields(generation_of(read_settings(directory)), f"{directory}: general.sampling")
-    elif path.exists():
-        fields = Fields(read_json(path), str(path))
-    else:
-        return GenerationDefaults()
+
+def defaults_of(fields: Fields) -> GenerationDefaults:
+    """Fields: by the keys of generation_config.json. Raises: ModelError, as read_generation_defaults()."""
     return GenerationDefaults(
         temperature=fields.optional_number("temperature", 0.0, 1e6),
         # 0 keeps nothing; transformers refuses it too.

@@ -14,6 +14,7 @@ from albireo.models import load_config
 from albireo.models.settings.text_part import inner
 from albireo.models.vision.tower import has_tower, hears, listens, open_ear, open_tower
 from albireo.sounds.processor import open_sound_processor
+from in_turn import in_turn
 from tiny_hearers import FAMILIES, Theirs, opened, publish_first, save, sound, tiles
 
 #: Seconds: of the longest that all hear, of one that ends in the middle of everything, and of a very short one.
@@ -24,8 +25,7 @@ def distance(ours: np.ndarray, exact: np.ndarray) -> float:
     return float(np.linalg.norm(ours - exact) / np.linalg.norm(exact))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", FAMILIES)
+@in_turn(("dtype", ["float32", "bfloat16"]), ("name", FAMILIES))
 def test_as_near_to_exact_as_transformers(name: str, dtype: str, tmp_path: Path) -> None:
     """Exact is the same weights in float64; in 16 bits transformers rounds after every operation, and we less often."""
     folder = save(tmp_path, name, dtype=dtype)

@@ -65,7 +65,6 @@ _TABLE, _POSITIONS = "transformer.tokens_embed.weight", "transformer.positions_e
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     table = b.weight(_TABLE, (c.vocab_size, c.hidden_size), c.dtype)
     with b.part("embed"):

@@ -103,7 +103,6 @@ def _first(heads: object) -> object:
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, rope, has_norm = GraphBuilder(), rope_spec(config, max_model_len), config.blocks.has_qk_norm
     x = embedding(b, config)
     for layer, heads in enumerate(config.blocks.layer_heads):

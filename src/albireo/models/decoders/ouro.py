@@ -66,7 +66,6 @@ IGNORABLE_WEIGHTS = ("model.early_exit_gate.*",)
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c, rope = GraphBuilder(), config, rope_spec(config, max_model_len)
     x, told = embedding(b, c), c.num_layers // c.blocks.times
     for layer in range(c.num_layers):

@@ -69,7 +69,6 @@ CONFIG = ConfigRules(
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c = GraphBuilder(), config
     seen, ropes = windows(c, max_model_len), layer_ropes(c, max_model_len)
     x, kept = embedding(b, c), dict[int, Value]()

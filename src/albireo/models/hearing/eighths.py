@@ -13,11 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from albireo.errors import InvariantError
-from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
-from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.stem import KERNEL, STRIDE, SeesNothing, halved, windows
-from albireo.models.vision.encoder import EncoderSettings, activated, linear
+from albireo.models.vision.encoder import EncoderSettings, convolution
 from albireo.models.vision.patches import F32
 
 HALVINGS = 3
@@ -52,16 +50,10 @@ class EighthsStem(SeesNothing):
         return tuple(f"{module}.{kind}" for module in modules for kind in ("weight", "bias"))
 
     def graphs(self) -> tuple[Graph, ...]:
-        return tuple(self._graph(number) for number in range(HALVINGS))
-
-    def _graph(self, number: int) -> Graph:
-        b = GraphBuilder()
-        with b.part("embed"):
-            given = b.given(KERNEL**2 if number == 0 else self.channels, 0)
-            x = linear(b, self.encoder, given, f"{self.prefix}.{3 * number}", self.channels, "frames")
-            with b.part("act"):
-                x = activated(b, x, self.act)
-        return pooled_states(b, x)
+        return tuple(
+            convolution(self.encoder, width, f"{self.prefix}.{3 * number}", self.channels, self.act)
+            for number, width in enumerate((KERNEL**2, *(self.channels,) * (HALVINGS - 1)))
+        )
 
     def most_rows(self, patches: int) -> tuple[int, ...]:
         found, rows = [], min(_PIECE, patches)

@@ -25,7 +25,7 @@ from albireo.models.hearing.settings import check_heads
 from albireo.models.hearing.stem import KERNEL, STRIDE, SeesNothing, Stem, halved, windows
 from albireo.models.hearing.taps import before_alone
 from albireo.models.settings.class_sizes import sizes
-from albireo.models.vision.encoder import EncoderSettings, activated, linear, mlp, norm, rounded_norm, seen
+from albireo.models.vision.encoder import EncoderSettings, convolution, linear, mlp, norm, rounded_norm, seen
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings
@@ -66,16 +66,10 @@ class _Stem(SeesNothing):
     told: list[float] = field(default_factory=list)
 
     def graphs(self) -> tuple[Graph, ...]:
-        return tuple(self._graph(number) for number in range(_HALVINGS))
-
-    def _graph(self, number: int) -> Graph:
-        b = GraphBuilder()
-        with b.part("embed"):
-            given = b.given(KERNEL**2 if number == 0 else self.channels, 0)
-            x = linear(b, self.encoder, given, f"{_PREFIX}.pre_encode.conv.{3 * number}", self.channels, "frames")
-            with b.part("act"):
-                x = activated(b, x, "relu")
-        return pooled_states(b, x)
+        return tuple(
+            convolution(self.encoder, width, f"{_PREFIX}.pre_encode.conv.{3 * number}", self.channels, "relu")
+            for number, width in enumerate((KERNEL**2, *(self.channels,) * (_HALVINGS - 1)))
+        )
 
     def most_rows(self, patches: int) -> tuple[int, ...]:
         return tuple(

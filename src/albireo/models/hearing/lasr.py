@@ -25,7 +25,7 @@ from albireo.models.hearing.settings import IGNORABLE, check_heads
 from albireo.models.hearing.stem import SeesNothing, Stem, seen_in_time
 from albireo.models.settings.class_sizes import sizes
 from albireo.models.speech.lasr_ctc import FEWEST, FRAMES, KERNEL, STRIDE, num_frames
-from albireo.models.vision.encoder import EncoderSettings, Names, activated, attended, linear, mlp, norm, rounded_norm
+from albireo.models.vision.encoder import EncoderSettings, Names, attended, convolution, linear, mlp, norm, rounded_norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings
@@ -47,21 +47,12 @@ class _Stem(SeesNothing):
     channels: int
 
     def graphs(self) -> tuple[Graph, ...]:
-        width = self.encoder.hidden_size
+        c, width = self.encoder, self.encoder.hidden_size
         return (
-            self._graph("dense_0", self.num_bands, width),
-            self._graph("conv_0", KERNEL * width, width),
-            self._graph("conv_1", KERNEL * width, self.channels),
+            convolution(c, self.num_bands, f"{_SUBSAMPLER}.dense_0", width, "relu"),
+            convolution(c, KERNEL * width, f"{_SUBSAMPLER}.conv_0", width, "relu"),
+            convolution(c, KERNEL * width, f"{_SUBSAMPLER}.conv_1", self.channels, "relu"),
         )
-
-    def _graph(self, name: str, given: int, width: int) -> Graph:
-        b = GraphBuilder()
-        rows = b.given(given, 0)
-        with b.part("embed"):
-            x = linear(b, self.encoder, rows, f"{_SUBSAMPLER}.{name}", width, "frames")
-            with b.part("act"):
-                x = activated(b, x, "relu")
-        return pooled_states(b, x)
 
     def most_rows(self, patches: int) -> tuple[int, ...]:
         return FRAMES, num_frames(FRAMES, 1), num_frames(FRAMES)

@@ -23,7 +23,7 @@ from albireo.models.hearing.settings import IGNORABLE, OF_WHISPER, audio_fields,
 from albireo.models.hearing.stem import KERNEL, SeesNothing, check_heard, halved, windows
 from albireo.models.hearing.whisper_layers import EPS, NAMES
 from albireo.models.settings.class_sizes import sizes
-from albireo.models.vision.encoder import EncoderSettings, activated, layers, linear, mlp, norm
+from albireo.models.vision.encoder import EncoderSettings, convolution, layers, linear, mlp, norm
 from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import MAX_WIDTH, activation, encoder_settings, text_width
 from albireo.models.vision.tower_inputs import HoldsNothing, RowAPatch, TowerInputs
@@ -47,17 +47,10 @@ class _Convolutions(SeesNothing):
     channels: int
 
     def graphs(self) -> tuple[Graph, ...]:
-        return tuple(self._graph(number) for number in range(_NUM_CONVOLUTIONS))
-
-    def _graph(self, number: int) -> Graph:
-        b = GraphBuilder()
-        width = KERNEL**2 * (1 if number == 0 else self.channels)
-        with b.part("embed"):
-            given = b.given(width, 0)
-            x = linear(b, self.encoder, given, f"{_PREFIX}.conv2d{number + 1}", self.channels, "frames")
-            with b.part("act"):
-                x = activated(b, x, "gelu")
-        return pooled_states(b, x)
+        return tuple(
+            convolution(self.encoder, KERNEL**2 * given, f"{_PREFIX}.conv2d{number}", self.channels, "gelu")
+            for number, given in enumerate((1, *(self.channels,) * (_NUM_CONVOLUTIONS - 1)), 1)
+        )
 
     def most_rows(self, patches: int) -> tuple[int, ...]:
         frames, bands = self.chunk, self.num_bands

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
-from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.stem import KERNEL, SeesNothing, side_by_side
-from albireo.models.vision.encoder import EncoderSettings, Names, activated, layers, linear
+from albireo.models.vision.encoder import EncoderSettings, Names, activated, convolution, layers, linear
 from albireo.models.vision.patches import F32
 
 #: Frames that the second convolution goes on by.
@@ -33,10 +32,7 @@ def convolved(b: GraphBuilder, c: EncoderSettings, width: int, name: str) -> Val
 
 def first_convolution(c: EncoderSettings, num_bands: int, prefix: str) -> Graph:
     """Frames of bands -> frames of hidden numbers. Args: prefix: of the encoder's tensors."""
-    b = GraphBuilder()
-    with b.part("embed"):
-        x = convolved(b, c, num_bands, f"{prefix}.conv1")
-    return pooled_states(b, x)
+    return convolution(c, KERNEL * num_bands, f"{prefix}.conv1", c.hidden_size, "gelu")
 
 
 def layers_of(

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import RowSegment, Value
+from albireo.graph.node import Graph, RowSegment, Value
 from albireo.graph.ops import RopeSpec
+from albireo.models.blocks.layers import pooled_states
 
 #: OpenAI's first approximation of gelu, which is several ops here.
 QUICK_GELU = "quick_gelu"
@@ -163,6 +164,16 @@ def _gained(b: GraphBuilder, x: Value, name: str, gain: str | None) -> Value:
 def activated(b: GraphBuilder, x: Value, act: str) -> Value:
     """act(x), float32. Args: act: one of op_numbers.UNARY_KINDS, or quick_gelu: x * sigmoid(1.702 x)."""
     return b.mul(x, b.unary(b.scale(x, 1.702), "sigmoid")) if act == QUICK_GELU else b.unary(x, act)
+
+
+def convolution(c: EncoderSettings, given: int, name: str, channels: int, act: str) -> Graph:
+    """Of one before layers, given rows of so many numbers, which it sees at once -> its channels, activated."""
+    b = GraphBuilder()
+    with b.part("embed"):
+        x = linear(b, c, b.given(given, 0), name, channels, "frames")
+        with b.part("act"):
+            x = activated(b, x, act)
+    return pooled_states(b, x)
 
 
 def _of_heads(b: GraphBuilder, c: EncoderSettings, h: Value, place: int, part: str, name: str, names: Names) -> Value:

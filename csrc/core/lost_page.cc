@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -81,7 +82,15 @@ bool is_there(const char* path, uint64_t byte) {
   return stat(path, &found) == 0 && (uint64_t)found.st_size > byte;
 }
 
-void on_lost_page(int, siginfo_t* info, void*) {
+void on_lost_page(int number, siginfo_t* info, void*) {
+  if (info->si_code <= 0) {  // sent by a process: nothing is read again that would bring it back
+    sigaction(SIGBUS, &before, nullptr);
+    raise(number);
+    return;
+  }
+  // Threads may meet the same file at once: one speaks, the others read again until it has.
+  static std::atomic_flag is_said = ATOMIC_FLAG_INIT;
+  if (is_said.test_and_set()) return;
   const int error = errno;
   static Line line, words;  // not on a stack, which may be a small one
   uint64_t byte = 0;

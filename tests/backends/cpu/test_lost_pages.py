@@ -51,3 +51,24 @@ def test_who_handles_it_already_goes_on_after(tmp_path: Path) -> None:
     assert run.returncode == -signal.SIGBUS
     assert run.stderr.startswith(f"albireo: {path}: ends before byte ")
     assert "Fatal Python error: Bus error" in run.stderr
+
+
+def test_one_that_a_process_sends_ends_it_without_a_word() -> None:
+    send = "import os, signal; from albireo.backends.cpu.machine import name_lost_pages as name; name(); "
+    command = [sys.executable, "-c", send + "os.kill(os.getpid(), signal.SIGBUS); print('it goes on')"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (-signal.SIGBUS, "", "")
+
+
+def test_threads_that_meet_it_at_once_say_it_once(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(bytes(64 * mmap.PAGESIZE))
+    read = READ.partition("    print(mapped")[0] + (
+        "    from concurrent.futures import ThreadPoolExecutor\n"
+        "    import numpy as np\n"
+        "    touch = lambda i: np.frombuffer(mapped, np.uint8)[i * mmap.PAGESIZE :].copy()\n"  # without the GIL
+        "    list(ThreadPoolExecutor(8).map(touch, range(1, 60)))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", read, path, "alone"], capture_output=True, text=True, timeout=60)
+    assert run.returncode == -signal.SIGBUS
+    assert run.stderr.count("ends before byte") == 1 and run.stderr.count("\n") == 1

@@ -321,13 +321,13 @@ def write(
         for new, numbers in conversion.change(name, array, c):
             stored = new if new.startswith(("blk.", "rope_f", "hrm.")) else _stored_name(names, new, conversion.own)
             data, raw = np.ascontiguousarray(numbers, np.float32), {}
-            is_float = any(part in stored for part in ("ffn_gate_inp", "ssm_norm", "per_layer_token_embd"))
+            is_float = any(part in stored for part in ("ffn_gate_inp", "ssm_norm", "per_layer_token", "hc_", "_ape"))
             if kind != "F32" and numbers.ndim > 1 and numbers.shape[-1] % 32 == 0 and not is_float:
                 data, raw = (
                     gguf.quantize(data, gguf.GGMLQuantizationType[kind]),
                     {"raw_dtype": gguf.GGMLQuantizationType[kind]},
                 )
-            writer.add_tensor(stored, data, **raw)
+            writer.add_tensor(stored, data.astype(np.int32) if "tid2eid" in stored else data, **raw)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -336,6 +336,8 @@ def write(
 
 def _stored_name(names: Any, name: str, own: Mapping[str, str]) -> str:
     """By the package's own map, after what base.py and the converters do to names alone."""
+    if name.startswith("model.hc_head.hc_"):
+        return f"output_hc_{name.removeprefix('model.hc_head.hc_')}.weight"
     layer = re.fullmatch(r"(?:model|transformer|backbone)\.(?:layers|blocks|h)\.(\d+)\.(.+?)(\.weight|\.bias)?", name)
     if layer is not None and layer[2] in own:
         return f"blk.{layer[1]}.{own[layer[2]]}{layer[3] or ''}"

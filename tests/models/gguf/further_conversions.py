@@ -26,6 +26,7 @@ def tiny(name: str, **changes: Any) -> dict[str, Any]:
 
 
 _YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 16.0, "beta_slow": 2.0}
+_STRETCHED = dict(_YARN)
 _YARN |= {"mscale": 0.7, "mscale_all_dim": 0.7}
 _PLAIN = {"rope_type": "default", "rope_theta": 5e5}
 #: What no file of Phi-3.5-MoE says.
@@ -78,6 +79,7 @@ CASES: Mapping[str, dict[str, Any]] = {
     "minimax_m3_vl_text": tiny("minimax_m3_vl_text", hidden_size=64, index_block_size=2, index_topk_blocks=2),
     "deepseek_v32": tiny("deepseek_v32", rope_scaling=_YARN, num_nextn_predict_layers=..., index_topk=4),
     "glm_moe_dsa": tiny("glm_moe_dsa", num_nextn_predict_layers=..., index_topk=4),
+    "deepseek_v4": tiny("deepseek_v4", scoring_func=..., hidden_size=64, rope_scaling=_STRETCHED),
     "kimi_linear": tiny("kimi_linear", hidden_size=64),
     "mistral4": tiny("mistral4", hidden_size=64),
     "mellum": tiny("mellum", mlp_layer_types=["sparse"] * 3),
@@ -198,6 +200,24 @@ _FFN = {f"mlp.{part}_proj": f"ffn_{part}" for part in ("gate", "up", "down")}
 _SHARED_MLP = {f"mlp.shared_mlp.{part}_proj": f"ffn_{part}_shexp" for part in ("gate", "up", "down")}
 _SHARED = {f"block_sparse_moe.shared_experts.{part}_proj": f"ffn_{part}_shexp" for part in ("gate", "up", "down")}
 _DBRX = {f"ffn.experts.{matrix}": f"ffn_{part}_exps" for matrix, part in (("w1", "gate"), ("v1", "up"), ("w2", "down"))}
+_POOLED = {"kv_proj": "kv", "gate_proj": "gate", "kv_norm": "norm", "position_bias": "ape.weight"}
+#: DeepseekV4Model, under the names that transformers has for it.
+_V4 = {
+    "self_attn.q_a_proj": "attn_q_a",
+    "self_attn.q_b_proj": "attn_q_b",
+    "self_attn.q_a_norm": "attn_q_a_norm",
+    "self_attn.kv_proj": "attn_kv",
+    "self_attn.kv_norm": "attn_kv_a_norm",
+    "self_attn.o_a_proj": "attn_output_a",
+    "self_attn.o_b_proj": "attn_output_b",
+    "self_attn.sinks": "attn_sinks.weight",
+    "mlp.gate.tid2eid": "ffn_gate_tid2eid.weight",
+    "self_attn.compressor.indexer.q_b_proj": "indexer.attn_q_b",
+    "self_attn.compressor.indexer.scorer.weights_proj": "indexer.proj",
+    **{f"self_attn.compressor.{part}": f"attn_compressor_{name}" for part, name in _POOLED.items()},
+    **{f"self_attn.compressor.indexer.{part}": f"indexer_compressor_{name}" for part, name in _POOLED.items()},
+    **{f"{of}_hc.{part}": f"hc_{of}_{part}.weight" for of in ("attn", "ffn") for part in ("fn", "base", "scale")},
+}
 CONVERSIONS: Mapping[str, Conversion] = {
     "hrm_text": Conversion(
         "hrm_text", further_keys.hrm_keys, _stacks, {"self_attn.gate_proj": "attn_gate"}, map_of="llama"
@@ -262,6 +282,7 @@ CONVERSIONS: Mapping[str, Conversion] = {
     ),
     "deepseek_v32": Conversion("deepseek32", further_keys.dsa_keys, _deepseek, map_of="glm-dsa"),
     "glm_moe_dsa": Conversion("glm-dsa", further_keys.dsa_keys, _deepseek),
+    "deepseek_v4": Conversion("deepseek4", further_keys.v4_keys, own=_V4, map_of="deepseek2"),
     "kimi_linear": Conversion("kimi-linear", further_keys.kimi_keys, _kimi),
     "mistral4": Conversion("mistral4", further_keys.mistral4_keys, _deepseek),
     "mellum": Conversion("mellum", further_keys.mellum_keys, map_of="qwen3moe"),

@@ -285,3 +285,35 @@ def hrm_keys(c: Config) -> dict[str, Any]:
         "hrm.l_cycles": c["L_cycles"],
         "hrm.prefix_lm": c["prefix_lm"],
     }
+
+
+def v4_keys(c: Config) -> dict[str, Any]:
+    """DeepseekV4Model."""
+    rates = {"sliding_attention": 0, **c["compress_rates"]}
+    return {
+        "feed_forward_length": None,
+        "expert_group_count": None,
+        "rope.dimension_count": c["qk_rope_head_dim"],
+        "attention.q_lora_rank": c["q_lora_rank"],
+        "attention.sliding_window": c["sliding_window"],
+        "expert_feed_forward_length": c["moe_intermediate_size"],
+        "expert_shared_count": c["n_shared_experts"],
+        "expert_weights_scale": c["routed_scaling_factor"],
+        "expert_weights_norm": c["norm_topk_prob"],
+        "expert_gating_func": 4,
+        "swiglu_clamp_exp": [c["swiglu_limit"]] * c["num_hidden_layers"],
+        "swiglu_clamp_shexp": [c["swiglu_limit"]] * c["num_hidden_layers"],
+        "attention.indexer.head_count": c["index_n_heads"],
+        "attention.indexer.key_length": c["index_head_dim"],
+        "attention.indexer.top_k": c["index_topk"],
+        "attention.output_group_count": c["o_groups"],
+        "attention.output_lora_rank": c["o_lora_rank"],
+        # with one of a layer behind
+        "attention.compress_ratios": [*(rates[kind] for kind in c["layer_types"]), 0],
+        "attention.compress_rope_freq_base": c["compress_rope_theta"],
+        "hyper_connection.count": c["hc_mult"],
+        "hyper_connection.sinkhorn_iterations": c["hc_sinkhorn_iters"],
+        "hyper_connection.epsilon": c["hc_eps"],
+        "hash_layer_count": 1,
+        "embedding_length_out": c["hidden_size"] * c["hc_mult"],
+    }

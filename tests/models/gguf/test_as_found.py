@@ -13,7 +13,7 @@ import pytest
 
 from albireo.api.sources.locate import locate_model
 from albireo.api.tokenizer import gguf_as_files
-from albireo.errors import ModelError, UnsupportedModel
+from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
 from albireo.models import load_config
 from albireo.models.checkpoint.weights import Checkpoint
 from albireo.models.gguf.recommended import read_recommended
@@ -96,6 +96,18 @@ def test_factors_beside_matrices_of_nvfp4(tmp_path: Path) -> None:
             full = f"model.layers.{name.split('.')[1]}.{graph}.weight"
             assert stored.kind(full) == "fp4.g16" and stored.blocks(full) is None
             np.testing.assert_array_equal(stored.tensor(full).to_float32(), wanted[name])
+
+
+def test_experts_that_there_are_none_of(tmp_path: Path) -> None:
+    """In the table of which experts a token has."""
+    name = "model.layers.0.mlp.gate.tid2eid"
+
+    def change(weights: dict[str, Array]) -> None:
+        weights[name][3, 1] = CASES["deepseek_v4"]["n_routed_experts"]
+
+    _, file = both(tmp_path, "deepseek_v4", change=change)
+    with Checkpoint(file) as stored, pytest.raises(WeightMismatch, match="tid2eid' names an expert that is none of 12"):
+        stored.tensor(name)
 
 
 @pytest.mark.parametrize(

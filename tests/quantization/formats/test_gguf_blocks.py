@@ -102,7 +102,7 @@ def test_what_a_type_costs_is_said() -> None:
     """Where a weight takes half as much again as in the file, or more."""
     assert BLOCKS["TQ1_0"].note == "the numbers are kept, in 4.25 bits each instead of 1.69"
     assert {kind for kind in BLOCKS if not BLOCKS[kind].note} == {
-        "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "MXFP4",
+        "F32", "F16", "BF16", "I32", "Q8_0", "Q4_0", "Q4_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "MXFP4",
         "NVFP4",
         "IQ3_S", "IQ3_XXS", "IQ2_S",
     }  # fmt: skip

@@ -35,7 +35,7 @@ _ENDS_OF_TURNS = (("<|return|>", "<|call|>"), ("<|flush|>", "<|calls|>"))
 _CONTROL, _USER = 3, 4
 #: Matrices that are float32 in every file, whatever the others are.
 _FLOAT32 = (
-    ".A_log",
+    *(".A_log", ".gate.tid2eid", ".position_bias", "_hc.fn", "hc_head.hc_fn"),
     *(f"{module}.weight" for module in (".gate", ".wg", "shared_expert_gate", "router", "router.layer", "router.proj")),
     *(f"{module}.weight" for module in ("conv1d", "conv.conv", "wpe", "prediction_coefs", "correction_coefs")),
     *(f"{module}.weight" for module in ("position_embeddings", "token_type_embeddings")),

@@ -1,6 +1,6 @@
 """Settings of a GGUF file of a model that embeds, as the keys that its config.json has.
 
-Named by the table of architectures.py. Does not know what models compute.
+Named by the tables. Does not know what models compute.
 """
 
 from __future__ import annotations

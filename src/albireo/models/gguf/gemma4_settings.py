@@ -1,6 +1,6 @@
 """Settings of a GGUF file of Gemma 4, as the keys that its config.json has.
 
-Named by the table of architectures.py. Layers without a window have heads of their own there, whose size is said under
+Named by the tables. Layers without a window have heads of their own there, whose size is said under
 the keys that others have for all, and a rotation told by a tensor. Does not know what models compute.
 """
 

@@ -12,7 +12,10 @@ from typing import Any
 from albireo.json_file import Fields
 from albireo.models.gguf.mixture_settings import SIGMOID, SOFTMAX, check_scores, of_deepseek
 from albireo.models.gguf.own_settings import long_contexts
-from albireo.models.gguf.stored import MAX, Stored, by_layer, optional_scale
+from albireo.models.gguf.stored import MAX, Stored, by_layer, numbers_by_layer, optional_scale
+
+#: expert_gating_func.
+_ROOT_SOFTPLUS = 4
 
 
 def deepseek2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,3 +151,64 @@ def minicpm3(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[st
         "partial_rotary_factor": None,
     }
     return own | long_contexts(fields, file, config)
+
+
+def deepseek4(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """DeepSeek V4. What a layer has beside its window is seen by its tensors, and of how many positions by a list."""
+    layers, key = config["num_hidden_layers"], "attention.compress_ratios"
+    scores = fields.integer("expert_gating_func", 0, MAX)
+    if scores != _ROOT_SOFTPLUS:
+        fields.unsupported("expert_gating_func", scores, f"supported: {_ROOT_SOFTPLUS}")
+    said = fields.raw(key)
+    ratios = by_layer(Fields({key: said[:layers] if isinstance(said, list) else said}, fields.where), key, layers)
+    of_layer = [f"model.layers.{i}.self_attn.compressor" for i in range(layers)]
+    chosen = [f"{name}.indexer.kv_norm.weight" in file for name in of_layer]
+    pairs = zip(ratios, chosen, strict=True)
+    kinds = [("compressed_sparse" if has else "heavily_compressed") if each else "sliding" for each, has in pairs]
+    rates = {
+        kind: {r for r, each in zip(ratios, kinds, strict=True) if each == kind} for kind in kinds if kind[0] != "s"
+    }
+    if any(len(each) > 1 for each in rates.values()):
+        fields.unsupported(key, ratios, "layers of one kind must be alike")
+    limits = {limit for of in ("exp", "shexp") for limit in _limits(fields, f"swiglu_clamp_{of}", layers)}
+    if len(limits) != 1:
+        fields.unsupported("swiglu_clamp_exp", sorted(limits), "one number for all layers, and for shared experts")
+    hashed = [f"model.layers.{i}.mlp.gate.tid2eid" in file for i in range(layers)]
+    for unused in ("hash_layer_count", "embedding_length_out", "feed_forward_length"):
+        fields.raw(unused)  # which tensors show; of all streams; of FFNs that no layer has
+    rope = {name: value for name, value in config["rope_parameters"].items() if name != "rope_theta"}
+    return {
+        "num_key_value_heads": fields.integer("attention.head_count_kv", 1, 1, default=1),
+        "qk_rope_head_dim": round(config["partial_rotary_factor"] * config["head_dim"]),
+        "partial_rotary_factor": None,
+        "rope_parameters": None,
+        "rope_scaling": rope or None,
+        "rope_theta": config["rope_parameters"]["rope_theta"],
+        "compress_rope_theta": fields.number("attention.compress_rope_freq_base", 1.0, 1e15),
+        "q_lora_rank": fields.integer("attention.q_lora_rank", 1, MAX),
+        "o_groups": fields.integer("attention.output_group_count", 1, MAX),
+        "o_lora_rank": fields.integer("attention.output_lora_rank", 1, MAX),
+        "layer_types": [f"{kind}_attention" for kind in kinds],
+        "compress_rates": {f"{kind}_attention": min(each) for kind, each in rates.items()},
+        "sliding_window": fields.integer("attention.sliding_window", 1, MAX),
+        "index_topk": fields.integer("attention.indexer.top_k", 1, MAX),
+        "index_n_heads": fields.integer("attention.indexer.head_count", 1, MAX),
+        "index_head_dim": fields.integer("attention.indexer.key_length", 1, MAX),
+        "n_routed_experts": fields.integer("expert_count", 1, MAX),
+        "num_experts_per_tok": fields.integer("expert_used_count", 1, MAX),
+        "moe_intermediate_size": fields.integer("expert_feed_forward_length", 1, MAX),
+        "n_shared_experts": fields.integer("expert_shared_count", 1, MAX),
+        "norm_topk_prob": fields.flag("expert_weights_norm", True),
+        "routed_scaling_factor": optional_scale(fields, "expert_weights_scale") or 1.0,
+        "scoring_func": "sqrtsoftplus",
+        "swiglu_limit": limits.pop(),
+        "mlp_layer_types": ["hash_moe" if each else "moe" for each in hashed],
+        "hc_mult": fields.integer("hyper_connection.count", 1, MAX),
+        "hc_sinkhorn_iters": fields.integer("hyper_connection.sinkhorn_iterations", 1, MAX),
+        "hc_eps": fields.number("hyper_connection.epsilon", 0.0, 1.0),
+    }
+
+
+def _limits(fields: Fields, key: str, layers: int) -> list[float]:
+    """Of gates, of each layer; none where it is not said."""
+    return [] if fields.raw(key) is None else numbers_by_layer(fields, key, layers)

@@ -1,6 +1,6 @@
 """Settings of a GGUF file of a mixture of experts, as the keys that its config.json has.
 
-Named by the table of architectures.py. Whether weights are renormalized, and what scores are, llama.cpp knows of most
+Named by the tables. Whether weights are renormalized, and what scores are, llama.cpp knows of most
 architectures, and few files say it: it is written down here. Does not know what models compute.
 """
 

@@ -92,4 +92,12 @@ MIXTURES: Mapping[str, GgufArchitecture] = {
         put_back=(put_back.latent_projections,),
         is_latent=True,
     ),
+    "deepseek4": GgufArchitecture(
+        "deepseek_v4",
+        latent_settings.deepseek4,
+        name_maps.DEEPSEEK4,
+        name_maps.DEEPSEEK4_ENDS,
+        put_back=(put_back.experts_of_tokens,),
+        is_by_layer=True,
+    ),
 }

@@ -1,4 +1,4 @@
-"""What graphs call the tensors of GGUF files: maps that the table of architectures.py is made of.
+"""What graphs call the tensors of GGUF files: maps that the tables are made of.
 
 A key is a tensor of llama.cpp's, of a layer behind "blk.N."; see GgufArchitecture.names. Sources: gguf/constants.py and
 gguf/tensor_mapping.py of llama.cpp. Does not know architectures.
@@ -151,6 +151,31 @@ DSA = {
     "indexer.attn_k": "self_attn.indexer.wk",
     "indexer.attn_q_b": "self_attn.indexer.wq_b",
 }
+DEEPSEEK4 = {
+    **DEEPSEEK,
+    "attn_q_a": "self_attn.q_a_proj",
+    "attn_q_a_norm": "self_attn.q_a_norm",
+    "attn_q_b": "self_attn.q_b_proj",
+    "attn_kv": "self_attn.kv_proj",
+    "attn_kv_a_norm": "self_attn.kv_norm",
+    "attn_output_a": "self_attn.o_a_proj",
+    "attn_output_b": "self_attn.o_b_proj",
+    "ffn_gate_tid2eid.weight": "mlp.gate.tid2eid",
+    "indexer.proj": "self_attn.compressor.indexer.scorer.weights_proj",
+    "indexer.attn_q_b": "self_attn.compressor.indexer.q_b_proj",
+    **{f"hc_{of}_{part}.weight": f"{of}_hc.{part}" for of in ("attn", "ffn") for part in ("fn", "base", "scale")},
+    **{
+        f"{of}_compressor_{name}": f"self_attn.compressor{inner}.{part}"
+        for of, inner in (("attn", ""), ("indexer", ".indexer"))
+        for name, part in (
+            ("kv", "kv_proj"),
+            ("gate", "gate_proj"),
+            ("norm", "kv_norm"),
+            ("ape.weight", "position_bias"),
+        )
+    },
+}
+DEEPSEEK4_ENDS = {f"output_hc_{part}.weight": f"model.hc_head.hc_{part}" for part in ("fn", "base", "scale")}
 KIMI_LINEAR = {
     **LATENT,
     **experts_in("block_sparse_moe", "gate", "w1", "w3", "w2"),

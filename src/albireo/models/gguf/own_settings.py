@@ -1,7 +1,7 @@
 """Settings that only some architectures have in a GGUF file, as the keys that their config.json has: of models with
 RMS norms whose layers have one FFN.
 
-Named by the table of architectures.py. What llama.cpp knows of an architecture and writes into no file is written down
+Named by the tables. What llama.cpp knows of an architecture and writes into no file is written down
 here. Does not know what models compute.
 """
 

@@ -1,6 +1,6 @@
 """Settings of a GGUF file of a model with LayerNorms, as the keys that its config.json has.
 
-Named by the table of architectures.py. What llama.cpp knows of an architecture and writes into no file is written down
+Named by the tables. What llama.cpp knows of an architecture and writes into no file is written down
 here. Does not know what models compute.
 """
 

@@ -1,7 +1,7 @@
 """What converters to GGUF did to tensors, undone: which rows and columns of what lies in a file make a tensor of a
 graph.
 
-Named by the table of architectures.py, read by tensors.py. Source: conversion/*.py of llama.cpp. Does not know how
+Named by the tables, read by tensors.py. Source: conversion/*.py of llama.cpp. Does not know how
 numbers are encoded.
 """
 
@@ -78,6 +78,14 @@ def slopes(file: Stored, fields: Fields) -> Iterator[tuple[str, Part]]:
     for part in ("alpha_p", "alpha_n"):
         for i, number in enumerate(numbers_by_layer(of_all, f"xielu.{part}", layers)):
             yield f"model.layers.{i}.mlp.act_fn.{part}", Part(made=np.array([number], np.float32))
+
+
+def experts_of_tokens(file: Stored, fields: Fields) -> Iterator[tuple[str, Part]]:
+    """Which experts a token has: whole numbers there."""
+    count = fields.integer("expert_count", 1, MAX)
+    for name in file.names:
+        if name.endswith(".gate.tid2eid"):
+            yield name, Part((name,), numbers=partial(_below, name, count))
 
 
 def stacks(file: Stored, fields: Fields) -> Iterator[tuple[str, Part]]:
@@ -187,6 +195,13 @@ def _width_of_head(file: Stored, name: str, heads: int) -> int:
     if rows % heads:
         raise WeightMismatch(f"tensor {short(name)} has {rows} rows, which are not {heads} heads")
     return rows // heads
+
+
+def _below(name: str, count: int, numbers: F32) -> F32:
+    """Raises: WeightMismatch for a number that is no expert's."""
+    if not ((numbers >= 0) & (numbers < count)).all():
+        raise WeightMismatch(f"tensor {short(name)} names an expert that is none of {count}")
+    return numbers
 
 
 def _log_of_negative(name: str, numbers: F32) -> F32:

@@ -32,6 +32,8 @@ from albireo.quantization.formats.gguf_blocks import BLOCKS, SCALED, TYPE_NUMBER
 from albireo.quantization.formats.matrix import Matrix, Plan
 from albireo.quantization.nested import plain
 
+#: Numbers that float32 holds as far as there are experts.
+_WHOLE = "I32"
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 #: Of an Encoded.
 _ARRAYS = ("codes", "scale", "zero", "gamma", "offset")
@@ -126,7 +128,7 @@ class GgufFile:
                 plan.add(Matrix(name, shape, encoding, part.sources, read, note, blocks=lies))
             elif name in parts:
                 dtype = _DTYPES.get(min(kinds), "float32") if len(kinds) == 1 and part.numbers is None else "float32"
-                note = (part.numbers_since or _DECODED) if kinds - _DTYPES.keys() else ""
+                note = (part.numbers_since or _DECODED) if kinds - {*_DTYPES, _WHOLE} else ""
                 plan.add(Matrix(name, shape, None, part.sources, partial(self._numbers, part, dtype), note, dtype))
         return plan
 
@@ -196,6 +198,9 @@ class GgufFile:
                 arrays.append(np.frombuffer(self.buffer(source), width).reshape(self.shape(source)))
             elif self.dtype(source) is not None:
                 arrays.append(self.tensor(source).to_float32())
+            elif self.type_name(source) == _WHOLE:
+                whole = np.frombuffer(self.buffer(source), "<i4").reshape(self.shape(source))
+                arrays.append(whole.astype(np.float32))
             else:
                 arrays.append(self._blocks(source).decode())
         array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -48,6 +48,7 @@ BLOCKS = {
     "F32": BlockType(1, 4),
     "F16": BlockType(1, 2),
     "BF16": BlockType(1, 2),
+    "I32": BlockType(1, 4),
     "Q8_0": BlockType(32, 34, "int8.g32"),
     "Q4_0": BlockType(32, 18, "int4.g32"),
     "Q4_1": BlockType(32, 20, "int4.g32.affine"),

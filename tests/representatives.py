@@ -106,6 +106,8 @@ IN_ANOTHER_ORDER = {
     "rotations of queries that are not those of keys",
     "mpt": "a norm that subtracts the mean and adds nothing, in front of each block",
     "cohere2_moe": "half of what a shared expert gives",
+    "jais": "a LayerNorm's bias times a number that is on logits",
+    "solar": "parts of a stream and of an earlier one",
     "dbrx": "queries, keys and values within a limit",
     "hunyuan_v1_dense": "norms of each head of q and k behind their rotation",
 }

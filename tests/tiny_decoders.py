@@ -30,10 +30,13 @@ WITHOUT_GATE = (
         "jais2",
         "nanochat",
         "nemotron",
+        "openai_gpt",
+        "phi_msft",
+        "xglm",
     ),
 )
 #: Those that add a table of positions.
-WITH_POSITIONS = ("biogpt", "gpt_bigcode", "gpt_neo")
+WITH_POSITIONS = ("biogpt", "gpt_bigcode", "gpt_neo", "openai_gpt", "xglm")
 
 
 def _module(name: str, shape: tuple[int, ...], has_bias: bool) -> Shapes:

@@ -248,6 +248,7 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         "olmo3",
         "exaone4",
         "flex_olmo",
+        "openai_gpt",
     ):  # whose blocks read the residual stream as it is; rounded, in 16 bits
         attn, mlp = attn[1:], mlp[1:]
     attn += [o for o in ("layers.0.attn.behind", "layers.0.conv.behind") if o in origins]

@@ -149,7 +149,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "auto_map": {"AutoModelForCausalLM": "modeling_chatglm.ChatGLMForConditionalGeneration"},
         **{"apply_query_key_layer_scaling": True, "attention_softmax_in_fp32": True, "bias_dropout_fusion": True},
         **{"hidden_dropout": 0.0, "attention_dropout": 0.0, "classifier_dropout": None, "pad_token_id": 0},
-        **{"pre_seq_len": None, "prefix_projection": False, "quantization_bit": 0, "eos_token_id": [2, 3]},
+        **{"pre_seq_len": None, "prefix_projection": False, "quantization_bit": 0},
     },
     "qwen": {
         "auto_map": {"AutoModelForCausalLM": "modeling_qwen.QWenLMHeadModel"},

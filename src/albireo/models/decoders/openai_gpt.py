@@ -95,4 +95,7 @@ def _layer(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
             h = b.cast(x, c.dtype)
         down = plain_mlp(b, c, h, f"{name}.mlp", c.intermediate_size, bias=True, up="c_fc", down="c_proj")
         with b.part("behind"):
-            return unrounded_norm(b, c, b.add(x, down), f"{name}.ln_2.weight")
+            x = b.add(x, down)
+    is_last = layer + 1 == c.num_layers  # whose norm is that of the head
+    with b.part("head.norm" if is_last else f"layers.{layer}.mlp.behind"):
+        return unrounded_norm(b, c, x, f"{name}.ln_2.weight")

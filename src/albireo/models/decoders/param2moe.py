@@ -18,7 +18,6 @@ TINY = {
 }
 CONFIG = replace(
     sarvam_moe.CONFIG,
-    defaults={**sarvam_moe.CONFIG.defaults, "rope_theta": 10000.0, "routed_scaling_factor": 1.0, "use_qk_norm": False},
     head_dim=None,
     # transformers has no class of it
     deciding=frozenset(),

@@ -26,10 +26,10 @@ ACTIVATIONS = {
     "clamped_swiglu": {"silu": "clamped_swiglu", "swigluoai": "clamped_swiglu"},
     # of FFNs without a gate
     "plain": _PLAIN,
-    # of gates, which a few models of a family of silu have otherwise (ReluLLaMA)
-    "gated": {"silu": "silu", "swish": "silu", **_PLAIN},
     # likewise, by a name that others mean without tanh
     "tanh_of_gelu": {"gelu": "gelu_tanh", "relu": "relu"},
+    # of gates, which a few models of a family of silu have otherwise (ReluLLaMA)
+    "gated": {"silu": "silu", "swish": "silu", **_PLAIN},
     # of a gate, by what it makes of both
     "swiglu": {"swiglu": "silu"},
     "relu2": {"relu2": "relu2"},

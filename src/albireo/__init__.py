@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         Word,
     )
     from albireo.params import PoolingParams, RequestOutputKind, SamplingParams
+    from albireo.repetition_params import RepetitionDetectionParams
     from albireo.structured_params import StructuredOutputsParams
     from albireo.transcription_params import TranscriptionParams
 
@@ -91,6 +92,7 @@ __all__ = [
     "PoolingRequestOutput",
     "PromptTooLong",
     "RankLost",
+    "RepetitionDetectionParams",
     "RequestError",
     "RequestMetrics",
     "RequestOutput",
@@ -129,6 +131,7 @@ _HOMES = {
     "load": "albireo.api.llm",
     "LoRARequest": "albireo.lora_request",
     "PoolingParams": "albireo.params",
+    "RepetitionDetectionParams": "albireo.repetition_params",
     "RequestOutputKind": "albireo.params",
     "SamplingParams": "albireo.params",
     "StructuredOutputsParams": "albireo.structured_params",

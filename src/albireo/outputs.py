@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-#: "abort" on a caller's wish; "error" when the engine had to give the request up.
-FinishReason = Literal["stop", "length", "abort", "error"]
+#: "abort" on a caller's wish; "error" when the engine had to give the request up; "repetition" by what
+#: SamplingParams.repetition_detection says.
+FinishReason = Literal["stop", "length", "abort", "error", "repetition"]
 
 
 @dataclass(slots=True)

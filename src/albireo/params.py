@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from albireo.beam_search_params import BeamSearchParams
 from albireo.errors import InvalidParams, UnsupportedFeature, short
+from albireo.repetition_params import RepetitionDetectionParams
 from albireo.speech_rules import SpeechRules
 from albireo.structured_params import StructuredOutputsParams
 
@@ -101,6 +102,8 @@ class SamplingParams:
             as many as leave room for max_tokens, or for one. None: what does not fit is refused.
         truncation_side: where it is cut: left (the last tokens stay; None is the same), or right (the first ones do).
         skip_reading_prefix_cache: compute the whole prompt, also what is in the prefix cache.
+        repetition_detection: end an output that only repeats itself, by what RepetitionDetectionParams says; an object
+            with its fields will do. None: not.
         output_kind: what outputs of AsyncLLM hold; those of LLM are whole.
         structured_outputs: the form the output must have; an object with the fields of StructuredOutputsParams will do.
             The output ends where the form does: min_tokens and ignore_eos put its end off as long as it can go on.
@@ -138,6 +141,7 @@ class SamplingParams:
     skip_reading_prefix_cache: bool | None = None
     thinking_token_budget: int | None = None
     structured_outputs: StructuredOutputsParams | None = None
+    repetition_detection: RepetitionDetectionParams | None = None
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
     #: FILLED_FIELDS, once a tokenizer is known; of a beam search, whose width n is (api/requests/beam_search.py).
     bad_words_token_ids: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
@@ -167,6 +171,9 @@ class SamplingParams:
                 raise InvalidParams(f"logit_bias must map token ids to finite numbers, got {shown}") from None
         if self.structured_outputs is not None:
             set_("structured_outputs", StructuredOutputsParams.of(self.structured_outputs))
+        if self.repetition_detection is not None:
+            found = RepetitionDetectionParams.of(self.repetition_detection)
+            set_("repetition_detection", found if found.max_pattern_size else None)
         if self.top_k == -1:
             set_("top_k", 0)
         if self.seed == -1:  # in vLLM, llama.cpp and what was written for them: any

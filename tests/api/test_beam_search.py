@@ -74,7 +74,7 @@ def test_what_is_no_search_is_refused_before_anything_runs(house: Any) -> None:
 def test_each_sampling_parameter_is_kept_or_refused() -> None:
     """A new one has to be thought of."""
     kept = {"detokenize", "skip_special_tokens", "spaces_between_special_tokens", "logprobs", "prompt_logprobs"}
-    kept |= {"truncate_prompt_tokens", "truncation_side"}
+    kept |= {"truncate_prompt_tokens", "truncation_side", "output_kind"}
     own = {"n", "best_of", "max_tokens", "ignore_eos", "temperature", "include_stop_str_in_output"}
     names = {field.name for field in fields(SamplingParams)} - set(FILLED_FIELDS)
     assert names == {*NEUTRAL, *own, *kept, "skip_reading_prefix_cache"}

@@ -9,6 +9,7 @@ import pytest
 from albireo.engine.engine import Engine
 from albireo.errors import InvariantError
 from albireo.params import SamplingParams
+from albireo.repetition_params import RepetitionDetectionParams
 from albireo.step import SampledToken, StepResult, TokenLogprobs
 
 
@@ -20,6 +21,9 @@ class Script:
 
     def __call__(self, plan: Any) -> StepResult:
         return StepResult([SampledToken(task.seq_id, self.tokens.pop(0)) for w in plan.work for task in w.samples])
+
+
+TWICE = {"repetition_detection": RepetitionDetectionParams(max_pattern_size=2, min_count=2)}
 
 
 def run_script(bench: Any, tokens: list[int], **kwargs: Any) -> tuple[int, Any, Any]:
@@ -52,6 +56,14 @@ def run_script(bench: Any, tokens: list[int], **kwargs: Any) -> tuple[int, Any, 
         # An executor that does not mask is not believed before min_tokens.
         ([0, 9, 0], {"min_tokens": 3, "stop_token_ids": (9,)}, (3, "stop", None)),
         ([0] * 9, {"min_tokens": 16}, (9, "length", None)),
+        ([5, 6, 7, 6, 7, 6], TWICE, (5, "repetition", "repetition_detected")),
+        (
+            [5, 6, 7, 6, 7, 8, 8],
+            {**TWICE, "min_tokens": 6},
+            (7, "repetition", "repetition_detected"),
+        ),
+        ([6, 7, 6, 9], {**TWICE, "stop_token_ids": (9,)}, (4, "stop", 9)),
+        ([6, 7, 6, 7], {**TWICE, "max_tokens": 4}, (4, "length", None)),
     ],
 )
 def test_how_a_sequence_ends(bench: Any, tokens: list[int], kwargs: dict[str, Any], expected: Any) -> None:

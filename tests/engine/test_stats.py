@@ -54,4 +54,4 @@ def test_totals_of_a_run(bench: Any, step_failed: type[Exception]) -> None:
     assert (stats.prompt_tokens, stats.generation_tokens) == (40, 12)
     assert stats.num_computed_tokens == (20 + 3) + (4 + 2 * 3)
     assert (stats.prefix_cache_queries, stats.prefix_cache_hits) == (40, 16)
-    assert stats.finished == {"stop": 0, "length": 3, "abort": 1, "error": 0}
+    assert stats.finished == {"stop": 0, "length": 3, "abort": 1, "error": 0, "repetition": 0}

@@ -40,6 +40,25 @@ def test_chunks_wait_for_as_many_tokens_as_are_asked_for(server: Any, path: str)
     assert raised.value.param == "stream_interval"
 
 
+def test_an_output_that_repeats_itself_ends(server: Any) -> None:
+    client = server.client()
+    asked = {"max_pattern_size": 2, "min_count": 3}
+    same = {"ignore_eos": True, "logit_bias": {"50": 100}}
+    whole = client.chat.completions.create(**CHAT, extra_body={**same, "repetition_detection": asked}).choices[0]
+    assert (whole.finish_reason, whole.model_extra["stop_reason"]) == ("repetition", "repetition_detected")
+    text = {**CHAT, "prompt": "Once"}
+    del text["messages"]
+    *_, last = client.completions.create(**text, stream=True, extra_body={**same, "repetition_detection": asked})
+    assert last.choices[0].finish_reason == "repetition"
+    for nothing in (None, {}, {"max_pattern_size": 0}):
+        got = client.completions.create(**text, extra_body={**same, "repetition_detection": nothing})
+        assert got.choices[0].finish_reason == "length" and got.usage.completion_tokens == 20
+    for wrong, words in (({"min_count": 1, "max_pattern_size": 2}, "min_count=1"), ({"size": 1}, "holds 'size'")):
+        with pytest.raises(openai.BadRequestError, match=words) as raised:
+            client.completions.create(**text, extra_body={"repetition_detection": wrong})
+        assert raised.value.param == "repetition_detection"
+
+
 def test_a_response_leaves_thoughts_out_and_counts_them(thinker: Any) -> None:
     client = thinker.client()
     told = client.responses.create(**RESPONSE, extra_body=THINKING)

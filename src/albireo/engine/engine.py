@@ -34,6 +34,7 @@ from albireo.errors import InvalidParams, InvariantError
 from albireo.image_input import ImageInput
 from albireo.outputs import FinishReason, RequestMetrics
 from albireo.params import PoolingParams, SamplingParams
+from albireo.repetition_params import REASON, RepetitionDetectionParams
 from albireo.speculative.proposer import Method
 from albireo.step import Floats, SampledToken, SequenceWork, StepPlan, StepResult, TokenConstraint, TokenLogprobs
 
@@ -391,7 +392,14 @@ class Engine:
         update = self._update(seq, [token], None if sampled.logprobs is None else [sampled.logprobs])
         if token in seq.stop_ids or seq.num_tokens >= seq.max_len:
             self._finish_if_done(seq, update, now)
+        repeats = seq.request.params.repetition_detection
+        if repeats is not None and update.finish_reason is None and self._repeats_itself(seq, repeats):
+            self._end(seq, update, "repetition", REASON, now)
         return update
+
+    def _repeats_itself(self, seq: Sequence, repeats: RepetitionDetectionParams) -> bool:
+        output = seq.output_token_ids
+        return len(output) >= seq.request.params.min_tokens and repeats.ends(output)
 
     def _finish_if_done(self, seq: Sequence, update: SequenceUpdate, now: float) -> None:
         token = update.token_ids[-1]

@@ -6,6 +6,7 @@ Filled by engine.py and scheduler.py, read by front doors. Does not know exporte
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 from albireo.outputs import FinishReason
 
@@ -27,7 +28,7 @@ class Counters:
     num_draft_tokens: int = 0
     num_accepted_tokens: int = 0
     num_accepted_tokens_per_pos: list[int] = field(default_factory=list)
-    finished: dict[FinishReason, int] = field(default_factory=lambda: {"stop": 0, "length": 0, "abort": 0, "error": 0})
+    finished: dict[FinishReason, int] = field(default_factory=lambda: dict.fromkeys(get_args(FinishReason), 0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "bad_words": ([], ()),
     "thinking_token_budget": (-1,),
     "structured_outputs": (),
+    "repetition_detection": ({},),
 }
 #: Fields of BeamSearchParams, whatever others are called.
 _OWN = ("max_tokens", "ignore_eos", "temperature", "length_penalty", "include_stop_str_in_output")

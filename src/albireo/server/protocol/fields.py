@@ -93,6 +93,9 @@ class GenerationFields(AskedFields, kw_only=True, forbid_unknown_fields=True):
     truncate_prompt_tokens: AllOrCount | None = None
     truncation_side: Literal["left", "right"] | None = None
 
+    #: Fields of RepetitionDetectionParams.
+    repetition_detection: dict[str, Count] | None = None
+
     # a beam search, which is n wide: read by intake.py
     use_beam_search: bool | None = None
     length_penalty: float | None = None
@@ -119,7 +122,6 @@ class GenerationFields(AskedFields, kw_only=True, forbid_unknown_fields=True):
 
     # there is no such thing here: neutral values only
     best_of: AtLeastOne | None = None
-    repetition_detection: Any = None
     return_token_offsets: Any = None
 
 
@@ -131,7 +133,7 @@ ASKED_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "vllm_xargs": ({},),
     "watermarking": (False,),
 }
-NEUTRAL = ASKED_NEUTRAL | {"store": (False,), "repetition_detection": (), "return_token_offsets": (False,)}
+NEUTRAL = ASKED_NEUTRAL | {"store": (False,), "return_token_offsets": (False,)}
 
 #: Fields that SamplingParams has by the same name.
 SAMPLING = (
@@ -156,6 +158,7 @@ SAMPLING = (
     "prompt_logprobs",
     "logprob_token_ids",
     "thinking_token_budget",
+    "repetition_detection",
     "truncate_prompt_tokens",
     "truncation_side",
 )

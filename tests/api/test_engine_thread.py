@@ -70,7 +70,7 @@ def test_commands_are_obeyed_in_order(house: Any) -> None:
         gate.set()
         assert (await end_of(first)).outputs[0].finish_reason == "length"
         assert (await end_of(again)).outputs[0].finish_reason == "length"
-        assert thread.stats().finished == {"stop": 0, "length": 2, "abort": 1, "error": 0}
+        assert thread.stats().finished == {"stop": 0, "length": 2, "repetition": 0, "abort": 1, "error": 0}
         thread.stop()
 
     asyncio.run(main())

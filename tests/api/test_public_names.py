@@ -62,6 +62,8 @@ NAMES = {
     "UnsupportedModel",
     "VersionMismatch",
     "WeightMismatch",
+    "RepetitionDetectionParams",
+    "RequestOutputKind",
     "__version__",
     "build",
     "load",

@@ -11,11 +11,12 @@ from albireo.images.processor import open_processor
 from albireo.models import load_config
 from albireo.models.settings.text_part import inner
 from albireo.models.vision.tower import open_tower
+from images.published_assistants import ASSISTANTS
 from images.published_mixtures import MIXTURES
 from images.published_pages import PAGES
 from images.published_pictures import PICTURES
 
-PUBLISHED = PAGES | PICTURES | MIXTURES
+PUBLISHED = PAGES | PICTURES | MIXTURES | ASSISTANTS
 #: The text part's architecture and width of heads; patches and rows of the largest tile, numbers that the projector
 #: reads of one.
 WANTED = {
@@ -31,6 +32,8 @@ WANTED = {
     "Aya Vision 8B": ("cohere2", 128, 676, 169, 4608),
     "SmolVLM2 2.2B": ("llama", 64, 729, 81, 10368),
     "Kimi K2.5": ("kimi_k2", 576, 17928, 4482, 4608),
+    "dots.ocr": ("qwen2", 128, 57600, 14400, 6144),
+    "Kimi-VL-A3B": ("deepseek_v3", 576, 5496, 1374, 4608),
     "Llama 4 Scout": ("llama4_text", 128, 577, 144, 5632),
     "ViP-LLaVA 7B": ("llama", 128, 577, 576, 5120),
 }

@@ -127,6 +127,13 @@ class OfOneFrame(Qwen2VL):
         return found
 
 
+class DotsOcr(OfOneFrame):
+    """dots.ocr, whose positions know no axes; templates write <|img|><|imgpad|><|endofimg|>."""
+
+    __slots__ = ()
+    image_token = placeholder = "<|imgpad|>"
+
+
 class Exaone45(Qwen2VL):
     """EXAONE 4.5, whose positions know no axes."""
 

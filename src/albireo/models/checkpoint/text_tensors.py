@@ -46,7 +46,7 @@ _PREFIXES = (
 )
 #: Of a model whose text part has the names of one of text alone, beside its tower.
 _BESIDE_A_TOWER = (("model.", "model."), ("lm_head.", "lm_head."))
-_TOWER = ("visual.", "vit.", "vit_large_projector.")
+_TOWER = ("visual.", "vit.", "vit_large_projector.", "vision_tower.patch_embed.patchifier.")
 #: And of one whose other parts have names that begin as those do; what tells it: ERNIE 4.5 VL's resampler, and what
 #: Phi-4 multimodal has beside its table of embeddings.
 _AMONG_OTHERS = tuple((part, part) for part in ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head."))

@@ -131,6 +131,14 @@ WHOLES: Mapping[str, Whole] = {
         other_classes=("Dots3NoteForCausalLM",),
         may_be_flat=True,
     ),
+    "dots_ocr": Whole(
+        "DotsOCRForCausalLM",
+        {"qwen2": "qwen2"},
+        {"tie_word_embeddings": False},
+        # of queries, keys and values, which have one
+        neutral={"attention_bias": True},
+        may_be_flat=True,
+    ),
     "ernie4_5_vl_moe": Whole(
         "Ernie4_5_VLMoeForConditionalGeneration",
         {"ernie4_5_vl_moe_text": "ernie4_5_moe"},
@@ -315,6 +323,7 @@ WHOLES: Mapping[str, Whole] = {
         # as transformers has it
         other_classes=("Kimi_K25ForConditionalGeneration",),
     ),
+    "kimi_vl": Whole("KimiVLForConditionalGeneration", {"deepseek_v3": "deepseek_v3"}, {"tie_word_embeddings": False}),
     "minimax_m3_vl": Whole(
         "MiniMaxM3SparseForConditionalGeneration",
         # as transformers has it, and as it was published

@@ -1,19 +1,20 @@
-"""Kimi K2.5 and K2.6: MoonViT, whose patches of any grid have learned positions, resampled, and are rotated by column
-and row, too; a norm of each patch, blocks of 2 x 2 side by side, and an MLP.
+"""Kimi K2.5, K2.6 and Kimi-VL: MoonViT, whose patches of any grid have learned positions, resampled, and are rotated
+by column and row, too; a norm of each patch, blocks of 2 x 2 side by side, and an MLP.
 
 Of a video a tile is up to four frames, all of whose patches see each other: they have added where their frame is, a
 row of sines and cosines, and become the mean of all frames. Its frames lie one above another, and it is as many pixels
 wider than these as there are further ones.
 
 Found by tower.py. Tensors have the names they were published by, as transformers saves them, too. Pairs that turn are
-neighbours, and take turns between column and row. Source: Kimi Team 2026, Kimi K2.5.
+neighbours, and take turns between column and row. Kimi-VL's reads no videos, and its projector has other names.
+Sources: Kimi Team 2026, Kimi K2.5; Kimi Team 2025, Kimi-VL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,17 +67,34 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 #: Of all norms but the projector's.
 _EPS = 1e-5
-_VISION, _PROJECTOR = "vision_tower", "mm_projector"
+_VISION = "vision_tower"
 _TABLE = f"{_VISION}.patch_embed.pos_emb.weight"
-_FIRST = f"{_PROJECTOR}.proj.0"
-_BIAS, _BIASES = f"{_PROJECTOR}.pre_norm.bias", f"{_FIRST}.made_bias"
+
+
+class _Projector(NamedTuple):
+    """What a checkpoint calls the projector and its linears."""
+
+    module: str = "mm_projector"
+    first: str = "proj.0"
+    second: str = "proj.2"
+
+    @property
+    def up(self) -> str:
+        return f"{self.module}.{self.first}"
+
+    @property
+    def norm_bias(self) -> str:
+        return f"{self.module}.pre_norm.bias"
+
+
+_OF_KIMI_K25, _OF_KIMI_VL = _Projector(), _Projector("multi_modal_projector", "linear_1", "linear_2")
 
 
 @dataclass(slots=True)
 class KimiK25Tower(GivesRowsOnce):
     """Implements tower.VisionTower. Fields: side: of the table of positions. merge: patches on a side of what becomes
-    one row. theta: base of frequencies. projector_eps: of its norm. width: of a row. most: frames of a tile. table:
-    [side * side, E] positions, once held."""
+    one row. theta: base of frequencies. projector_eps: of its norm. width: of a row. most: frames of a tile. names: of
+    the projector. table: [side * side, E] positions, once held."""
 
     encoder: EncoderSettings
     side: int
@@ -85,15 +103,20 @@ class KimiK25Tower(GivesRowsOnce):
     projector_eps: float
     width: int
     most: int
+    names: _Projector = _OF_KIMI_K25
     table: F32 | None = field(default=None, kw_only=True)
 
     host_tensors = (_TABLE,)
-    unread_tensors = (_BIAS, f"{_FIRST}.bias")
+
+    @property
+    def unread_tensors(self) -> tuple[str, ...]:
+        return self.names.norm_bias, f"{self.names.up}.bias"
 
     @property
     def made_tensors(self) -> Mapping[str, Made]:
-        inner = self.encoder.hidden_size * self.merge**2
-        return {_BIASES: Made((inner,), (_BIAS, f"{_FIRST}.weight", f"{_FIRST}.bias"), self._bias)}
+        inner, up = self.encoder.hidden_size * self.merge**2, self.names.up
+        sources = self.names.norm_bias, f"{up}.weight", f"{up}.bias"
+        return {f"{up}.made_bias": Made((inner,), sources, self._bias)}
 
     def _bias(self, of_norm: F32, weight: F32, bias: F32) -> F32:
         """Of the linear behind the norm, where that has none: what it makes of the norm's is in it."""
@@ -152,23 +175,34 @@ class KimiK25Tower(GivesRowsOnce):
 
     def projector(self) -> Graph:
         b, c, inner = GraphBuilder(), self.encoder, self.encoder.hidden_size * self.merge**2
+        module, first, second = self.names
         with b.part("norm"):
             # of each patch; its bias goes through what follows
-            weight = b.weight(f"{_PROJECTOR}.pre_norm.weight", (c.hidden_size,), "float32")
+            weight = b.weight(f"{module}.pre_norm.weight", (c.hidden_size,), "float32")
             x = b.layer_norm(b.given(inner, 0), weight, None, self.projector_eps, num_heads=self.merge**2)
         with b.part("up"):
-            weight = b.weight(f"{_FIRST}.weight", (inner, inner), c.dtype)
-            x = b.linear(b.cast(x, c.dtype), weight, b.weight(_BIASES, (inner,), "float32"))
+            weight = b.weight(f"{module}.{first}.weight", (inner, inner), c.dtype)
+            bias = b.weight(f"{module}.{first}.made_bias", (inner,), "float32")
+            x = b.linear(b.cast(x, c.dtype), weight, bias)
         with b.part("act"):
             x = b.unary(x, "gelu")
-        return pooled_states(b, linear(b, c, x, f"{_PROJECTOR}.proj.2", self.width, "down"))
+        return pooled_states(b, linear(b, c, x, f"{module}.{second}", self.width, "down"))
 
 
 def open_kimi_k25(data: Mapping[str, Any], dtype: str, where: str) -> KimiK25Tower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
+    return _opened(data, dtype, where, ("kimi_k25_vision", "kimi_k25"))
+
+
+def open_kimi_vl(data: Mapping[str, Any], dtype: str, where: str) -> KimiK25Tower:
+    """One frame a tile. Raises: as open_kimi_k25()."""
+    return replace(_opened(data, dtype, where, ("moonvit",)), most=1, names=_OF_KIMI_VL)
+
+
+def _opened(data: Mapping[str, Any], dtype: str, where: str, model_types: tuple[str, ...]) -> KimiK25Tower:
     table, whole = Fields(data, where).table("vision_config") or {}, Fields(data, where)
     names = {key: first for key, first in _FIRST_NAMES.items() if first in table}
-    fields = vision_fields(data, where, ("kimi_k25_vision", "kimi_k25"), names)
+    fields = vision_fields(data, where, model_types, names)
     encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=_EPS, turned_share=1.0, turns_neighbours=True)
     if encoder.head_dim % 4:
         heads = fields.raw("num_attention_heads")

@@ -4,14 +4,17 @@ them, beside what transformers computes of their parts."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
+import published_deepseek_ocr as deepseek_ocr
 from albireo import LLM
 from albireo.images.processor import open_processor
+from albireo.models.settings.text_part import inner
 from e2e.media_answers import check_tokens, greedy
 from e2e.test_images import said
 from restated_towers import DOTS, dots_rows, dots_shapes, drawn
@@ -98,7 +101,6 @@ def test_kimi_vl(tmp_path: Path) -> None:
 
 def test_dots_ocr(tmp_path: Path) -> None:
     """A Qwen 2 as transformers computes it, of embeddings in which rows of a tower restated in torch stand."""
-    import torch
     import transformers
     from safetensors.torch import load_file, save_file
 
@@ -130,19 +132,38 @@ def test_dots_ocr(tmp_path: Path) -> None:
     save_file({**of_text, **of_tower}, own / "model.safetensors")
     theirs = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**text)).eval()
     theirs.load_state_dict(of_text)
-    processor = open_processor(own, published)
-    for chat, output in zip(CHATS, answers(own, CHATS), strict=True):
+    check_answers(own, CHATS, data["image_token_id"], theirs, lambda tiles: dots_rows(of_tower, vision, *tiles))
+
+
+def test_deepseek_ocr(tmp_path: Path) -> None:
+    """Pictures of one tile, and of two."""
+    own = save(tmp_path / "own", "vipllava")
+    ids = Tokenizer.from_file(str(own / "tokenizer.json")).get_vocab()
+    (own / "preprocessor_config.json").unlink()
+    _, theirs = deepseek_ocr.save(own, len(ids))
+    chats = [*CHATS[1:], said(picture(300, 170), "Read: ", picture(60, 200))]
+    check_answers(own, chats, ids["<image>"], theirs, lambda tiles: deepseek_ocr.rows(theirs, tiles))
+
+
+def check_answers(folder: Path, chats: list[Any], mark: int, model: Any, seen: Callable[[list[Any]], Any]) -> None:
+    """Answers are the greedy ones of a model of text. Args: mark: id of the token that rows stand in place of. seen:
+    tiles of a picture, normalized, as tensors -> its rows."""
+    import torch
+
+    processor = open_processor(folder, inner(json.loads((folder / "config.json").read_text())))
+    for chat, output in zip(chats, answers(folder, chats), strict=True):
         pictures = [part["image"] for part in chat[0]["content"] if part["type"] == "image"]
-        tiles = [processor.normalized(tile) for each in pictures for tile in processor.prepare(each).tiles]
-        rows = [dots_rows(of_tower, vision, torch.tensor(tile)) for tile in tiles]
+        tiles = [
+            [torch.tensor(processor.normalized(tile)) for tile in processor.prepare(each).tiles] for each in pictures
+        ]
+        rows = [seen(each) for each in tiles]
         prompt = torch.tensor(output.prompt_token_ids)
-        is_seen = prompt == published["image_token_id"]
-        assert int(is_seen.sum()) == sum(map(len, rows))
+        assert int((prompt == mark).sum()) == sum(map(len, rows))
         with torch.no_grad():
-            embeds = theirs.model.embed_tokens(prompt)
+            embeds = model.get_input_embeddings()(prompt)
             if rows:
-                embeds[is_seen] = torch.cat(rows)
-            check_greedy(output, theirs, embeds)
+                embeds[prompt == mark] = torch.cat(rows)
+            check_greedy(output, model, embeds)
 
 
 def check_greedy(output: Any, model: Any, embeds: Any) -> None:

@@ -10,7 +10,99 @@ from typing import Any
 
 _HALF = [0.5, 0.5, 0.5]
 
+#: Of DeepSeek-OCR's text part, which its file has twice.
+_OF_OCR = {
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "first_k_dense_replace": 1,
+    "hidden_size": 1280,
+    "intermediate_size": 6848,
+    "kv_lora_rank": None,
+    "lm_head": True,
+    "max_position_embeddings": 8192,
+    "moe_intermediate_size": 896,
+    "n_group": 1,
+    "n_routed_experts": 64,
+    "n_shared_experts": 2,
+    "num_attention_heads": 10,
+    "num_experts_per_tok": 6,
+    "num_hidden_layers": 12,
+    "num_key_value_heads": 10,
+    "q_lora_rank": None,
+    "qk_nope_head_dim": 0,
+    "qk_rope_head_dim": 0,
+    "rm_head": False,
+    "topk_group": 1,
+    "topk_method": "greedy",
+    "torch_dtype": "bfloat16",
+    "use_mla": False,
+    "v_head_dim": 0,
+    "vocab_size": 129280,
+}
+
 ASSISTANTS: dict[str, tuple[dict[str, Any], ...]] = {
+    "DeepSeek-OCR": (
+        {
+            **_OF_OCR,
+            "architectures": ["DeepseekOCRForCausalLM"],
+            "auto_map": {
+                "AutoConfig": "modeling_deepseekocr.DeepseekOCRConfig",
+                "AutoModel": "modeling_deepseekocr.DeepseekOCRForCausalLM",
+            },
+            "candidate_resolutions": [[1024, 1024]],
+            "global_view_pos": "head",
+            "language_config": {
+                **_OF_OCR,
+                "architectures": ["DeepseekV2ForCausalLM"],
+                "auto_map": {
+                    "AutoConfig": "configuration_deepseekv2.DeepseekV2Config",
+                    "AutoModel": "modeling_deepseek.DeepseekV2Model",
+                    "AutoModelForCausalLM": "modeling_deepseek.DeepseekV2ForCausalLM",
+                },
+            },
+            "model_type": "deepseek_vl_v2",
+            "projector_config": {
+                "input_dim": 2048,
+                "model_type": "mlp_projector",
+                "n_embed": 1280,
+                "projector_type": "linear",
+            },
+            "tile_tag": "2D",
+            "transformers_version": "4.46.3",
+            "vision_config": {
+                "image_size": 1024,
+                "mlp_ratio": 3.7362,
+                "model_name": "deeplip_b_l",
+                "model_type": "vision",
+                "width": {
+                    "clip-l-14-224": {"heads": 16, "image_size": 224, "layers": 24, "patch_size": 14, "width": 1024},
+                    "sam_vit_b": {
+                        "downsample_channels": [512, 1024],
+                        "global_attn_indexes": [2, 5, 8, 11],
+                        "heads": 12,
+                        "layers": 12,
+                        "width": 768,
+                    },
+                },
+            },
+        },
+        {},
+        {
+            "add_special_token": False,
+            "candidate_resolutions": [[1024, 1024]],
+            "downsample_ratio": 4,
+            "ignore_id": -100,
+            "image_mean": _HALF,
+            "image_std": _HALF,
+            "image_token": "<image>",
+            "mask_prompt": False,
+            "normalize": True,
+            "pad_token": "<｜▁pad▁｜>",
+            "patch_size": 16,
+            "processor_class": "DeepseekVLV2Processor",
+            "sft_format": "deepseek",
+        },
+    ),
     "dots.ocr": (
         {
             "architectures": ["DotsOCRForCausalLM"],

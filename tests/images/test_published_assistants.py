@@ -32,6 +32,7 @@ WANTED = {
     "Aya Vision 8B": ("cohere2", 128, 676, 169, 4608),
     "SmolVLM2 2.2B": ("llama", 64, 729, 81, 10368),
     "Kimi K2.5": ("kimi_k2", 576, 17928, 4482, 4608),
+    "DeepSeek-OCR": ("deepseek", 128, 606, 660, 2048),
     "dots.ocr": ("qwen2", 128, 57600, 14400, 6144),
     "Kimi-VL-A3B": ("deepseek_v3", 576, 5496, 1374, 4608),
     "Llama 4 Scout": ("llama4_text", 128, 577, 144, 5632),
@@ -43,7 +44,8 @@ WANTED = {
 def test_published_keys(name: str, tmp_path: Path) -> None:
     files = ("config.json", "preprocessor_config.json", "processor_config.json")
     for file, held in zip(files, PUBLISHED[name], strict=False):
-        (tmp_path / file).write_text(json.dumps(held))
+        if held:
+            (tmp_path / file).write_text(json.dumps(held))
     model, data = load_config(tmp_path), inner(PUBLISHED[name][0])
     tower, processor = open_tower(data, "bfloat16", "config.json"), open_processor(tmp_path, data)
     largest = processor.largest_tile()

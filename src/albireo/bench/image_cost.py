@@ -25,6 +25,7 @@ from albireo.graph.program import Program
 from albireo.image_input import ImageInput, Tile
 from albireo.images.decode import as_image
 from albireo.images.prepared import PreparedImage, row_tokens
+from albireo.models.hearing.stem import ChoosesGraphs
 from albireo.models.vision.patches import Sequences
 from albireo.params import SamplingParams
 
@@ -115,19 +116,23 @@ def _tower_s(vision: Vision, prepared: PreparedImage, limits: Limits) -> float:
     for tile in prepared.tiles:
         size = tile.shape[:2]
         patches = vision.tower.patches(*size)
-        seconds += _stem_s(vision, patches, limits)
+        seconds += _stem_s(vision, patches, size, limits)
         seconds += _sequences_s(vision.programs[0], vision.tower.sequences(*size) or ((patches,),), limits)
     return seconds
 
 
-def _stem_s(vision: Vision, patches: int, limits: Limits) -> float:
-    """Of what is computed before a tower of a tile of so many patches."""
+def _stem_s(vision: Vision, patches: int, size: tuple[int, int], limits: Limits) -> float:
+    """Of what is computed before a tower of a tile of so many patches. Args: size: height and width of it in pixels."""
     stem, seconds = vision.tower.stem, 0.0
     if stem is None:
         return seconds
-    counts = stem.most_rows(patches)
-    for number, (program, rows) in enumerate(zip(vision.programs[2:], counts, strict=True)):
-        seconds += _sequences_s(program, stem.sequences(number, rows) or ((rows,),), limits)
+    counts, programs = stem.most_rows(patches), vision.programs[2:]
+    orders: list[Sequence[int]] = [range(len(programs))]
+    if isinstance(stem, ChoosesGraphs):
+        orders = [stem.order(len(piece)) for piece in stem.pieces(np.zeros((*size, 3), np.float32))]
+    for number in (number for order in orders for number in order):
+        rows = counts[number]
+        seconds += _sequences_s(programs[number], stem.sequences(number, rows) or ((rows,),), limits)
     return seconds
 
 

@@ -21,6 +21,7 @@ from albireo.errors import InvariantError
 from albireo.execution.inputs import step_of
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
+from albireo.models.hearing.stem import ChoosesGraphs
 from albireo.models.vision.patches import F32, Sequences
 from albireo.models.vision.tensors import TowerTensors
 from albireo.models.vision.tower import VisionTower, check_tensors
@@ -93,9 +94,10 @@ class VisionRunner:
             return tile
         found = []
         for rows in stem.pieces(tile):
-            for number, model in enumerate(self._stem):
+            chosen = stem.order(len(rows)) if isinstance(stem, ChoosesGraphs) else range(len(self._stem))
+            for number in chosen:
                 given, rope_rows = stem.given(number, rows)
-                hidden = _run(model, given, stem.sequences(number, len(rows)), rope_rows)
+                hidden = _run(self._stem[number], given, stem.sequences(number, len(rows)), rope_rows)
                 rows = stem.behind(number, hidden)
             # the next piece is written where this one lies
             found.append(rows.copy())

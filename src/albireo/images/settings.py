@@ -146,6 +146,9 @@ def read_settings(directory: Path, config: Mapping[str, Any]) -> Settings:
         image_path = path
     elif image_path.exists():
         image = read_json(image_path)
+    elif processor.has("image_mean"):
+        # one file for both, as of DeepSeek-OCR
+        image, image_path, processor = read_json(path), path, Fields({}, str(path))
     else:
         raise ModelError(
             f"{directory}: has no {IMAGE_FILE}, and no {PROCESSOR_FILE} with an image_processor; how pictures are "

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.errors import ModelError, UnsupportedModel
+import published_deepseek_ocr as deepseek_ocr
+from albireo.errors import InvariantError, ModelError, UnsupportedModel
+from albireo.models.settings.text_part import inner
+from albireo.models.vision.positions import smooth_cubic_weights
 from albireo.models.vision.tower import open_tower
 from restated_towers import DOTS, dots_rows, dots_shapes, drawn
 from tiny_towers import farthest, opened
@@ -58,3 +61,57 @@ def test_towers_that_are_not_computed(changes: dict[str, Any], words: str, tmp_p
     data, _ = save_dots(tmp_path)
     with pytest.raises((UnsupportedModel, ModelError), match=f"config.json: vision_config: .*{words}"):
         open_tower({**data, "vision_config": {**DOTS, **changes}}, "float32", "config.json")
+
+
+@pytest.mark.parametrize("clip_side", [64, 40])
+def test_rows_of_deepseek_ocr(clip_side: int, tmp_path: Path) -> None:
+    """A picture's parts in a grid, and in one line; its whole. Tables that are for these sizes, and that are not."""
+    data, model = deepseek_ocr.save(tmp_path, 99, clip_side)
+    numbers, sizes = np.random.default_rng(1), ((320, 480), (160, 320), (256, 256))
+    *parts, whole = (numbers.standard_normal((*size, 3), np.float32) for size in sizes)
+    model = model.double()
+    runner = opened(tmp_path, max_patches=6 * 26, **inner(data))
+    for part in parts:
+        ours = [runner.rows(part), runner.rows(whole)]
+        wanted = deepseek_ocr.rows(model, [part, whole]).numpy()
+        assert farthest(ours, [wanted[: len(ours[0])], wanted[len(ours[0]) :]]) < 1e-5
+    assert farthest([runner.rows(whole)], [deepseek_ocr.rows(model, [whole]).numpy()]) < 1e-5
+    in_16_bits = opened(tmp_path, "bfloat16", max_patches=6 * 26, **inner(data))
+    assert farthest([in_16_bits.rows(whole)], [deepseek_ocr.rows(model, [whole]).numpy()]) < 0.05
+
+
+@pytest.mark.parametrize(("count", "side"), [(40, 64), (10, 16), (16, 16), (5, 8), (20, 7)])
+def test_tables_are_resampled_as_torch_does(count: int, side: int) -> None:
+    table = torch.randn(1, 3, side, side, dtype=torch.float32)
+    wanted = torch.nn.functional.interpolate(table, (count, count), mode="bicubic", antialias=True)
+    weights = torch.tensor(smooth_cubic_weights(count, side))
+    torch.testing.assert_close(torch.einsum("ih,jw,nchw->ncij", weights, weights, table), wanted, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("whole", "vision", "sam", "words"),
+    [
+        ({"tile_tag": "1D"}, {}, {}, "tile_tag='1D' is not supported"),
+        ({"global_view_pos": "tail"}, {}, {}, "global_view_pos='tail' is not supported"),
+        ({"projector_config": {"projector_type": "mlp_gelu"}}, {}, {}, "projector_type='mlp_gelu' is not supported"),
+        ({}, {"model_name": "siglip"}, {}, "model_name='siglip' is not supported"),
+        ({}, {}, {"downsample_channels": [40]}, r"downsample_channels=\[40\] must be two numbers"),
+        ({}, {}, {"downsample_channels": [40, 80]}, "hidden_size=64 must be the 80 channels"),
+        ({}, {"image_size": 192}, {}, "image_size=192 is not supported; its parts must be blocks of 4 patches"),
+        ({}, {}, {"global_attn_indexes": [7]}, r"global_attn_indexes=\[7\] is not supported"),
+    ],
+)
+def test_deepseek_ocr_that_is_not_computed(
+    whole: dict[str, Any], vision: dict[str, Any], sam: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    data, _ = deepseek_ocr.save(tmp_path, 99)
+    width = data["vision_config"]["width"]
+    width = {**width, "sam_vit_b": {**width["sam_vit_b"], **sam}}
+    changed = {**data, **whole, "vision_config": {**data["vision_config"], **vision, "width": width}}
+    with pytest.raises((UnsupportedModel, ModelError), match=words):
+        open_tower(inner(changed), "float32", "config.json")
+    tower: Any = open_tower(inner(data), "float32", "config.json")
+    with pytest.raises(InvariantError, match="this tower reads 256 x 256, and squares of 160"):
+        tower.patches(160, 256)
+    with pytest.raises(InvariantError, match="is read before it is held"):
+        tower.inputs(np.zeros((64, 64), np.float32))

@@ -47,10 +47,10 @@ _PREFIXES = (
 #: Of a model whose text part has the names of one of text alone, beside its tower.
 _BESIDE_A_TOWER = (("model.", "model."), ("lm_head.", "lm_head."))
 _TOWER = ("visual.", "vit.", "vit_large_projector.", "vision_tower.patch_embed.patchifier.")
-#: And of one whose other parts have names that begin as those do; what tells it: ERNIE 4.5 VL's resampler, and what
-#: Phi-4 multimodal has beside its table of embeddings.
+#: And of one whose other parts have names that begin as those do; what tells it: ERNIE 4.5 VL's resampler, what Phi-4
+#: multimodal has beside its table of embeddings, and the encoder of DeepSeek-OCR.
 _AMONG_OTHERS = tuple((part, part) for part in ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head."))
-_OTHERS = ("model.resampler_model.", "model.embed_tokens_extend.")
+_OTHERS = ("model.resampler_model.", "model.embed_tokens_extend.", "model.sam_model.")
 #: Of Mistral Large 4, as published, what the text part has; see first_names.py.
 _LARGE4 = (
     ("layers.", "model.layers."),

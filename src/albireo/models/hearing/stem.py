@@ -7,7 +7,7 @@ which the host puts there. In pieces, as such rows are many times what they are 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -47,6 +47,15 @@ class Stem(Protocol):
 
         Of the last piece there may be more of these than the tile has patches; what is too many is not read.
         """
+        ...
+
+
+@runtime_checkable
+class ChoosesGraphs(Protocol):
+    """A stem not all of whose graphs compute a piece."""
+
+    def order(self, rows: int) -> tuple[int, ...]:
+        """Numbers of those that compute one of so many rows, in turn."""
         ...
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from albireo.json_file import keys
+from albireo.models.settings.deepseek_ocr import CLASS_NAME, DEEPSEEK_OCR
 from albireo.models.settings.internvl_chat import INTERNVL_CHAT, INTERNVL_CHAT_KEYS
 from albireo.models.settings.whole import Whole
 
@@ -123,6 +124,26 @@ WHOLES: Mapping[str, Whole] = {
     "cohere_compass": Whole(
         "CohereCompassForConditionalGeneration",
         {"cohere_compass_text": "cohere_compass_text"},
+    ),
+    DEEPSEEK_OCR: Whole(
+        CLASS_NAME,
+        {"deepseek": "deepseek"},
+        {"tie_word_embeddings": False},
+        # of latent attention and of groups of experts, which there are none of
+        neutral={
+            **{
+                "topk_method": "greedy",
+                "n_group": 1,
+                "topk_group": 1,
+                "use_mla": False,
+                "kv_lora_rank": None,
+                "q_lora_rank": None,
+                "v_head_dim": 0,
+            },
+            **{"qk_nope_head_dim": 0, "qk_rope_head_dim": 0, "lm_head": True, "rm_head": False},
+        },
+        # all keys of the text part are there twice
+        may_be_flat=True,
     ),
     "dots3_note": Whole(
         "Dots3NoteForConditionalGeneration",

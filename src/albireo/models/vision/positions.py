@@ -75,6 +75,19 @@ def cubic_weights(count: int, side: int) -> F32:
     return weights
 
 
+def smooth_cubic_weights(count: int, side: int) -> F32:
+    """[count, side] weights by which the centers of count equal parts of a row of side are between its entries, of a
+    cubic; where parts are larger than entries, of one that is as much wider. Source: Keys 1981, with a slope of -0.5;
+    what is beyond an end counts for nothing."""
+    scale = np.float32(side) / np.float32(count)
+    wide = max(scale, np.float32(1))
+    centers = scale * (np.arange(count, dtype=np.float32) + np.float32(0.5))
+    apart = np.abs(np.arange(side, dtype=np.float32) - centers[:, None] + np.float32(0.5)) / wide
+    distances = np.asarray(apart, np.float32)
+    weights = np.where(distances < 2, _cubic(distances, -0.5), np.float32(0))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
+
+
 def stretched(count: int, own: int, side: int) -> Ints:
     """[count] entries of a row of side over which own are stretched; those behind them have the last. As transformers
     finds them, in float32: at sides of published towers, as at others torch rounds by what the processor can do."""
@@ -86,9 +99,9 @@ def stretched(count: int, own: int, side: int) -> Ints:
     return found
 
 
-def _cubic(distances: F32) -> F32:
+def _cubic(distances: F32, slope_at_one: float = -0.75) -> F32:
     """Of each of four neighbours, by how far it is."""
-    slope, one = np.float32(-0.75), np.float32(1)
+    slope, one = np.float32(slope_at_one), np.float32(1)
     inner = ((slope + 2 * one) * distances - (slope + 3 * one)) * distances * distances + one
     outer = ((slope * distances - 5 * slope) * distances + 8 * slope) * distances - 4 * slope
     return np.where(distances <= one, inner, outer).astype(np.float32)

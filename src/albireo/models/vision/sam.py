@@ -1,12 +1,12 @@
 """SAM's image encoder, of square tiles of one size: windows that see themselves, and layers that see all, whose scores
 have added what a query says of how many lines and how many columns a key is away.
 
-Called by got_ocr2.py. What is added is a sum over distances from -(S - 1) to S - 1, so one of waves whose period is
-2 S - 1. A wave of a difference is one of the query's place times one of the key's: to a head of D channels are joined
-what the query says of each wave, turned by its place, and the wave at the key's place. So attention adds it like any
-other channels, and no kernel knows of it. The mean of all distances adds the same to all keys of a query, and is left
-out. Windows at the edges are filled up with zeros behind the norm, which keys of theirs see too; where all see all,
-those are kept from sight by one more pair of channels.
+Called by got_ocr2.py and deepseek_ocr.py. What is added is a sum over distances from -(S - 1) to S - 1, so one of waves
+whose period is 2 S - 1. A wave of a difference is one of the query's place times one of the key's: to a head of D
+channels are joined what the query says of each wave, turned by its place, and the wave at the key's place. So attention
+adds it like any other channels, and no kernel knows of it. The mean of all distances adds the same to all keys of a
+query, and is left out. Windows at the edges are filled up with zeros behind the norm, which keys of theirs see too;
+where all see all, those are kept from sight by one more pair of channels.
 
 Sources: Kirillov et al. 2023, Segment Anything; Li et al. 2022, MViTv2, section 4.1.
 """
@@ -28,6 +28,7 @@ from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, linear, mlp, norm, rounded_norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Sequences, one_size, patch_rows
+from albireo.models.vision.positions import center_weights, resampled, smooth_cubic_weights
 
 #: A query says so of what is kept from sight; less than the largest float16, far more than any score.
 _HIDES = 32768.0
@@ -52,7 +53,8 @@ class SamStem:
     """Implements stem.Stem: of a tile's patches, the encoder and its neck.
 
     Fields: prefix: of names. side: patches on that of a tile. window: on that of a window. sees_all: layers that do.
-    channels: of the neck. has_positions: they are added to patches: positions [side * side, E], once held.
+    channels: of the neck. has_positions: they are added to patches: positions [side * side, E], once held. table_side:
+    patches on the side of tiles that tables are for, where it is another; 0: it is that one.
     """
 
     encoder: EncoderSettings
@@ -62,6 +64,7 @@ class SamStem:
     sees_all: frozenset[int]
     channels: int
     has_positions: bool
+    table_side: int = 0
     positions: F32 | None = field(default=None, kw_only=True)
 
     @property
@@ -107,7 +110,12 @@ class SamStem:
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         if self.has_positions:
-            self.positions = tensors[self.table].reshape(self.side**2, self.encoder.hidden_size)
+            side = self.table_side or self.side
+            table = tensors[self.table].reshape(side**2, self.encoder.hidden_size)
+            if side != self.side:
+                weights = smooth_cubic_weights(self.side, side)
+                table = resampled(table, weights, weights).reshape(self.side**2, -1)
+            self.positions = np.ascontiguousarray(table, np.float32)
 
     def patches(self, height: int, width: int) -> int:
         """Of a tile. Raises: InvariantError for another size."""
@@ -169,7 +177,8 @@ class SamStem:
         return made
 
     def _made(self, number: int | None, what: str) -> str:
-        return f"{self.prefix}.{'all' if number is None else number}.made_{what}"
+        ending = f"_{self.side}" if self.table_side else ""
+        return f"{self.prefix}.{'all' if number is None else number}.made_{what}{ending}"
 
     def _places_of(self, sees_all: bool) -> slice:
         """Among pairs of a head, those of waves."""
@@ -196,6 +205,9 @@ class SamStem:
         at, half = self._places_of(sees_all), self.head_dim // 2
         # attention multiplies all of a score
         root = np.sqrt(self.encoder.head_dim)
+        if sees_all and self.table_side:
+            distances = center_weights(2 * self.side - 1, 2 * self.table_side - 1)
+            of_lines, of_columns = (_between(table, distances) for table in (of_lines, of_columns))
         parts = [_amplitudes(table.astype(np.float64) * root) for table in (of_lines, of_columns)]
         even, odd = (np.concatenate([part[kind] for part in parts]) for kind in (0, 1))
         found[:, at] = even
@@ -311,6 +323,12 @@ class SamStem:
                 result_dim=c.head_dim,
             )
             return b.cast(a, c.dtype)
+
+
+def _between(table: F32, weights: F32) -> F32:
+    """[count, D] between entries of a table [n, D], by weights [count, n]. Not by a matrix product, see positions."""
+    between: F32 = (weights[:, :, None] * table[None]).sum(axis=1, dtype=np.float32)
+    return between
 
 
 def _amplitudes(table: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

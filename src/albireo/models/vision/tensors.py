@@ -19,6 +19,7 @@ from albireo.models.checkpoint.safetensors_file import RawTensor, raw_tensor, st
 from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
 from albireo.models.checkpoint.sample_tower_names import names_of_sample_tower
 from albireo.models.checkpoint.text_tensors import CONFORMER, ENCODER, LASR, TextTensors
+from albireo.models.settings import deepseek_ocr
 from albireo.models.settings.internvl_chat import names_of_tower
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32
@@ -246,7 +247,7 @@ def _stored(directory: Path, hears: bool | None) -> TextTensors:
         return TextTensors(files, tuple(names.items()))
     if any(name in files for name in _GRANITE):
         return TextTensors(files, _OF_GRANITE)
-    if published := names_of_tower(files.names):
+    if published := names_of_tower(files.names) or deepseek_ocr.names_of_tower(files.names):
         return TextTensors(files, tuple(published.items()))
     if ENCODER not in files:
         sees = any(name.startswith(_VISION) for name in files.names)

@@ -1,0 +1,76 @@
+"""The pictures of DeepSeek-OCR against what its authors' code says, step by step; the grid against transformers, which
+has it of Unlimited OCR."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from albireo.errors import ModelError, UnsupportedModel
+from albireo.images.decode import as_image
+from albireo.models.settings.text_part import inner
+from images.compared import assert_prepared, opened
+from images.pictures import LONG, SIZES, picture
+from images.published_assistants import ASSISTANTS
+from images.without_torchvision import imported
+
+pytest.importorskip("transformers")
+pytest.importorskip("transformers.image_processing_backends")
+PICTURES = {
+    **SIZES,
+    **LONG,
+    "a part": (640, 640, "RGB"),
+    "a line more": (640, 641, "RGB"),
+    "large": (1500, 1100, "RGB"),
+}
+CONFIG, FIRST = ASSISTANTS["DeepSeek-OCR"][0], ASSISTANTS["DeepSeek-OCR"][2]
+SETTINGS: dict[str, dict[str, Any]] = {
+    "published": {},
+    "colours": {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.9, 0.8, 0.7]},
+}
+nearest = imported("transformers.models.unlimited_ocr.image_processing_unlimited_ocr").get_optimal_tiled_canvas
+
+
+def by_its_authors(settings: dict[str, Any], image: Image.Image) -> tuple[list[np.ndarray], str]:
+    """float32 [3, height, width] of parts side by side, where there are any, and of the whole; and the text."""
+    views, rows = [], 16 * 17 + 1
+    if image.width > 640 or image.height > 640:
+        columns, lines = nearest((image.height, image.width), (640, 640), 2, 6)
+        views.append(image.resize((640 * columns, 640 * lines)))
+        rows += lines * 10 * (columns * 10 + 1)
+    mean, std = settings["image_mean"], settings["image_std"]
+    views.append(ImageOps.pad(image, (1024, 1024), color=tuple(int(x * 255) for x in mean)))
+    less, by = (np.array(each, np.float32)[:, None, None] for each in (mean, std))
+    tiles = [(np.asarray(view, np.float32).transpose(2, 0, 1) / np.float32(255) - less) / by for view in views]
+    return tiles, "<image>" * rows
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("name", PICTURES)
+def test_tiles_and_text_are_those_of_its_authors(tmp_path: Path, settings: str, name: str) -> None:
+    image, held = as_image(picture(*PICTURES[name])), {**FIRST, **SETTINGS[settings]}
+    ours = opened(tmp_path, inner(CONFIG), None, held)
+    prepared = ours.prepare(image)
+    assert_prepared(ours, prepared, *by_its_authors(held, image))
+    assert prepared.grid is None
+    assert max(ours.rows(*tile.shape[:2]) for tile in prepared.tiles) <= ours.rows(*ours.largest_tile())
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"patch_size": 14}, "patch_size=14 is not supported; supported: 16"),
+        ({"candidate_resolutions": [[1280, 1280]]}, "candidate_resolutions=.* the one of config.json, 1024 x 1024"),
+        ({"normalize": False}, "'normalize': False"),
+        ({"downsample_ratio": 2}, "'downsample_ratio': 2"),
+        ({"image_token": "<img>"}, "'image_token': '<img>'"),
+        ({"max_crops": 9}, "'max_crops': 9"),
+    ],
+)
+def test_settings_that_are_not_computed_are_refused(tmp_path: Path, settings: dict[str, Any], told: str) -> None:
+    with pytest.raises((ModelError, UnsupportedModel), match=told):
+        opened(tmp_path, inner(CONFIG), None, {**FIRST, **settings})

@@ -303,6 +303,8 @@ WHOLES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
     "internvl of llama": {"text_config": text("llama", "llama"), **_INTERNVL, "tie_word_embeddings": True},
+    "internvl of phi3": {"text_config": text("phi3", "phi3"), **_INTERNVL, "tie_word_embeddings": False},
+    "internvl of mistral": {"text_config": text("mistral", "mistral"), **_INTERNVL, "tie_word_embeddings": False},
     "internvl of qwen3": {"text_config": text("qwen3", "qwen3"), **_INTERNVL, "tie_word_embeddings": False},
     "qianfan_ocr": {
         "text_config": text("qwen3", "qwen3"),

@@ -7,9 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from albireo import LLM, PoolingParams
+from albireo.errors import UnsupportedFeature
 from albireo.models import load_architecture
 from albireo.models.config import parse_config
 from artifact.engines import run
@@ -80,6 +83,28 @@ def test_as_the_text_part_of_internvl(plain: Path, tmp_path: Path) -> None:
     }
     (folder / "config.json").write_text(json.dumps(whole))
     assert run(folder) == run(plain)
+
+
+def test_rewards_as_published(plain: Path, tmp_path: Path) -> None:
+    """A linear of what the last token leaves; nothing writes text."""
+    folder, path = published(plain, tmp_path / "rewards"), tmp_path / "rewards" / "model.safetensors"
+    tensors = {name: value for name, value in load_file(path).items() if name != "output.weight"}
+    head = np.random.default_rng(1).normal(0, 0.3, (1, tensors["model.norm.weight"].size)).astype(np.float32)
+    save_file(tensors | {"v_head.weight": head}, path)
+    config = json.loads((folder / "config.json").read_text())
+    code = {"AutoModel": "modeling_internlm2.InternLM2ForRewardModel"}
+    changes = {"architectures": ["InternLM2ForRewardModel"], "auto_map": code, "reward_token_id": 92527}
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    settings: dict[str, Any] = {"dtype": "float32", "num_threads": 1, "skip_tokenizer_init": True}
+    asked = [{"prompt_token_ids": ids} for ids in ([5, 9, 3], [7], [8, 4, 6, 100])]
+    with LLM(str(plain), **settings) as llm:
+        states = llm.embed(asked, PoolingParams(use_activation=False), use_tqdm=False)
+    with LLM(str(folder), **settings) as llm:
+        found = llm.classify(asked, use_tqdm=False)
+        with pytest.raises(UnsupportedFeature, match="gives scores of 1 label"):
+            llm.generate(asked[0], use_tqdm=False)
+    wanted = [head.astype(np.float64) @ state.outputs.embedding for state in states]
+    np.testing.assert_allclose([output.outputs.probs for output in found], wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_left_out_means_what_its_class_has() -> None:

@@ -202,7 +202,7 @@ def test_files_of_lighton_ocr_as_they_were_published(tmp_path: Path) -> None:
         load_config(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["internvl", "internvl of llama", "internvl of qwen3_moe"])
+@pytest.mark.parametrize("name", ["internvl", "internvl of llama", "internvl of phi3", "internvl of qwen3_moe"])
 def test_files_of_internvl_as_they_were_published(name: str, tmp_path: Path) -> None:
     save(name, tmp_path)
     tokens = prompt(WHOLES[name]["text_config"], 20, 6)
@@ -210,9 +210,13 @@ def test_files_of_internvl_as_they_were_published(name: str, tmp_path: Path) -> 
     published = publish(tmp_path)
     np.testing.assert_array_equal(Model(tmp_path).logits(tokens), wanted)
     assert published["model_type"] == "internvl_chat" and "text_config" not in published
+    read = load_config(tmp_path)
+    skywork = {**published, "model_type": "skywork_chat", "architectures": ["SkyworkR1VChatModel"]}
+    (tmp_path / "config.json").write_text(json.dumps(skywork))
+    assert load_config(tmp_path) == read and inner(skywork)["model_type"] == "internvl_chat"
     for changes, words in (
         (
-            {"llm_config": {**published["llm_config"], "model_type": "phi3"}},
+            {"llm_config": {**published["llm_config"], "model_type": "gpt2"}},
             "its model_type must be qwen2 or llama",
         ),
         ({"mlp_checkpoint": 3}, "'mlp_checkpoint': 3"),

@@ -274,4 +274,4 @@ def _behind_layers(data: Mapping[str, Any]) -> tuple[str, ...]:
     if model_type.replace("-", "_") in (*encoder_types(), *speech_types()):
         return load_architecture(model_type).unused
     writes_text = data.get("is_causal") is not False and any(str(name).endswith(TEXT_CLASSES) for name in classes)
-    return () if writes_text or not classes else ("lm_head.*", "score.*")
+    return () if writes_text or not classes else ("lm_head.*", "score.*", "v_head.*")

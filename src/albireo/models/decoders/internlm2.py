@@ -34,8 +34,8 @@ CONFIG = ConfigRules(
     defaults=sizes(
         4096, 11008, 32, 32, vocab_size=103168, max_position_embeddings=2048, rms_norm_eps=1e-6, attention_bias=True
     ),
-    # code of the directory, which is never run
-    ignorable=frozenset({"auto_map"}),
+    # code of the directory, which is never run; and of rewards the token that a text is to end with
+    ignorable=frozenset({"auto_map", "reward_token_id"}),
     class_names=("InternLM2ForCausalLM",),
 )
 build = partial(decoder, joined="qkv_proj")

@@ -18,11 +18,13 @@ from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifi
 TEXT_CLASSES = ("ForCausalLM", "LMHeadModel")
 #: And those that classify texts, or each token.
 _CLASSIFIER, _OF_TOKENS = "ForSequenceClassification", "ForTokenClassification"
-#: Qwen's, which were published with code of their own: a text's worth, and of each token whether a step that ends there
-#: is right.
+#: Qwen's and InternLM 2's, which were published with code of their own: a text's worth, and of each token whether a
+#: step that ends there is right.
 _REWARDS, _REWARDS_STEPS = "ForRewardModel", "ForProcessRewardModel"
 _REWARD_HEAD = HeadStep("score.0", "relu"), HeadStep("score.2")
 _SCORE = (HeadStep("score"),)
+#: By model_type, where it is another than Qwen's.
+_WORTH_HEADS = {"internlm2": (HeadStep("v_head"),)}
 
 
 def class_names(model_type: str, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -32,7 +34,7 @@ def class_names(model_type: str, given: tuple[str, ...]) -> tuple[str, ...]:
 
 def is_own_code(auto_map: Any, names: tuple[str, ...]) -> bool:
     """Whether the code beside a checkpoint is that of the class which is computed here: from before transformers had
-    it, as Phi-3, Falcon and ERNIE 4.5 came out, or that it does not have, as Qwen's of rewards. It is never run."""
+    it, as Phi-3, Falcon and ERNIE 4.5 came out, or that it does not have, as those of rewards. It is never run."""
     places = auto_map if isinstance(auto_map, dict) else {}
     code, headless = (str(places.get(key)).rpartition(".")[2] for key in ("AutoModelForCausalLM", "AutoModel"))
     rewards = (f"{stem}{end}" for stem in _stems(names) for end in (_REWARDS, _REWARDS_STEPS))
@@ -65,6 +67,8 @@ def pooling_of_class(
     else:
         stems = _stems(names)
         ending = next((end for end in _ENDINGS if any(f"{stem}{end}".lower() in found for stem in stems)), None)
+        if ending == _REWARDS:
+            return _reward(fields, _WORTH_HEADS.get(model_type, _REWARD_HEAD))
         if ending is not None:
             return _ENDINGS[ending](fields)
     what = f"model_type {short(model_type)} is computed as {', '.join(names)}"
@@ -76,8 +80,8 @@ def _stems(names: tuple[str, ...]) -> list[str]:
     return [stem for name in names for end in TEXT_CLASSES if (stem := name.removesuffix(end)) != name]
 
 
-def _reward(fields: Fields) -> PoolingRule:
-    return replace(classifier(fields, "last", _REWARD_HEAD, num_labels=1), activation="none")
+def _reward(fields: Fields, head: tuple[HeadStep, ...]) -> PoolingRule:
+    return replace(classifier(fields, "last", head, num_labels=1), activation="none")
 
 
 #: What the name of a class of a decoder's layers ends with that writes no text -> what it gives.
@@ -85,6 +89,6 @@ _ENDINGS: Mapping[str, Callable[[Fields], PoolingRule]] = {
     _CLASSIFIER: lambda fields: classifier(fields, "last", _SCORE),
     _OF_TOKENS: lambda fields: token_classifier(fields, _SCORE),
     _REWARDS_STEPS: lambda fields: token_classifier(fields, _REWARD_HEAD),
-    _REWARDS: _reward,
+    _REWARDS: lambda fields: _reward(fields, _REWARD_HEAD),
     "Model": lambda _: PoolingRule(),
 }

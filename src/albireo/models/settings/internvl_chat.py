@@ -11,7 +11,8 @@ from typing import Any
 
 from albireo.json_file import keys
 
-INTERNVL_CHAT = "internvl_chat"
+#: And Skywork R1V, which is one.
+INTERNVL_CHAT, SKYWORK_CHAT = "internvl_chat", "skywork_chat"
 #: Of config.json: how pictures are cut, which whoever prepares them reads; which way of cutting there is; how messages
 #: were written, which the template says; and training.
 INTERNVL_CHAT_KEYS = keys(

@@ -16,7 +16,7 @@ from albireo.models.settings import ernie4_5_moe_vl
 from albireo.models.settings.class_sizes import OF_CLASSES
 from albireo.models.settings.deepseek_ocr import by_parts, is_deepseek_ocr
 from albireo.models.settings.ernie4_5_moe_vl import ERNIE4_5_MOE_VL
-from albireo.models.settings.internvl_chat import INTERNVL_CHAT, as_transformers_has_it
+from albireo.models.settings.internvl_chat import INTERNVL_CHAT, SKYWORK_CHAT, as_transformers_has_it
 from albireo.models.settings.known_keys import IGNORABLE_KEYS
 from albireo.models.settings.wholes import SPEAKING, WHOLES
 
@@ -127,8 +127,8 @@ def inner(data: Mapping[str, Any]) -> dict[str, Any]:
         data = {**part, **{key: value for key, value in data.items() if key != _INNER}}
     if data.get("model_type") in _ALONE:
         return {**data, "model_type": _ALONE[str(data["model_type"])]}
-    if data.get("model_type") == INTERNVL_CHAT:
-        return as_transformers_has_it(data)
+    if data.get("model_type") in (INTERNVL_CHAT, SKYWORK_CHAT):
+        return as_transformers_has_it({**data, "model_type": INTERNVL_CHAT})
     if data.get("model_type") == ERNIE4_5_MOE_VL:
         return ernie4_5_moe_vl.as_transformers_has_it(data)
     if is_deepseek_ocr(data):

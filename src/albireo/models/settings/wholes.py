@@ -78,7 +78,7 @@ _LLAVA = Whole(
 )
 _INTERNVL = Whole(
     "InternVLForConditionalGeneration",
-    {kind: kind for kind in ("qwen2", "llama", "qwen3", "qwen3_moe", "gpt_oss", "internlm2")},
+    {kind: kind for kind in ("qwen2", "llama", "qwen3", "qwen3_moe", "gpt_oss", "internlm2", "phi3", "mistral")},
 )
 _MINICPM = Whole(
     "MiniCPMV4_6ForConditionalGeneration",
@@ -287,7 +287,12 @@ WHOLES: Mapping[str, Whole] = {
     "idefics3": _IDEFICS,
     "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
     "internvl": _INTERNVL,
-    INTERNVL_CHAT: replace(_INTERNVL, class_name="InternVLChatModel", beside=INTERNVL_CHAT_KEYS),
+    INTERNVL_CHAT: replace(
+        _INTERNVL,
+        class_name="InternVLChatModel",
+        beside=INTERNVL_CHAT_KEYS,
+        other_classes=("SkyworkR1VChatModel",),
+    ),
     # its files have keys of internvl_chat, which say what transformers does anyway
     "qianfan_ocr": replace(
         _INTERNVL,

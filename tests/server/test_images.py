@@ -117,6 +117,23 @@ def test_openais_client_asks_about_a_picture(served: Served) -> None:
     assert few.choices[0].message.content == same.choices[0].message.content
 
 
+def test_chats_with_pictures_are_embedded(served: Served) -> None:
+    """Of one picture always the same, of length 1, of another another."""
+    other = "data:image/png;base64," + base64.b64encode(png(picture(60, 40, 1))).decode()
+    found = []
+    for url in (DATA_URL, DATA_URL, other):
+        got = served.server.http.post("/v1/embeddings", json={"model": "sight", "messages": asked(url)})
+        assert got.status_code == 200, got.text
+        assert got.json()["usage"]["prompt_tokens"] > 60
+        found.append(got.json()["data"][0]["embedding"])
+    assert found[0] == found[1] and abs(sum(value * value for value in found[0]) - 1) < 1e-5
+    assert max(abs(one - two) for one, two in zip(found[0], found[2], strict=True)) > 1e-3
+    parts = asked(DATA_URL)[0]["content"]
+    body = {"model": "sight", "messages": [{"role": "user", "content": parts * 3}]}
+    got = served.server.http.post("/v1/embeddings", json=body)
+    assert got.status_code == 400 and "limit_mm_per_prompt allows 2" in got.text
+
+
 def test_responses_and_messages_have_pictures(served: Served) -> None:
     client = served.server.client()
     parts = [{"type": "input_image", "image_url": DATA_URL}, {"type": "input_text", "text": "What is it?"}]

@@ -230,6 +230,7 @@ def load(
             adapters=None if adapters is None else adapters.runner,
             images=images,
             seeing=None if tower is None else second.seeing(tower),
+            seeing_pooler=None if tower is None or pooler is None else second.seeing_pooler(tower),
             listener=listener,
             writer=writer,
         )
@@ -339,6 +340,20 @@ class SecondPrograms:
             return LazyPooler(lambda: self._second(added_rows.run))
         deep = tower.deep_layers
         return LazyPooler(lambda: self._second(lambda graph: deepstack.run(graph, deep))) if deep else None
+
+    def seeing_pooler(self, tower: VisionTower) -> LazyPooler | None:
+        """That of such steps that gives hidden states; None: pooler()."""
+        deep = tower.deep_layers
+        if not deep:
+            return None
+        gives_states = self.source.model_config.pooling is not None
+
+        def change(graph: Graph) -> None:
+            deepstack.run(graph, deep)
+            if not gives_states:
+                hidden_states.run(graph)
+
+        return LazyPooler(lambda: self._second(change))
 
     def _second(self, change: Callable[[Graph], object]) -> Pooler:
         return self.device.second(self.model, self._tuned(change), self.slots)

@@ -130,6 +130,7 @@ class RunnerParts:
             length 1.
         adapters: of sequences that have one; then the pooler's program knows adapters, too.
         images: of prompts that have some. seeing: the program of steps that have rows of some; None: the model's.
+        seeing_pooler: likewise in place of pooler; None: it is that.
         listener: of positions that are sounds'; None: images are pictures. writer: of all that is written; None: it is
             sampled.
     """
@@ -139,6 +140,7 @@ class RunnerParts:
     adapters: AdapterRunner | None = None
     images: ImageRows | None = None
     seeing: Pooler | None = None
+    seeing_pooler: Pooler | None = None
     listener: Listener | None = None
     writer: Writer | None = None
 
@@ -178,6 +180,7 @@ class Runner:
         self._states = states
         self._ending = Scaled() if parts.ending is None else parts.ending
         self._images, self._seeing, self._listener = parts.images, parts.seeing, parts.listener
+        self._seeing_pooler = parts.seeing_pooler
         self._writer = parts.writer
         self._hidden_states, self._num_ahead = hidden_states, num_ahead
         self._contents = contents
@@ -278,6 +281,8 @@ class Runner:
         if self._states is not None:
             plan = plan.part([work for work in plan.work if work.pooling is not None])
         step = self._pack(plan)
+        if step.inputs.given_rows is not None and self._seeing_pooler is not None:
+            pooler = self._seeing_pooler
         try:
             outputs = self._run_by(pooler, with_hidden(step.inputs, plan.work))
         except OutOfMemory as error:

@@ -31,6 +31,7 @@ from albireo.models.gguf.files import is_gguf
 from albireo.models.settings.class_names import TEXT_CLASSES
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.quantized import quantization_format, without_quantization
+from albireo.models.settings.retrievers import HEAD, is_retriever
 from albireo.models.settings.sentence_transformers import MODULES
 from albireo.models.settings.text_part import inner, is_whole, text_settings, text_type
 
@@ -250,9 +251,9 @@ def _unused_weights(checkpoint: Checkpoint) -> tuple[str, ...]:
     """
     path = checkpoint.directory / "config.json"
     data = read_json(path) if path.exists() else {}
-    kind = text_type(data)
+    kind, behind_layers = text_type(data), ("lm_head.*", f"{HEAD}.*") if is_retriever(data) else ()
     data = data["text_config"] if isinstance(data.get("text_config"), dict) else data
-    behind_layers = _behind_layers(data)
+    behind_layers += _behind_layers(data)
     if kind in architectures():
         behind_layers += load_architecture(kind).unused
     layers, sharing = data.get("num_hidden_layers"), data.get("num_kv_shared_layers") or 0

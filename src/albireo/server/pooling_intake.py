@@ -22,6 +22,7 @@ from albireo.server.intake import one_or_several, template_kwargs, template_of, 
 from albireo.server.protocol.fields import unneutral
 from albireo.server.protocol.pooling import POOLING_NEUTRAL, InputFields, PoolingFields
 from albireo.server.serving import INLINE_CHARS, Serving
+from albireo.text.conversation import has_media
 
 #: Most that one request may ask for where tokens have values of their own: 256 MiB, and five times that as JSON.
 MAX_VALUES = 2**26
@@ -126,7 +127,7 @@ async def _admitted_chat(
         return make(serving.admission.pooling.chat_prompt(said, options))
 
     # in a thread: a template may take its time
-    return await admitted(serving, request, [made], ["messages"], INLINE_CHARS + 1)
+    return await admitted(serving, request, [made], ["messages"], INLINE_CHARS + 1, has_media(messages))
 
 
 def places_of(field: str, num: int) -> list[str]:
@@ -140,6 +141,7 @@ async def admitted(
     making: Sequence[Callable[[], Submission]],
     places: Sequence[str],
     num_chars: int,
+    with_media: bool = False,
 ) -> list[Submission]:
     """Encode, and refuse what can never run or has no room.
 
@@ -156,11 +158,11 @@ async def admitted(
                 raise placed(refused(error, _field(place)), place) from None
         return made
 
-    submissions = prepare() if num_chars <= INLINE_CHARS else await serving.in_thread(prepare)
+    submissions = prepare() if num_chars <= INLINE_CHARS else await serving.in_thread(prepare, with_media)
     settings, priority = serving.ready.settings(), request.priority or 0
     for place, made in zip(places, submissions, strict=True):
         try:
-            check_request(made.prompt_token_ids, made.params, priority, settings, made.pooling)
+            check_request(made.prompt_token_ids, made.params, priority, settings, made.pooling, made.images)
         except RequestError as error:
             raise placed(refused(error, _field(place)), place) from None
     pooled = ((len(made.prompt_token_ids), made.pooling) for made in submissions)

@@ -10,12 +10,12 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from albireo.api.media.places import Place, Placed, Places
 from albireo.api.media.reader import open_reader
 from albireo.api.requests.beam_search import sampling_of
 from albireo.api.requests.grammar_compiler import grammar_compiler
 from albireo.api.requests.pooling_admission import PoolingAdmission
 from albireo.api.requests.prompt_encoder import PromptEncoder
+from albireo.api.requests.prompt_media import PromptMedia
 from albireo.api.requests.prompts import Prompt
 from albireo.api.requests.submission import Submission
 from albireo.api.transcribe.transcribers import open_transcriber
@@ -23,7 +23,7 @@ from albireo.beam_search_params import BeamSearchParams
 from albireo.config import GENERATION_NAMES, EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError, InvalidParams, UnsupportedFeature
-from albireo.image_input import MEDIA_KINDS, GivenImage, GivenSound, GivenVideo, MediaKind
+from albireo.image_input import MEDIA_KINDS, MediaKind
 from albireo.models.settings.generation import GenerationDefaults
 from albireo.params import SamplingParams, ThinkingMarks
 from albireo.parsers.output_parser import detect_reasoning_parser, reasoning_tags
@@ -69,9 +69,9 @@ class Admission:
         self._settings, self._vocab_size = settings, settings.vocab_size
         self._tokenizer = tokenizer
         self.prompts = PromptEncoder(tokenizer, settings)
-        self._reasoning, self._media = reasoning, media
+        self._reasoning, self._media = reasoning, PromptMedia(settings, media)
         self._chats = None if tokenizer is None else self._chat_encoder(tokenizer)
-        self.pooling = PoolingAdmission(settings, self.prompts, self._chats)
+        self.pooling = PoolingAdmission(settings, self.prompts, self._chats, self._media)
         self._transcriber: Transcriber | UnsupportedFeature
         try:
             self._transcriber = open_transcriber(media, tokenizer, self._chats, settings)
@@ -147,7 +147,7 @@ class Admission:
         self.check_text()
         if prompt.images or prompt.sounds or prompt.videos:
             _check_whole(params)
-        ids, images = self._placed(self.prompts.ids(prompt, params), prompt.images, prompt.sounds, prompt.videos)
+        ids, images = self._media.placed(self.prompts.ids(prompt, params), prompt.images, prompt.sounds, prompt.videos)
         made = Submission(prompt.text, ids, params, prompt.cache_salt, images=images)
         return self.constrained(self.budgeted(made))
 
@@ -173,40 +173,17 @@ class Admission:
         chat = self._chats.encode(messages, **(options | problems))
         if chat.images or chat.sounds or chat.videos:
             _check_whole(params)
-        ids, placed = self._placed(self.prompts.kept(chat.token_ids, params), chat.images, chat.sounds, chat.videos)
+        ids = self.prompts.kept(chat.token_ids, params)
+        ids, placed = self._media.placed(ids, chat.images, chat.sounds, chat.videos)
         return self.constrained(self.budgeted(Submission(chat.text, ids, params, images=placed), is_chat=True))
-
-    def _placed(
-        self,
-        ids: list[int],
-        pictures: Sequence[GivenImage],
-        sounds: Sequence[GivenSound],
-        videos: Sequence[GivenVideo],
-    ) -> Placed:
-        """A prompt with its pictures, sounds and videos in place, or behind its sound.
-
-        Raises: UnsupportedFeature where none are read; InvalidParams.
-        """
-        media: dict[MediaKind, Sequence[Any]] = {"image": pictures, "sound": sounds, "video": videos}
-        for kind, given in media.items():
-            if given and (problem := self.problem(kind)):
-                raise UnsupportedFeature(f"the prompt has {len(given)} {kind}s, and {problem}")
-        if self._media is None:
-            return ids, ()
-        if isinstance(self._media, Places):
-            return self._media.placed(ids, media)
-        return self._media.placed(ids, sounds)
 
     def mark(self, kind: MediaKind) -> str | None:
         """What a text says where one of a kind is; None where none are read."""
-        place = self._place(kind)
+        place = self._media.place(kind)
         return None if place is None else place.mark
 
-    def _place(self, kind: MediaKind) -> Place | None:
-        return self._media.kinds.get(kind) if isinstance(self._media, Places) else None
-
     def _chat_encoder(self, tokenizer: Tokenizer) -> ChatEncoder:
-        place, of_videos = self._place("image"), self._place("video")
+        place, of_videos = self._media.place("image"), self._media.place("video")
         if place is None:
             return ChatEncoder(tokenizer)
         template = None if of_videos is None else of_videos.chat_template
@@ -214,14 +191,7 @@ class Admission:
 
     def problem(self, kind: MediaKind) -> str:
         """Why prompts have none of a kind; empty: they may have some."""
-        settings = self._settings
-        problems = {"image": settings.image_problem, "sound": settings.sound_problem, "video": settings.video_problem}
-        problem = problems[kind]
-        if self._media is None and not problem:
-            return "they need a tokenizer and skip_tokenizer_init is set; leave it out"
-        if isinstance(self._media, Places) and not problem:
-            return self._media.problems.get(kind, "")
-        return problem
+        return self._media.problem(kind)
 
     @property
     def transcriber(self) -> Transcriber:

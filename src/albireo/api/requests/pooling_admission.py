@@ -10,12 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 from albireo.api.requests.prompt_encoder import PromptEncoder
+from albireo.api.requests.prompt_media import PromptMedia
 from albireo.api.requests.prompts import Prompt
 from albireo.api.requests.scoring import Part, ScorePlan, check_pairs, plan_cosines, plan_pairs, texts_of
 from albireo.api.requests.submission import NO_SAMPLING, Submission
 from albireo.api.requests.written_pair import written_pair
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError, InvalidParams, UnsupportedFeature, short
+from albireo.image_input import MEDIA_KINDS
 from albireo.params import POOLING_TASKS, PoolingParams, PoolingTaskName
 from albireo.text.chat_prompt import ChatEncoder
 from albireo.text.encoded import Cut
@@ -32,9 +34,12 @@ _LACKS: Mapping[PoolingTaskName, str] = {
 class PoolingAdmission:
     """Prepares requests for one model."""
 
-    def __init__(self, settings: EngineSettings, prompts: PromptEncoder, chats: ChatEncoder | None) -> None:
-        """Args: chats: None: there is no tokenizer."""
-        self._settings, self._prompts, self._chats = settings, prompts, chats
+    def __init__(
+        self, settings: EngineSettings, prompts: PromptEncoder, chats: ChatEncoder | None, media: PromptMedia
+    ) -> None:
+        """Args: chats: None: there is no tokenizer. media: puts pictures, sounds and videos into prompts, or says why
+        they have none."""
+        self._settings, self._prompts, self._chats, self._media = settings, prompts, chats, media
 
     def check_task(self, task: PoolingTaskName) -> None:
         """Raises: UnsupportedFeature when what becomes of a prompt is something else."""
@@ -98,14 +103,13 @@ class PoolingAdmission:
     def chat_prompt(self, messages: Sequence[Any], options: Mapping[str, Any]) -> Prompt:
         """What the model's template makes of a chat; options are those of ChatEncoder.encode().
 
-        Raises: TemplateError, for media, too; ConfigError without a tokenizer.
+        Raises: TemplateError, for media that are not read, too; ConfigError without a tokenizer.
         """
         if self._chats is None:
             raise ConfigError("a chat needs a tokenizer and skip_tokenizer_init is set; leave it out")
-        problem = "embeddings and scores are those of text"
-        problems = dict.fromkeys(("image_problem", "sound_problem", "video_problem"), problem)
+        problems = {f"{kind}_problem": self._media.problem(kind) for kind in MEDIA_KINDS}
         made = self._chats.encode(messages, **{**options, **problems})
-        return Prompt(None, made.token_ids, options.get("cache_salt"))
+        return Prompt(None, made.token_ids, options.get("cache_salt"), made.images, made.sounds, made.videos)
 
     def scoring(self, data_1: Any, data_2: Any, params: PoolingParams | None) -> tuple[ScorePlan, list[Submission]]:
         """What scores are made of, and what is run for it, one a prompt of the plan.
@@ -158,10 +162,13 @@ class PoolingAdmission:
         max_text_tokens: int | None = None,
     ) -> Submission:
         """Args: max_text_tokens: a longer text is cut to so many, what is put round it aside."""
-        if prompt.images or prompt.sounds or prompt.videos:
-            given = "images" if prompt.images else "a sound" if prompt.sounds else "a video"
-            raise UnsupportedFeature(f"the prompt has {given}; embeddings and scores are those of text")
         pooling, most = self._pooling(params)
+        has_media = bool(prompt.images or prompt.sounds or prompt.videos)
+        if has_media and most is not None:
+            raise InvalidParams(
+                f"truncate_prompt_tokens={pooling.truncate_prompt_tokens} is for text: a prompt with images, sounds or "
+                "videos is not cut; leave it out"
+            )
         is_left = pooling.truncation_side == "left"
         if prompt.token_ids is not None:
             ids = prompt.token_ids[-(most or 0) :] if is_left else prompt.token_ids[:most]
@@ -169,7 +176,8 @@ class PoolingAdmission:
             assert prompt.text is not None, "a prompt has text or ids"
             cut = Cut(most, max_text_tokens, from_start=is_left)
             ids = self._prompts.tokenizer.encode_prompt(prompt.text, add_special_tokens=add_special_tokens, cut=cut).ids
-        return Submission(prompt.text, ids, NO_SAMPLING, prompt.cache_salt, pooling=pooling)
+        ids, placed = self._media.placed(ids, prompt.images, prompt.sounds, prompt.videos) if has_media else (ids, ())
+        return Submission(prompt.text, ids, NO_SAMPLING, prompt.cache_salt, pooling=pooling, images=placed)
 
     def _pooling(self, given: PoolingParams | None) -> tuple[PoolingParams, int | None]:
         """What is wanted of a prompt, and the most tokens that are kept of it; None: all."""

@@ -26,6 +26,18 @@ Prefixes = Sequence[tuple[str, str]]
 #: What names of tensors of the text part begin with, and what with in a model of text alone: as transformers writes
 #: them, and as it did before 4.52.
 _PREFIXES = (
+    # of ColQwen, whose last linear has another name in some files
+    ("vlm.model.language_model.", "model."),
+    ("vlm.language_model.model.", "model."),
+    ("vlm.language_model.", "model."),
+    *(
+        (f"{whole}{part}", f"model.{part}")
+        for whole in ("vlm.model.", "vlm.", "language_model.")
+        for part in ("embed_tokens.", "layers.", "norm.")
+    ),
+    ("vlm.lm_head.", "lm_head."),
+    ("embedding_proj_layer.", "embedding_proj_layer."),
+    ("custom_text_proj.", "embedding_proj_layer."),
     # of HyperCLOVA X Vision, as published
     ("model.language_model.model.", "model."),
     ("model.language_model.lm_head.", "lm_head."),
@@ -63,7 +75,7 @@ _LARGE4_ALPHA = "lerope.alpha"
 #: Of Dory's attention.
 _DORY = (".mixer.sqk", ".self_attn.sqk")
 #: Of which a model with parts has some.
-_WITH_PARTS = ("language_model.", "model.language_model.", "model.text_model.", "thinker.model.")
+_WITH_PARTS = ("language_model.", "model.language_model.", "model.text_model.", "thinker.model.", "vlm.")
 #: A tensor of a model written without its head -> what names are to begin with.
 _HEADLESS = {
     "tokens_embed.weight": (("lm_head.", "lm_head."), ("", "transformer.")),

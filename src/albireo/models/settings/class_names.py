@@ -13,6 +13,7 @@ from typing import Any
 from albireo.errors import short
 from albireo.json_file import Fields
 from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifier, token_classifier
+from albireo.models.settings.retrievers import CLASS_END, HEAD
 
 #: What classes of models that write text end with.
 TEXT_CLASSES = ("ForCausalLM", "LMHeadModel")
@@ -90,5 +91,6 @@ _ENDINGS: Mapping[str, Callable[[Fields], PoolingRule]] = {
     _OF_TOKENS: lambda fields: token_classifier(fields, _SCORE),
     _REWARDS_STEPS: lambda fields: token_classifier(fields, _REWARD_HEAD),
     _REWARDS: lambda fields: _reward(fields, _REWARD_HEAD),
+    CLASS_END: lambda _: PoolingRule(pooling_type="all", head=(HeadStep(HEAD),)),
     "Model": lambda _: PoolingRule(),
 }

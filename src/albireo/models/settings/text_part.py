@@ -18,6 +18,7 @@ from albireo.models.settings.deepseek_ocr import by_parts, is_deepseek_ocr
 from albireo.models.settings.ernie4_5_moe_vl import ERNIE4_5_MOE_VL
 from albireo.models.settings.internvl_chat import INTERNVL_CHAT, SKYWORK_CHAT, as_transformers_has_it
 from albireo.models.settings.known_keys import IGNORABLE_KEYS
+from albireo.models.settings.retrievers import CLASS_END, is_retriever, reader_of
 from albireo.models.settings.wholes import SPEAKING, WHOLES
 
 #: Keys of the whole that are about images and sounds; what training leaves out; and code of the directory, which is
@@ -79,7 +80,7 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     if not is_whole(data):
         return dict(data)
-    data = inner(data)
+    retrieves, data = is_retriever(data), inner(data)
     fields = Fields(data, where)
     whole = WHOLES[fields.text("model_type")]
     classes = fields.texts("architectures")
@@ -116,6 +117,8 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
         of_text = Fields(found, f"{where}: text_config")
         heads = of_text.integer("num_attention_heads", 1, MAX_HEADS)
         found["head_dim"] = of_text.integer("hidden_size", heads, MAX_WIDTH) // heads
+    if retrieves:
+        found["architectures"] = [f"{found['model_type']}{CLASS_END}"]
     return found
 
 
@@ -131,6 +134,8 @@ def inner(data: Mapping[str, Any]) -> dict[str, Any]:
         return as_transformers_has_it({**data, "model_type": INTERNVL_CHAT})
     if data.get("model_type") == ERNIE4_5_MOE_VL:
         return ernie4_5_moe_vl.as_transformers_has_it(data)
+    if is_retriever(data):
+        return reader_of(data)
     if is_deepseek_ocr(data):
         return by_parts(data, "config.json")
     own, names = _FIRST_NAMES.get(str(data.get("model_type")), (None, {}))

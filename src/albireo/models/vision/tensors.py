@@ -32,7 +32,7 @@ _PARTS = (
     *("visual_embeddings_table.", "mm_projector.", "layerwise_projectors.", "spatial_projectors.", "patch_merge_mlp."),
     "resampler_model.",
 )
-_WHOLES = ("model.", "thinker.", "")
+_WHOLES = ("vlm.model.", "vlm.", "model.", "thinker.", "")
 _PREFIXES = (
     # as transformers 5.24 writes that of Kimi K2.5
     ("vision_tower.encoder.patch_embed.", "vision_tower.patch_embed."),

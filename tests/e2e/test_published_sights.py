@@ -18,7 +18,7 @@ from albireo.models.settings.text_part import inner
 from e2e.media_answers import check_tokens, greedy
 from e2e.test_images import said
 from restated_towers import DOTS, dots_rows, dots_shapes, drawn
-from tiny_sights import Theirs, picture, save
+from tiny_sights import FAMILIES, Theirs, picture, save
 
 pytest.importorskip("torch")
 
@@ -145,6 +145,43 @@ def test_deepseek_ocr(tmp_path: Path) -> None:
     check_answers(own, chats, ids["<image>"], theirs, lambda tiles: deepseek_ocr.rows(theirs, tiles))
 
 
+def test_opencua(tmp_path: Path) -> None:
+    """A Qwen 2 of embeddings in which rows of Qwen2.5-VL's tower stand; both transformers has."""
+    import transformers
+    from safetensors.torch import load_file
+
+    own, base = save(tmp_path / "own", "qwen2_5_vl"), "qwen2_5_vl"
+    tower = Theirs(own, base).model.model.visual
+    for file in ("tokenizer.json", "chat_template.jinja"):
+        (own / file).write_text((own / file).read_text().replace("<|image_pad|>", "<|media_placeholder|>"))
+    ids = Tokenizer.from_file(str(own / "tokenizer.json")).get_vocab()
+    of_text = {name: each for name, each in load_file(own / "model.safetensors").items() if "visual." not in name}
+    renamed(own, {"visual.": "vision_tower.", "model.": "language_model.model.", "lm_head.": "language_model.lm_head."})
+    data = json.loads((own / "config.json").read_text())
+    left_out = ("model_type", "rope_parameters", "layer_types", "vision_config")
+    text = {key: value for key, value in data["text_config"].items() if key not in left_out} | {"rope_theta": 1e4}
+    published = {
+        "architectures": ["OpenCUAForConditionalGeneration"],
+        "auto_map": {"AutoModel": "modeling_opencua.OpenCUAForConditionalGeneration"},
+        "ignore_index": -100,
+        "media_placeholder_token_id": ids["<|media_placeholder|>"],
+        "model_type": "opencua",
+        "text_config": {**text, "model_type": "qwen2"},
+        "vision_config": data["vision_config"],
+    }
+    (own / "config.json").write_text(json.dumps(published | {"dtype": "float32", "eos_token_id": ids["<|im_end|>"]}))
+    theirs = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**text)).eval()
+    theirs.load_state_dict(of_text)
+
+    def seen(tiles: list[Any]) -> Any:
+        inputs = FAMILIES[base].inputs
+        assert inputs is not None
+        given = inputs([], {"<|image_pad|>": ids["<|media_placeholder|>"]}, [tile.numpy() for tile in tiles])
+        return tower(given["pixel_values"], given["image_grid_thw"]).pooler_output
+
+    check_answers(own, CHATS, ids["<|media_placeholder|>"], theirs, seen)
+
+
 def check_answers(folder: Path, chats: list[Any], mark: int, model: Any, seen: Callable[[list[Any]], Any]) -> None:
     """Answers are the greedy ones of a model of text. Args: mark: id of the token that rows stand in place of. seen:
     tiles of a picture, normalized, as tensors -> its rows."""
@@ -156,7 +193,8 @@ def check_answers(folder: Path, chats: list[Any], mark: int, model: Any, seen: C
         tiles = [
             [torch.tensor(processor.normalized(tile)) for tile in processor.prepare(each).tiles] for each in pictures
         ]
-        rows = [seen(each) for each in tiles]
+        with torch.no_grad():
+            rows = [seen(each) for each in tiles]
         prompt = torch.tensor(output.prompt_token_ids)
         assert int((prompt == mark).sum()) == sum(map(len, rows))
         with torch.no_grad():

@@ -59,6 +59,7 @@ _FAMILIES: Mapping[str, str] = {
     "mistral3": "mistral3.Mistral3",
     "mistral_large4": "mistral3.Mistral3",
     "nemotron_h_omni": "nemotron_h_omni.NemotronHOmni",
+    "opencua": "qwen2_vl.OpenCua",
     "ovis2": "ovis2.Ovis2",
     "paddleocr_vl": "paddleocr_vl.PaddleOcrVl",
     "paligemma": "paligemma.PaliGemma",

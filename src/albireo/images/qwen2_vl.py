@@ -148,6 +148,13 @@ class HyperClovaX(Qwen2VL):
     image_token = placeholder = "<|IMAGE_PAD|>"
 
 
+class OpenCua(Qwen2VL):
+    """OpenCUA, whose positions know no axes; templates write <|media_placeholder|> between marks."""
+
+    __slots__ = ()
+    image_token = placeholder = "<|media_placeholder|>"
+
+
 def nearest_size(
     height: int,
     width: int,

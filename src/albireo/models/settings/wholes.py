@@ -389,6 +389,7 @@ WHOLES: Mapping[str, Whole] = {
         ),
         other_classes=("NemotronH_Nano_Omni_Reasoning_V3",),
     ),
+    "opencua": Whole("OpenCUAForConditionalGeneration", {"qwen2": "qwen2"}, {"tie_word_embeddings": False}),
     "ovis2": Whole(
         "Ovis2ForConditionalGeneration",
         {"qwen2": "qwen2"},

@@ -1,5 +1,5 @@
-"""Qwen2-VL, Qwen2.5-VL, EXAONE 4.5 and HyperCLOVA X Vision: patches of any grid rotated by row and column, and a merger
-of blocks of 2 x 2.
+"""Qwen2-VL, Qwen2.5-VL, EXAONE 4.5, HyperCLOVA X Vision and OpenCUA: patches of any grid rotated by row and column,
+and a merger of blocks of 2 x 2.
 
 Found by tower.py. Patches are in the order of blocks, so that what becomes one row lies side by side. A tile is two
 frames, of a picture two that are alike; patches see none of other tiles. In most layers of Qwen2.5-VL they see those of
@@ -162,6 +162,11 @@ def open_hyperclovax(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VL
     fields = vision_fields(data, where, ("qwen2_5_vl_vision", "qwen2_5_vl"), _KEYS)
     encoder = encoder_settings(fields, dtype, _DEFAULTS_2_5, eps=1e-6, is_rms=True)
     return replace(_with_windows(fields, encoder, data, where), module="vision_model", widened=text_width(data, where))
+
+
+def open_opencua(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VLTower:
+    """That of Qwen2.5-VL under another name. Raises: as open_qwen2_5_vl()."""
+    return replace(open_qwen2_5_vl(data, dtype, where), module="vision_tower")
 
 
 def _with_windows(fields: Fields, encoder: EncoderSettings, data: Mapping[str, Any], where: str) -> Qwen2VLTower:

@@ -192,6 +192,7 @@ _FAMILIES: Mapping[str, str] = {
     "nemotron3_5_asr": "hearing.parakeet.open_streaming_transducer",
     "nemotron_asr_streaming": "hearing.parakeet.open_streaming_transducer",
     "nemotron_h_omni": "vision.radio.open_nemotron_h_omni",
+    "opencua": "vision.qwen2_vl.open_opencua",
     "ovis2": "vision.ovis2.open_ovis2",
     "omniasr_ctc": "hearing.wav2vec2.open_omniasr",
     "parakeet_ctc": "hearing.parakeet.open_parakeet_ctc",

@@ -251,7 +251,8 @@ def _unused_weights(checkpoint: Checkpoint) -> tuple[str, ...]:
     """
     path = checkpoint.directory / "config.json"
     data = read_json(path) if path.exists() else {}
-    kind, behind_layers = text_type(data), ("lm_head.*", f"{HEAD}.*") if is_retriever(data) else ()
+    kind = text_type(data)
+    behind_layers: tuple[str, ...] = ("lm_head.*", f"{HEAD}.*") if is_retriever(data) else ()
     data = data["text_config"] if isinstance(data.get("text_config"), dict) else data
     behind_layers += _behind_layers(data)
     if kind in architectures():

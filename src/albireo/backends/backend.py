@@ -16,8 +16,6 @@ from albireo.graph.tuning import Tuning
 EIGHT_BY_EIGHT_FLOATS = "8-bit floats by 8-bit floats"
 #: The ability to multiply 4-bit codes with zero points (encodings of kind integer) with bfloat16, too.
 FOUR_BY_SIXTEEN = "4 bits by 16"
-#: No ability: weights whose groups' scales are multiples of another have to be given as ones with numbers.
-PLAIN_SCALES = "plain scales"
 #: The ability to run steps with a block table for each group of layers.
 BLOCK_GROUPS = "block groups"
 

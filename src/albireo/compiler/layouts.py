@@ -148,8 +148,9 @@ def _encoded_bytes(e: Encoding, cols: int) -> int:
 
 def _encoded_row_bytes(e: Encoding, cols: int) -> int:
     """Bytes of one row in arrays of codes, scales, zeros and so on; see backends/cuda/matrix.py."""
-    if e.is_nested:
-        raise InvariantError(f"{e} is not laid out row by row")  # passes/plain_scales.py leaves none
+    if e.is_nested:  # whole nests of codes; a byte of each group and a float16 of each nest, and as much for offsets
+        parts = 2 if e.kind == "nested affine" else 1
+        return e.num_nests(cols) * (NEST * e.bits // 8 + parts * (2 + NEST // (e.group or NEST)))
     groups = e.num_groups(cols)
     codes = -(-cols // 256) * 128 if e.bits == 4 else -(-cols // 128) * 128 if e.kind == "float" else cols
     if e.kind == "progressive":

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, PLAIN_SCALES, KernelCatalog
+from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, KernelCatalog
 from albireo.compiler.block_groups import group_blocks
 from albireo.compiler.emit import emit, kv_layout, make_calls, place_barriers
 from albireo.compiler.layouts import plan_layouts
@@ -88,8 +88,6 @@ PASSES: tuple[Pass, ...] = (
 #: Rewrites for backends with kernels that others do not have: what a catalog's abilities must name, the pass that it
 #: goes behind (left out where that one is), and the pass.
 ABLE_PASSES: tuple[tuple[str, Pass, Pass], ...] = (
-    # before those that ask what weights are
-    (PLAIN_SCALES, canonicalize.run, plain_scales.run),
     (EIGHT_BY_EIGHT_FLOATS, canonicalize.run, narrow_activations.run),
     (FOUR_BY_SIXTEEN, canonicalize.run, widen_activations.run),
     # before add_adapters, so that programs with and without have the same matrices

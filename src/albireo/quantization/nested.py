@@ -1,7 +1,7 @@
 """Nested encodings without nests: the same matrix with a float32 for each group, for kernels that know no others.
 
-Called where weights are brought into a backend's memory: GPUs hold no nests, nor do ranks, which would have to cut
-them. See compiler/passes/plain_scales.py, which gives graphs such types.
+Called where weights are brought into a backend's memory: ranks hold no nests, which they would have to cut. See
+compiler/passes/plain_scales.py, which gives graphs such types.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def random_encoded(e: Encoding, n: int, k: int, seed: int) -> Encoded:
 
 def symmetric(encoded: Encoded) -> Encoded:
     """The same with the zero points of int8 in the middle, where its kernels want them."""
-    if encoded.encoding.bits == 4 or encoded.zero is None:
+    if encoded.encoding.bits < 8 or encoded.zero is None:
         return encoded
     return Encoded(encoded.encoding, encoded.codes, encoded.scale, np.full_like(encoded.zero, 128))
 
@@ -42,6 +42,8 @@ def decoded(matrix: DeviceMatrix) -> F32:
     """[N, K] what a device matrix stands for, from its documented fields alone."""
     e, k = encoding(matrix.dtype), matrix.cols
     assert matrix.scale is not None
+    if e.is_nested:
+        return as_encoded(matrix).decode()
     if matrix.codes.dtype == torch.uint8:
         words = matrix.codes.view(torch.int32).reshape(matrix.rows, -1, 1, 32)
         planes = (words >> torch.arange(0, 32, 4)[:, None]) & 15
@@ -64,3 +66,37 @@ def decoded(matrix: DeviceMatrix) -> F32:
         codes = codes - spread(matrix.zero)
     numbers = codes * spread(matrix.scale)
     return np.asarray(numbers if matrix.offset is None else numbers + spread(matrix.offset), np.float32)
+
+
+def as_encoded(matrix: DeviceMatrix) -> Encoded:
+    """A nested matrix as it was before it came to a device, from its documented fields alone."""
+    e, k = encoding(matrix.dtype), matrix.cols
+    nests = matrix.codes.numpy().reshape(matrix.rows, -1, 32 * e.bits)
+    low = {2: 2, 3: 2, 4: 4, 5: 4, 6: 4}[e.bits]
+
+    def planes(data: NDArray[np.uint8], bits: int) -> NDArray[np.uint32]:
+        elements = np.ascontiguousarray(data).view({1: "u1", 2: "<u2", 4: "<u4"}[bits]).astype(np.uint32)
+        return elements[:, :, None, :] >> (np.arange(8, dtype=np.uint32) * bits)[:, None] & np.uint32((1 << bits) - 1)
+
+    codes = planes(nests[:, :, : 32 * low], low)
+    if e.bits > low:
+        codes = codes | planes(nests[:, :, 32 * low :], e.bits - low) << np.uint32(low)
+
+    def numbers(part: torch.Tensor | None, kind: Any) -> Any:
+        return None if part is None else np.ascontiguousarray(part.numpy().T.astype(kind))
+
+    def of_groups(part: torch.Tensor | None) -> Any:
+        if part is None:
+            return None
+        unsigned = part.numpy().astype(np.int16) + (0 if part.dtype == torch.uint8 else 128)
+        each = unsigned.astype(np.uint8).transpose(1, 0, 2).reshape(matrix.rows, -1)
+        return np.ascontiguousarray(each[:, : e.num_groups(k)])
+
+    return Encoded(
+        e,
+        np.ascontiguousarray(codes.reshape(matrix.rows, -1)[:, :k].astype(np.uint8)),
+        numbers(matrix.scale, np.float32),
+        of_groups(matrix.zero),
+        of_groups(matrix.gamma),
+        numbers(matrix.offset, np.float32),
+    )

@@ -1,8 +1,9 @@
-"""python launches_ahead.py MODEL_TYPE KEYS: which kernels a tiny model's steps launch that launch_all() does not; and
-what else is asked of torch where a step is recorded.
+"""python launches_ahead.py MODEL_TYPE KEYS [ENCODING]: which kernels a tiny model's steps launch that launch_all()
+does not; and what else is asked of torch where a step is recorded.
 
 Run by test_compile_ahead.py, in a process whose kernels are not interpreted. Nothing is compiled: Triton is told that
 each kernel is known, once it has said what it was asked for. KEYS: JSON, of its config, others than the tiny one has.
+ENCODING: of its matrices; else bfloat16.
 Prints a line of JSON: how many kernels launch_all() asks for; for which steps others are asked for, by kernel; and
 operations of torch among the launches of recorded steps.
 """
@@ -20,7 +21,7 @@ MAXIMA = {"T": 1100, "R": 96, "G": 96}
 LONGEST = 2048
 
 
-def main(model_type: str, keys: str) -> None:
+def main(model_type: str, keys: str, encoding: str | None = None) -> None:
     import triton
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -29,6 +30,7 @@ def main(model_type: str, keys: str) -> None:
     from albireo.backends.cuda.catalog import CudaCatalog
     from albireo.backends.cuda.chip import Chip
     from albireo.backends.cuda.compile_ahead import empty_model, launch_all
+    from albireo.compiler.passes import choose_precision
     from albireo.compiler.pipeline import compile_graph
     from albireo.models import build_graph, load_architecture
     from albireo.models.config import parse_config
@@ -56,9 +58,10 @@ def main(model_type: str, keys: str) -> None:
     triton.knobs.runtime.jit_cache_hook = note
     architecture = load_architecture(model_type)
     config = parse_config(dict(architecture.tiny) | {"torch_dtype": "bfloat16"} | json.loads(keys), architecture.rules)
-    program = compile_graph(
-        build_graph(config, LONGEST), CudaCatalog(90), maxima=MAXIMA, block_size=16, max_positions=LONGEST
-    )
+    graph = build_graph(config, LONGEST)
+    if encoding is not None:
+        choose_precision.run(graph, lambda name, role: encoding)
+    program = compile_graph(graph, CudaCatalog(90), maxima=MAXIMA, block_size=16, max_positions=LONGEST)
     model = empty_model(program, LONGEST)
     launch_all(model)
     ahead = len(asked)

@@ -24,7 +24,7 @@ from albireo.models.checkpoint.safetensors_file import RawTensor
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.nested import plain
 from albireo.quantization.rounding import round_weights
-from backends.cuda.encoded import decoded, random_encoded
+from backends.cuda.encoded import as_encoded, decoded, random_encoded
 from backends.cuda.linears import random
 
 CPU = torch.device("cpu")
@@ -69,7 +69,7 @@ def matrix_of(packing: str, cols: int, *segments: RowSegment, columns: tuple[int
     return PackedConstant("w", packing, rows, cols, packed_bytes(packing, rows, cols), definition)
 
 
-@pytest.mark.parametrize("name", [*COMPUTE_DTYPES, *WITHOUT_NESTS])
+@pytest.mark.parametrize("name", [*COMPUTE_DTYPES, *ENCODINGS])
 @pytest.mark.parametrize(("rows", "cols"), [(5, 7), (64, 128), (3, 200)])
 def test_the_memory_plan_knows_the_bytes(name: str, rows: int, cols: int) -> None:
     matrix = empty_matrix(name, rows, cols, CPU)
@@ -125,7 +125,7 @@ def test_numbers_are_rounded_on_the_way(name: str) -> None:
     assert not numbers[65:].any()
 
 
-@pytest.mark.parametrize("name", WITHOUT_NESTS)
+@pytest.mark.parametrize("name", ENCODINGS)
 def test_encoded_matrices_keep_their_codes(name: str) -> None:
     e = encoding(name)
     coded = {key: random_encoded(e, 40, 96, seed) for seed, key in enumerate(("a", "b"))}
@@ -133,6 +133,14 @@ def test_encoded_matrices_keep_their_codes(name: str) -> None:
     found = load(constant, Weights({}, coded), slice_bytes=2000)
     assert isinstance(found, DeviceMatrix)
     wanted = np.concatenate([coded["b"].decode(), coded["a"].decode()[3:9]])
+    if e.is_nested:
+        kept = as_encoded(found)
+        for part in ("codes", "scale", "zero", "gamma", "offset"):
+            arrays = [getattr(coded[key], part) for key in ("b", "a")]
+            if arrays[0] is None:
+                assert getattr(kept, part) is None
+            else:
+                assert np.array_equal(getattr(kept, part), np.concatenate([arrays[0], arrays[1][3:9]])), part
     if name.startswith("int8.g"):  # affine: codes are signed on a device, and zero points need not leave them 8 bits
         assert found.dtype == f"int8.g{e.group}.affine"
         scale = np.concatenate([coded["b"].scale, coded["a"].scale[3:9]])
@@ -144,7 +152,7 @@ def test_encoded_matrices_keep_their_codes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, e in ENCODINGS.items() if e.is_nested])
-def test_nested_matrices_lose_their_nests(name: str) -> None:
+def test_nested_matrices_lose_their_nests_where_ranks_cut_them(name: str) -> None:
     nested = random_encoded(encoding(name), 40, 512, seed=1)
     nested.gamma[:] = nested.gamma % 64 + (96 if name == "q3_k" else 0)  # as many bits as files have
     held = plain(nested).encoding.name

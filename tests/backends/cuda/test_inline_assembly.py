@@ -15,7 +15,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from albireo.backends.cuda.kernels.parts import arithmetic, chain, chain_fp4, chain_groups, microscaled
+from albireo.backends.cuda.group_operands import constants_of, constants_of_codes
+from albireo.backends.cuda.kernels.parts import arithmetic, chain, chain_fp4, chain_groups, chain_nests, microscaled
+from albireo.backends.cuda.matrix import high_bits, low_bits
+from albireo.encodings import ENCODINGS, Encoding, encoding
+from albireo.quantization.encoded import NUMBERS, nested_numbers
 
 U32 = NDArray[np.uint32]
 _TYPES = {"int8": np.int8, "bfloat16": np.uint16, "float32": np.float32}
@@ -77,6 +81,8 @@ _DO: dict[str, Callable[..., U32]] = {
     "shr.u32": lambda a, b: a >> b,
     "and.b32": lambda a, b: a & b,
     "or.b32": lambda a, b: a | b,
+    "xor.b32": lambda a, b: a ^ b,
+    "sub.u32": lambda a, b: a - b,
     "fma.rn.bf16x2": fused,
     "cvt.rni.f32.f32": to_whole,
 }
@@ -154,6 +160,50 @@ def test_a_code_of_4_bits_is_its_number(plane: int, compiled: Callable[..., NDAr
     found = compiled(chain_groups, "_nibble", words, PLANE_AT=plane)
     assert np.array_equal(found[0], codes)
     assert np.array_equal(compiled(microscaled, "twice_e2m1", found)[0], 2 * numbers)
+
+
+def elements_with(parts: NDArray[np.int64], bits: int, plane: int) -> NDArray[Any]:
+    """[1, codes] elements of eight times as many bits that have a part of a code each in a plane, others beside it."""
+    around = np.random.default_rng(plane).integers(0, 1 << (8 * bits), parts.size, dtype=np.uint64)
+    at, mask = bits * plane, (1 << bits) - 1
+    words = around & ~np.uint64(mask << at) | parts.astype(np.uint64) << np.uint64(at)
+    return words.astype({1: np.uint8, 2: np.uint16, 4: np.uint32}[bits])[None, :]
+
+
+@pytest.mark.parametrize("plane", range(8))
+@pytest.mark.parametrize("bits", range(2, 7))
+def test_a_code_of_a_nest_is_its_number(bits: int, plane: int, compiled: Callable[..., NDArray[Any]]) -> None:
+    """As it is, and less half of all."""
+    codes, low = np.arange(1 << bits), 4 if bits >= 4 else 2
+    above = elements_with(codes >> low, bits - low, plane) if bits > low else None
+    given = elements_with(codes & ((1 << low) - 1), low, plane), above
+    for signed in (False, True):
+        found = compiled(chain_nests, "_plane_of", *given, PLANE_AT=plane, BITS=bits, SIGNED=signed)
+        assert np.array_equal(found[0], codes - (1 << (bits - 1) if signed else 0))
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_place_in_a_table_is_its_number(name: str, compiled: Callable[..., NDArray[Any]]) -> None:
+    codes = np.arange(1 << encoding(name).bits, dtype=np.int8)[None, :]
+    told = constants_of_codes(encoding(name))
+    found = compiled(chain_nests, "_looked_up", codes, BITS=told["BITS"], TABLE=told["TABLE"])
+    assert np.array_equal(found[0], NUMBERS[name][0][codes[0]])
+
+
+@pytest.mark.parametrize("e", [e for e in ENCODINGS.values() if e.is_nested and e.group == 16], ids=str)
+def test_what_is_not_of_a_group_stands_for_zeros(e: Encoding) -> None:
+    told, code = constants_of(e), 0
+    for is_high, size in enumerate((low_bits(e), high_bits(e))):
+        if size:
+            element = chain_nests._zeros(told["KIND"], e.bits, told["TABLE"], is_high)
+            assert -(1 << (8 * size - 1)) <= element < 1 << (8 * size - 1)
+            parts = {element >> (size * plane) & ((1 << size) - 1) for plane in range(8)}
+            assert len(parts) == 1
+            code |= parts.pop() << (low_bits(e) * is_high)
+    if e.kind == "nested affine":
+        assert code == 0
+    else:
+        assert nested_numbers(e, np.array([code], np.uint8)) == 0
 
 
 def test_numbers_are_rounded_to_whole_ones_and_left_alone(compiled: Callable[..., NDArray[Any]]) -> None:

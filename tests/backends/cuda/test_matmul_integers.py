@@ -13,12 +13,13 @@ from albireo.backends.cuda.kernels.parts.epilogue import Finish
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.linear import linear, workspace_size
 from albireo.encodings import ENCODINGS, encoding
+from albireo.quantization.encoded import Encoded, nested_numbers
 from backends.cpu.encoded_linears import linear as native_linear
 from backends.cpu.encoded_linears import panels, tokens
 from backends.cuda.encoded import decoded, device_matrix, random_encoded, symmetric
 from backends.cuda.linears import activated, interleaved, random
 
-INTEGERS = [name for name, item in ENCODINGS.items() if item.kind != "float" and not item.is_nested]
+INTEGERS = [name for name, item in ENCODINGS.items() if item.kind != "float"]
 #: A level of the native core that fuses multiply-adds, as a GPU does.
 FUSED = next((level for level in isa_levels() if level.startswith("avx2")), None)
 
@@ -36,7 +37,9 @@ def test_bits_are_those_of_the_native_core(name: str, m: int, n: int, k: int) ->
     assert workspace_size(name, n, k) == 0
     assert out[:, n:].isnan().all()
     found = out[:, :n].numpy()
-    if name.startswith("int8.g") and encoded.offset is not None:  # codes have signs here: the offset is another number
+    if encoding(name).is_nested:
+        assert (np.abs(found - exact(encoded, x, k)) <= bound_of_nests(encoded, x, k)).all()
+    elif name.startswith("int8.g") and encoded.offset is not None:  # codes have signs here: another offset
         codes, scale = x[:, :k].view(np.int8), x.view(np.float32)[:, -(-k // 64) * 16, None]
         size = np.abs(codes * scale) @ (np.abs(decoded(device_matrix(encoded))) + 512 * np.abs(encoded.scale).max()).T
         assert (np.abs(found - wanted) <= 2.0**-22 * encoded.scale.shape[1] * size).all()
@@ -44,14 +47,33 @@ def test_bits_are_those_of_the_native_core(name: str, m: int, n: int, k: int) ->
         assert np.array_equal(found, wanted)
 
 
-@pytest.mark.parametrize("name", ["int8", "int8.g32", "int4.g64", "int4p.g128"])
+def token_numbers(x: np.ndarray, k: int) -> np.ndarray:
+    """[T, K] float64."""
+    return x[:, :k].view(np.int8) * x.view(np.float32)[:, -(-k // 64) * 16, None].astype(np.float64)
+
+
+def exact(encoded: Encoded, x: np.ndarray, k: int) -> np.ndarray:
+    scale, offset = encoded.of_groups()
+    numbers = nested_numbers(encoded.encoding, encoded.codes) * encoded._spread(scale).astype(np.float64)
+    return token_numbers(x, k) @ (numbers if offset is None else numbers + encoded._spread(offset)).T
+
+
+def bound_of_nests(encoded: Encoded, x: np.ndarray, k: int) -> np.ndarray:
+    """A nest's sum is rounded once, the chain twice for each, and once what a token's scale multiplies."""
+    scale, offset = encoded.of_groups()
+    size = np.abs(nested_numbers(encoded.encoding, encoded.codes) * encoded._spread(scale).astype(np.float64))
+    size = size if offset is None else size + np.abs(encoded._spread(offset))
+    return (2.0 * encoded.encoding.num_nests(k) + 3) * 2.0**-24 * np.abs(token_numbers(x, k)) @ size.T
+
+
+@pytest.mark.parametrize("name", ["int8", "int8.g32", "int4.g64", "int4p.g128", "q5_k", "iq2_s"])
 def test_a_row_has_the_same_bits_in_any_company(name: str) -> None:
     matrix = device_matrix(symmetric(random_encoded(encoding(name), 70, 256, seed=2)))
     x = torch.from_numpy(tokens(random(70, 256, seed=1).numpy(), "scalar"))
     whole = torch.empty(70, 70)
     linear(x, matrix, whole)
     order = torch.randperm(70, generator=torch.Generator().manual_seed(3))[:17]
-    step = 256 if encoding(name).bits == 4 else max(encoding(name).group or 128, 32)
+    step = 256 if encoding(name).bits < 8 else max(encoding(name).group or 128, 32)
     for tile in (None, Tile(16, 16, step, 1), Tile(64, 32, step, 1)):
         out = torch.empty(17, 70)
         if matrix.scale is not None and name == "int8":

@@ -163,7 +163,15 @@ def test_a_pair_has_the_bits_of_a_linear_in_any_company(name: str, k: int) -> No
 
 @pytest.mark.parametrize(
     ("name", "k"),
-    [("int8.g32", 150), ("int4.g32.affine", 520), ("int4p.g64", 300), ("int4.g128", 300), ("fp4.g16", 260)],
+    [
+        ("int8.g32", 150),
+        ("int4.g32.affine", 520),
+        ("int4p.g64", 300),
+        ("int4.g128", 300),
+        ("fp4.g16", 260),
+        ("q3_k", 300),
+        ("q4_k", 512),
+    ],
 )
 @pytest.mark.usefixtures("ordered_dot")
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of exp in silu, where it gives the limit

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from albireo.backends.backend import BLOCK_GROUPS, EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, PLAIN_SCALES, Variant
+from albireo.backends.backend import BLOCK_GROUPS, EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, Variant
 from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN, ROW_CODES
 from albireo.encodings import is_encoding
 from albireo.errors import ConfigError, UnsupportedModel
@@ -89,7 +89,7 @@ class CudaCatalog:
     """
 
     def __init__(self, capability: int | None = None) -> None:
-        able = {BLOCK_GROUPS, FOUR_BY_SIXTEEN, PLAIN_SCALES, "attention to codes", "norms in linears", "gated outputs"}
+        able = {BLOCK_GROUPS, FOUR_BY_SIXTEEN, "attention to codes", "norms in linears", "gated outputs"}
         able |= SMALL_CALLS
         if capability is not None and capability >= FP8_CAPABILITY:
             able.add(EIGHT_BY_EIGHT_FLOATS)

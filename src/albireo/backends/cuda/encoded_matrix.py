@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from albireo.backends.cuda.kv import TORCH_DTYPES
-from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
+from albireo.backends.cuda.matrix import PLANE, DeviceMatrix, high_bits, low_bits
 from albireo.backends.cuda.rounding import EncodedRows
 from albireo.backends.cuda.upload import Upload
-from albireo.encodings import Encoding, encoding, is_encoding
+from albireo.encodings import NEST, Encoding, encoding, is_encoding
 from albireo.quantization.encoded import Encoded
 
 
@@ -29,6 +29,8 @@ def empty_matrix(dtype: str, rows: int, cols: int, device: torch.device) -> Devi
     if not is_encoding(dtype):
         return DeviceMatrix(dtype, rows, cols, zeros((rows, cols), TORCH_DTYPES[dtype]))
     e = encoding(dtype)
+    if e.is_nested:
+        return _empty_nests(e, rows, cols, device)
     if e.bits == 4:
         codes = zeros((rows, -(-cols // (8 * PLANE)) * 4 * PLANE), torch.uint8)
     elif e.kind == "float":
@@ -45,6 +47,25 @@ def empty_matrix(dtype: str, rows: int, cols: int, device: torch.device) -> Devi
         zero=zeros((groups, rows), torch.uint8) if e.bits == 4 and e.kind in ("integer", "progressive") else None,
         offset=zeros((groups, rows), torch.float32) if e.kind == "affine" else None,
         gamma=zeros((groups, rows), torch.uint8) if has_gamma else None,
+    )
+
+
+def _empty_nests(e: Encoding, rows: int, cols: int, device: torch.device) -> DeviceMatrix:
+    nests, has_offset = e.num_nests(cols), e.kind == "nested affine"
+
+    def zeros(shape: tuple[int, ...], kind: torch.dtype) -> torch.Tensor:
+        return torch.zeros(shape, dtype=kind, device=device)
+
+    bytes_of_groups = nests * NEST // (8 * (e.group or NEST)), rows, 8
+    return DeviceMatrix(
+        e.name,
+        rows,
+        cols,
+        zeros((rows, nests * PLANE * e.bits), torch.uint8),
+        scale=zeros((nests, rows), torch.float16),
+        zero=zeros(bytes_of_groups, torch.uint8) if has_offset else None,
+        offset=zeros((nests, rows), torch.float16) if has_offset else None,
+        gamma=zeros(bytes_of_groups, torch.uint8 if has_offset else torch.int8),
     )
 
 
@@ -70,6 +91,9 @@ def fill_rows(matrix: DeviceMatrix, part: EncodedRows, at: int) -> None:
     """Put rows at .. of a matrix; it has part's encoding, or the affine one that fitting_encoding() gave."""
     rows = slice(at, at + len(part.codes))
     codes, offset, e = part.codes, part.offset, encoding(matrix.dtype)
+    if e.is_nested:
+        _fill_nests(matrix, part, rows, e)
+        return
     if e.bits == 4:
         matrix.codes[rows] = _words(_paired(codes))
     elif e.kind == "float":
@@ -103,6 +127,40 @@ def _paired(codes: torch.Tensor) -> torch.Tensor:
     n, k = codes.shape
     pairs = torch.nn.functional.pad(codes, (0, -k % (8 * PLANE))).view(n, -1, 2, PLANE)
     return (pairs[:, :, 0] | (pairs[:, :, 1] << 4)).reshape(n, -1)
+
+
+def _fill_nests(matrix: DeviceMatrix, part: EncodedRows, rows: slice, e: Encoding) -> None:
+    matrix.codes[rows] = _nests(part.codes, e)
+    for numbers, target in ((part.scale, matrix.scale), (part.offset, matrix.offset)):
+        if numbers is not None and target is not None:
+            target[:, rows] = numbers.T  # float16 numbers
+    gamma = part.gamma if part.gamma is None or part.zero is not None else _less_128(part.gamma)
+    for of_groups, target in ((gamma, matrix.gamma), (part.zero, matrix.zero)):
+        if of_groups is not None and target is not None:
+            whole = torch.nn.functional.pad(of_groups, (0, 8 * len(target) - of_groups.shape[1]))
+            target[:, rows] = whole.view(len(whole), -1, 8).transpose(0, 1)
+
+
+def _nests(codes: torch.Tensor, e: Encoding) -> torch.Tensor:
+    """[N, K] -> bytes: of each nest the low bits of its codes, then those above; see matrix.py."""
+    n, k = codes.shape
+    planes = torch.nn.functional.pad(codes, (0, -k % NEST)).view(n, -1, NEST // PLANE, PLANE)
+    low = low_bits(e)
+    parts = [_elements(planes & ((1 << low) - 1), low)]
+    if high_bits(e):
+        parts.append(_elements(planes >> low, high_bits(e)))
+    return torch.cat(parts, dim=2).reshape(n, -1)
+
+
+def _elements(planes: torch.Tensor, bits: int) -> torch.Tensor:
+    """[N, nests, planes, PLANE] of so many bits each -> [N, nests, PLANE * bits] bytes of elements."""
+    n, nests, count, _ = planes.shape
+    in_byte = 8 // bits
+    by_byte = planes.view(n, nests, count // in_byte, in_byte, PLANE)
+    joined = by_byte[:, :, :, 0]
+    for i in range(1, in_byte):
+        joined = joined | (by_byte[:, :, :, i] << (bits * i))
+    return joined.transpose(2, 3).reshape(n, nests, -1)
 
 
 def _less_128(codes: torch.Tensor) -> torch.Tensor:

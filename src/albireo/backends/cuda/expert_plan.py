@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 
 from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.expert_list import most_items, tile_width
-from albireo.backends.cuda.kernels import matmul_e4m3_smallm, matmul_int8, matmul_smallm
+from albireo.backends.cuda.kernels import matmul_e4m3_smallm, matmul_groups, matmul_int8, matmul_smallm
 from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS
 from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile
 from albireo.backends.cuda.kernels.parts.weight_operands import SCALES, is_of_4_bits
 from albireo.backends.cuda.matmul_plan import e4m3_tile_for, tile_for
 from albireo.backends.cuda.sum_parts import num_parts
 from albireo.backends.cuda.workspace import MAX_COUNTERS
-from albireo.encodings import is_encoding
+from albireo.encodings import encoding, is_encoding
 
 #: Most tokens whose experts' sums may be split over programs; more make tiles enough.
 _SPLIT_TOKENS = 64
@@ -61,7 +61,7 @@ def plan_for(
 def widest(dtype: str, chip: Chip) -> int:
     """Most pairs of a tile of such weights, whatever they meet."""
     if meets_codes(dtype):
-        return 128
+        return matmul_groups.most_tokens(encoding(dtype), chip)
     if dtype == "float32" or (SCALES.get(dtype) is not None and not chip.has_tma):
         return FEW_TOKENS
     kinds = (False, True) if SCALES.get(dtype) in (CHANNELS, GROUPS) else (False,)

@@ -20,6 +20,7 @@ from albireo.backends.cuda.expert_plan import widest
 from albireo.backends.cuda.kernels.adapter import num_part_elements as adapter_parts
 from albireo.backends.cuda.kernels.attention import need_rows
 from albireo.backends.cuda.kernels.choose_blocks import scores_of
+from albireo.backends.cuda.kernels.matmul_groups import most_tokens
 from albireo.backends.cuda.kernels.top import top_workspace
 from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.linear import workspace_size as linear_size
@@ -27,6 +28,7 @@ from albireo.backends.cuda.peers import Seat
 from albireo.backends.cuda.turns import GatherSpace, elements_for
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN
+from albireo.encodings import encoding
 from albireo.errors import InvariantError
 from albireo.graph.attention_op import lists_of, result_width
 from albireo.graph.op_numbers import TOP_LOGITS
@@ -227,8 +229,11 @@ def _expert_list(program: Program, tokens: int, device: torch.device) -> ExpertL
     kinds = {(int(call.attrs["num_experts"]), int(call.attrs["top_k"])) for call in readers}
     if len(kinds) > 1:
         raise InvariantError(f"layers of {sorted(kinds)} experts, and of a token: all have to have the same")
-    types = {_dtype_of(program, call) for call in readers}
-    most = min(widest(dtype, chip_of(device)) for dtype in types)
+    chip, types = chip_of(device), {_dtype_of(program, call) for call in readers}
+    most = min(widest(dtype, chip) for dtype in types)
+    of_codes = {_dtype_of(program, call) for call in readers if program.buffers[call.args["x"]].dtype == TOKEN}
+    if groups := [encoding(dtype) for dtype in of_codes if encoding(dtype).group is not None]:
+        most = min(most, *(most_tokens(e, chip) for e in groups))
     num_routed = max(program.buffers[call.args["x"]].cols for call in program.calls if call.family == "route")
     return expert_list(*kinds.pop(), tokens, device, most, num_routed, _repeats(program))
 

@@ -1,5 +1,4 @@
-"""Nested weights (the K types of GGUF) become ones with a float32 for each group, where a backend knows no others, and
-before ranks cut them."""
+"""Nested weights (the K types of GGUF) become ones with a float32 for each group before ranks cut them."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ from albireo.encodings import encoding, is_encoding, plain_encoding
 from albireo.graph.node import Graph, TensorType
 from albireo.graph.report import PassRecord
 
-WHY = "a GPU's kernels read the scale of a group as a number, and ranks cut within nests; see quantization/nested.py"
+WHY = "ranks cut within nests; see quantization/nested.py"
 
 
 def run(graph: Graph) -> PassRecord:

@@ -12,11 +12,14 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.group_operands import constants_of_codes
+from albireo.backends.cuda.kernels.parts.chain_nests import nested_number
 from albireo.backends.cuda.kernels.parts.microscaled import from_gamma
 from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
-from albireo.encodings import encoding, is_encoding
+from albireo.encodings import NEST, encoding, is_encoding
 
 _BLOCK = 1024
+_NEST = tl.constexpr(NEST)
 
 
 @triton.jit
@@ -35,6 +38,9 @@ def embed_kernel(
     factor,
     FORM: tl.constexpr,
     GROUP: tl.constexpr,
+    BITS: tl.constexpr,
+    TABLE: tl.constexpr,
+    UNIT: tl.constexpr,
     PLANE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -53,9 +59,22 @@ def embed_kernel(
     elif FORM == "e4m3":
         byte = at // 128 * 128 + at % PLANE * 4 + at // PLANE % 4
         value = _from_e4m3(tl.load(codes + byte, mask=mask, other=0))
-    else:
+    elif FORM != "nested":
         value = tl.load(codes + at, mask=mask, other=0).to(tl.float32)
-    if scale is not None:
+    if FORM == "nested":
+        code = _nested_code(codes, at, mask, BITS, PLANE)
+        group = at // GROUP
+        of_group = ((group // 8).to(tl.int64) * group_stride + source) * 8 + group % 8
+        of_nest = source + (at // _NEST).to(tl.int64) * group_stride
+        by = tl.load(gamma + of_group, mask=mask, other=0).to(tl.float32)
+        nest = tl.load(scale + of_nest, mask=mask, other=0.0).to(tl.float32) * UNIT
+        if offset is not None:
+            less = tl.load(zero + of_group, mask=mask, other=0).to(tl.float32)
+            value = code.to(tl.float32) * (by * nest)
+            value += less * tl.load(offset + of_nest, mask=mask, other=0.0).to(tl.float32)
+        else:
+            value = nested_number(code, BITS, TABLE).to(tl.float32) * (by * nest)
+    elif scale is not None:
         of_group = source + (at // GROUP).to(tl.int64) * group_stride
         if zero is not None:
             value -= tl.load(zero + of_group, mask=mask, other=0).to(tl.float32)
@@ -73,6 +92,20 @@ def embed_kernel(
 
 
 @triton.jit
+def _nested_code(codes, at, mask, BITS: tl.constexpr, PLANE: tl.constexpr):
+    """Codes of nests, in int32; see matrix.py."""
+    LOW: tl.constexpr = 4 if BITS >= 4 else 2
+    HIGH: tl.constexpr = BITS - LOW
+    nest, element, plane = codes + at // _NEST * (PLANE * BITS), at % PLANE, at // PLANE % (_NEST // PLANE)
+    low = tl.load(nest + element * LOW + plane * LOW // 8, mask=mask, other=0).to(tl.int32)
+    code = (low >> (plane * LOW % 8)) & ((1 << LOW) - 1)
+    if HIGH > 0:
+        above = tl.load(nest + PLANE * LOW + element * HIGH + plane * HIGH // 8, mask=mask, other=0).to(tl.int32)
+        code |= ((above >> (plane * HIGH % 8)) & ((1 << HIGH) - 1)) << LOW
+    return code
+
+
+@triton.jit
 def _from_e2m1(code):
     """Exponent and mantissa in a float32's places stand for 2^-126 of the numbers."""
     return (((code & 7) << 22) | ((code & 8) << 28)).to(tl.float32, bitcast=True) * 8.507059173023462e37
@@ -87,11 +120,13 @@ def _from_e4m3(code):
 
 
 def embed(ids: torch.Tensor, table: DeviceMatrix, out: torch.Tensor, factor: float = 1.0) -> None:
-    codes, form, group = table.codes, "numbers", table.cols
+    codes, form, group, nested = table.codes, "numbers", table.cols, {"BITS": 0, "TABLE": "", "UNIT": 1.0}
     if is_encoding(table.dtype):
         how = encoding(table.dtype)
         group = how.group or table.cols
-        if how.kind == "microscaled":
+        if how.is_nested:
+            form, nested = "nested", constants_of_codes(how)
+        elif how.kind == "microscaled":
             form = "e2m1"
         elif how.bits == 4:
             form = "nibbles"
@@ -113,6 +148,7 @@ def embed(ids: torch.Tensor, table: DeviceMatrix, out: torch.Tensor, factor: flo
         factor,
         FORM=form,
         GROUP=group,
+        **nested,
         PLANE=PLANE,
         BLOCK=_BLOCK,
         num_warps=4,
@@ -124,12 +160,13 @@ def aot_cases() -> list[AotCase]:
     strides = {"codes_stride": "i32", "group_stride": "i32", "out_stride": "i32", "cols": "i32"}
 
     def case(name: str, form: str, group: int, types: dict[str, str], architectures: tuple[int, ...]) -> AotCase:
+        nested = constants_of_codes(encoding(name)) if form == "nested" else {"BITS": 0, "TABLE": "", "UNIT": 1.0}
         missing = {role: None for role in ("scale", "zero", "offset", "gamma") if role not in types}
         return AotCase(
             f"embed.{name}",
             embed_kernel,
             {"ids": "*i32", "out": "*fp32", **types, **strides, "factor": "fp32"},
-            {"FORM": form, "GROUP": group, "PLANE": PLANE, "BLOCK": _BLOCK, **missing},
+            {"FORM": form, "GROUP": group, **nested, "PLANE": PLANE, "BLOCK": _BLOCK, **missing},
             aligned=("codes", "out", *strides),
             max_registers=64,
             max_shared=8 << 10,
@@ -142,4 +179,5 @@ def aot_cases() -> list[AotCase]:
         case("fp8.g128", "e4m3", 128, {"codes": "*u8", "scale": "*fp32"}, (80,)),
         case("fp4.g16", "e2m1", 16, {"codes": "*u8", "scale": "*fp32", "gamma": "*u8"}, (90,)),
         case("int4p.g128", "nibbles", 128, {"codes": "*u8", "scale": "*fp32", "zero": "*u8", "gamma": "*u8"}, (90,)),
+        case("q6_k", "nested", 16, {"codes": "*u8", "scale": "*fp16", "gamma": "*u8"}, (90,)),
     ]

@@ -21,9 +21,12 @@ import triton.language as tl
 
 from albireo.backends.cuda import expert_plan
 from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.chip import Chip, chip_of
 from albireo.backends.cuda.expert_list import ITEM_FIELDS, ExpertList
+from albireo.backends.cuda.group_operands import constants_of, operands_of, pointers_of
 from albireo.backends.cuda.kernels.matmul_groups import tile_for
-from albireo.backends.cuda.kernels.parts.chain_groups import KINDS, chain_of_groups
+from albireo.backends.cuda.kernels.parts.chain_groups import chain_of_groups
+from albireo.backends.cuda.kernels.parts.chain_nests import NESTED_KINDS, chain_of_nests
 from albireo.backends.cuda.kernels.parts.epilogue import finish
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.matrix import DeviceMatrix
@@ -32,6 +35,7 @@ from albireo.encodings import encoding
 from albireo.errors import InvariantError
 
 _ITEM = tl.constexpr(ITEM_FIELDS)
+_NESTED = tl.constexpr(min(NESTED_KINDS.values()))
 
 
 @triton.jit
@@ -39,6 +43,7 @@ def moe_groups_kernel(
     x,
     floats,
     codes,
+    high,
     scale,
     zero,
     offset,
@@ -59,8 +64,10 @@ def moe_groups_kernel(
     pairs_stride,
     PAIRS_OF_ROW: tl.constexpr,
     KIND: tl.constexpr,
-    NIBBLES: tl.constexpr,
+    BITS: tl.constexpr,
     GROUP: tl.constexpr,
+    TABLE: tl.constexpr,
+    UNIT: tl.constexpr,
     EVEN_K: tl.constexpr,
     ACT: tl.constexpr,
     ROWS: tl.constexpr,
@@ -77,10 +84,16 @@ def moe_groups_kernel(
         pair = tl.load(listed + tl.minimum(tl.arange(0, TOKENS), num_pairs - 1))
         token = (pair // PAIRS_OF_ROW).to(tl.int64)
         token_scale = floats + token * floats_stride + first_float
-        result = chain_of_groups(
-            codes, codes_stride, x, x_stride, token_scale + 1, row, token, k, num_rows, scale, zero, offset, gamma,
-            KIND, NIBBLES, GROUP, EVEN_K, ROWS, TOKENS, STEP,
-        )  # fmt: skip
+        if KIND < _NESTED:
+            result = chain_of_groups(
+                codes, codes_stride, x, x_stride, token_scale + 1, row, token, k, num_rows, scale, zero, offset, gamma,
+                KIND, BITS == 4, GROUP, EVEN_K, ROWS, TOKENS, STEP,
+            )  # fmt: skip
+        else:
+            result = chain_of_nests(
+                codes, codes_stride, high, x, x_stride, token_scale + 1, row, token, k, num_rows, scale, zero, offset,
+                gamma, KIND, BITS, GROUP, TABLE, UNIT, EVEN_K, ROWS, TOKENS,
+            )  # fmt: skip
         result *= tl.load(token_scale)[None, :]
         own_bias = out if bias is None else bias + expert.to(tl.int64) * expert_rows
         finish(
@@ -102,23 +115,17 @@ def moe_groups(
 ) -> None:
     """act: epilogue.ACTS. tile, programs: for tests; by default those of as many tokens, and one a tile."""
     e, rows = encoding(weight.dtype), weight.rows // lists.num_experts
-    group = e.group or weight.cols
     num_tokens = len(out) // lists.top_k
     width = lists.width(num_tokens)
-    tile = tile or tile_for(width, rows, group, act, e.bits == 4)
+    tile = tile or tile_for(width, rows, e, act, chip_of(x.device))
     if tile.tokens < width:
         raise InvariantError(f"a list of tiles of {width} pairs is read by tiles of {tile.tokens}")
     tokens = token_rows(x, weight.cols)
     tiles = lists.most_items(num_tokens) * triton.cdiv(rows, tile.rows)
-    codes = weight.codes.view(torch.int32) if e.bits == 4 else weight.codes
     moe_groups_kernel[(min(tiles, programs or expert_plan.PROGRAMS or tiles),)](
         x=tokens.codes,
         floats=tokens.floats,
-        codes=codes,
-        scale=weight.scale,
-        zero=out if weight.zero is None else weight.zero,
-        offset=out if weight.offset is None else weight.offset,
-        gamma=out if weight.gamma is None else weight.gamma,
+        **operands_of(weight, out),
         bias=bias,
         out=out,
         pairs=lists.pairs,
@@ -130,13 +137,9 @@ def moe_groups(
         x_stride=tokens.codes.stride(0),
         floats_stride=tokens.floats.stride(0),
         first_float=tokens.first,
-        codes_stride=codes.stride(0),
         out_stride=out.stride(0),
         pairs_stride=lists.pairs.stride(0),
         PAIRS_OF_ROW=len(out) // len(x),
-        KIND=KINDS[e.kind],
-        NIBBLES=e.bits == 4,
-        GROUP=group,
         EVEN_K=weight.cols % tile.k == 0,
         ACT=act,
         ROWS=tile.rows,
@@ -148,7 +151,7 @@ def moe_groups(
     )
 
 
-_POINTERS = {"x": "*i8", "floats": "*fp32", "scale": "*fp32", "zero": "*u8", "offset": "*fp32", "gamma": "*u8"}
+_POINTERS = {"x": "*i8", "floats": "*fp32"}
 _NUMBERS = ("n", "k", "num_rows", "expert_rows", "x_stride", "floats_stride", "first_float", "codes_stride")
 _STRIDES = ("out_stride", "pairs_stride")
 
@@ -160,11 +163,11 @@ def aot_cases() -> list[AotCase]:
         dtype: str, width: int, rows: int, act: int, words: dict[int, tuple[str, ...]], max_spills: int = 0
     ) -> AotCase:
         e = encoding(dtype)
-        tile = tile_for(width, rows, e.group or 0, act, e.bits == 4)
-        pointers = _POINTERS | {"codes": "*i32" if e.bits == 4 else "*i8", "out": "*bf16" if act else "*fp32"}
+        (tile,) = {tile_for(width, rows, e, act, Chip(132, architecture)) for architecture in words}
+        pointers = _POINTERS | pointers_of(e) | {"out": "*bf16" if act else "*fp32"}
         pointers |= dict.fromkeys(("pairs", "items"), "*i32")
-        constants: dict[str, Any] = {"PAIRS_OF_ROW": 8 if act else 1, "KIND": KINDS[e.kind], "NIBBLES": e.bits == 4}
-        constants |= {"GROUP": e.group, "EVEN_K": True, "ACT": act, "bias": None}
+        constants: dict[str, Any] = {"PAIRS_OF_ROW": 8 if act else 1, **constants_of(e)}
+        constants |= {"EVEN_K": True, "ACT": act, "bias": None}
         return AotCase(
             f"moe_groups.{dtype}.{tile.rows}x{tile.tokens}",
             moe_groups_kernel,
@@ -183,6 +186,9 @@ def aot_cases() -> list[AotCase]:
         case("int4p.g64", 16, 2048, 0, {90: ("IMMA",)}),
         case("int8.g32", 16, 1536, 1, {90: ("IGMMA.64x16x32",)}),
         case("int4.g128", 128, 1536, 1, {80: ("IMMA",), 90: ("IGMMA.64x64x32",)}),
+        case("q4_k", 16, 1536, 1, {80: ("IMMA",), 90: ("IGMMA.64x16x32",)}),
+        case("q6_k", 16, 2048, 0, {90: ("IMMA",)}),
+        case("iq2_xxs", 64, 1536, 1, {90: ("IGMMA.64x32x32",)}),
         # spills outside of the loop of products: both halves of each plane
         case("fp4.g16", 64, 1536, 1, {90: ("IGMMA",)}, max_spills=16),
     ]

@@ -40,7 +40,7 @@ def test_text() -> None:
     assert lines[0].split() == ["rows", "of", "the", "call", "1", "2-8", "16-64", "128", "512", "2,048"]
     assert "qkv_rope_kv 64 x 24 + bias" in lines[3] and "3x T" in lines[3]
     assert any(line.startswith("linear 128 x 24 silu_mul") for line in lines)
-    assert any(line.startswith("tall    all rows (up to 28) x 16 columns") for line in lines)
+    assert any(line.startswith("tall    up to 28 rows x 16 columns in registers") for line in lines)
     assert lines[-1] == "-       a step never has so many of these rows: T up to 32, R up to 5, G up to 3, S up to 8"
 
 

@@ -101,7 +101,7 @@ def test_many_values_are_written_piece_by_piece(monkeypatch: pytest.MonkeyPatch)
     tracked: Any = SimpleNamespace(embedding=values.tobytes())
     for most in (4, 24, 1 << 18):
         monkeypatch.setattr("albireo.server.endpoints.embeddings._BYTES_AT_ONCE", most)
-        (made,) = asyncio.run(data_of(False, [tracked], Pooled, [3]))
+        (made,) = asyncio.run(data_of(None, [tracked], Pooled, [3]))
         assert json.loads(bytes(made))["data"] == values.tolist()
 
 

@@ -108,7 +108,8 @@ struct Scratch {
   char* base;
   int64_t bytes;
   int64_t thread = 0;
-  int64_t held_row = -1, held_rows = 0;  // rows of x that gemm.inl's copies hold; none when a call begins
+  // Rows of x that gemm.inl's copies hold, and in tiles of which height; none when a call begins.
+  int64_t held_row = -1, held_rows = 0, held_height = 0;
   int64_t held_slab = -2;  // what expert_linear has there: -2 when a call begins, -1 a sorted list of pairs, else the
                            // rows of this slab too
 };

@@ -140,7 +140,7 @@ struct Activations {
   int64_t stride() const { return is_direct() ? source_stride : round_up(k, 16); }
 
   const A* rows(int64_t m, int64_t count) {
-    if (!is_direct() && !holds(m, count)) fill_rows(m, count);
+    if (!is_direct() && !holds(m, count, 0)) fill_rows(m, count);
     return source(m);
   }
 
@@ -153,7 +153,7 @@ struct Activations {
     if (count == 1) return rows(m, 1);
     const int64_t steps = W::kTokens ? token_codes(k) / W::kStep : ceil_div(k, W::kStep);
     A* out = copy + kMostChunk * round_up(k, 16);
-    if (holds(m, count)) return out;
+    if (holds(m, count, height)) return out;
     if (!is_direct()) fill_rows(m, count);
     const A* from = source(m);
     for (int64_t i = 0; i < count; i += height)
@@ -170,10 +170,11 @@ struct Activations {
   }
 #endif
 
-  // Whether the copies hold these rows; from now on they do.
-  bool holds(int64_t m, int64_t count) {
-    const bool held = scratch.held_row == m && scratch.held_rows == count;
-    scratch.held_row = m, scratch.held_rows = count;
+  // Whether the copies hold these rows, for tiles so high; from now on they do. Weights of two encodings may share
+  // them.
+  bool holds(int64_t m, int64_t count, int64_t height) {
+    const bool held = scratch.held_row == m && scratch.held_rows == count && scratch.held_height == height;
+    scratch.held_row = m, scratch.held_rows = count, scratch.held_height = height;
     return held;
   }
 

@@ -164,6 +164,40 @@ def test_a_signal_lets_what_runs_finish(start: Any, open_stream: Any, number: si
         assert data.count(b'"finish_reason":"length"') == 1 and b"data: [DONE]" in data
 
 
+@pytest.mark.parametrize(
+    ("numbers", "is_at_once"),
+    [
+        ([signal.SIGHUP, signal.SIGHUP, signal.SIGHUP], False),
+        ([signal.SIGTERM, signal.SIGHUP], False),
+        ([signal.SIGHUP, signal.SIGTERM], True),
+        ([signal.SIGINT, signal.SIGINT], True),
+    ],
+    ids=lambda value: "-".join(each.name for each in value) if isinstance(value, list) else "",
+)
+def test_the_second_signal_of_a_terminal_that_closes_lets_what_runs_finish_too(
+    numbers: list[signal.Signals], is_at_once: bool
+) -> None:
+    """One is its shell's, the other the system's, once that has ended."""
+    server: Any = SimpleNamespace(force_exit=False, should_exit=False)
+
+    async def main() -> None:
+        stopping = run._on_signals(server)
+        for number in numbers:
+            told = asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, told.set)
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGUSR1)  # comes behind it
+            await told.wait()
+            assert stopping.is_set()
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        asyncio.run(main())
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (server.force_exit, server.should_exit) == (is_at_once, is_at_once)
+
+
 @pytest.mark.parametrize(("given_s", "left_s"), [(30.0, 30), (0.0, 2)])
 def test_connections_have_what_is_left_of_the_time_to_close(given_s: float, left_s: int) -> None:
     """An engine is done with an answer before who reads it slowly is."""

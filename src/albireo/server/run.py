@@ -153,11 +153,14 @@ def _check_certificate(settings: ServerSettings) -> None:
 
 
 def _on_signals(server: uvicorn.Server) -> asyncio.Event:
-    """Set by the first SIGTERM, SIGINT or SIGHUP (a terminal that closes); the second ends at once."""
+    """Set by the first SIGTERM, SIGINT or SIGHUP (a terminal that closes); a further SIGTERM or SIGINT ends at once.
+
+    A terminal that closes sends SIGHUP twice: its shell does, and the system once the shell has ended.
+    """
     stopping = asyncio.Event()
 
-    def stop() -> None:
-        if stopping.is_set():
+    def stop(number: signal.Signals) -> None:
+        if stopping.is_set() and number != signal.SIGHUP:
             server.force_exit = True
             server.should_exit = True
         stopping.set()
@@ -166,7 +169,7 @@ def _on_signals(server: uvicorn.Server) -> asyncio.Event:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it, which is to outlive its terminal
         numbers.append(signal.SIGHUP)
     for number in numbers:
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
     return stopping
 
 

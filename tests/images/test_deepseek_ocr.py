@@ -26,6 +26,10 @@ PICTURES = {
     "a part": (640, 640, "RGB"),
     "a line more": (640, 641, "RGB"),
     "large": (1500, 1100, "RGB"),
+    "lost in the whole": (2, 5000, "RGB"),
+    "and lying": (5000, 2, "RGB"),
+    "odd": (1000, 333, "RGB"),
+    "odd and upright": (331, 999, "RGB"),
 }
 CONFIG, FIRST = ASSISTANTS["DeepSeek-OCR"][0], ASSISTANTS["DeepSeek-OCR"][2]
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -68,6 +72,7 @@ def test_tiles_and_text_are_those_of_its_authors(tmp_path: Path, settings: str, 
         ({"normalize": False}, "'normalize': False"),
         ({"downsample_ratio": 2}, "'downsample_ratio': 2"),
         ({"image_token": "<img>"}, "'image_token': '<img>'"),
+        ({"image_mean": [1.5, 0.5, 0.5]}, "image_mean"),
         ({"max_crops": 9}, "'max_crops': 9"),
     ],
 )

@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from albireo.images.grids import Grid, grids, nearest_grid
 from albireo.images.pixels import HasPixels, Pixels, array, scaled_first
 from albireo.images.prepared import PreparedImage
@@ -51,7 +54,8 @@ class DeepseekOcr(HasPixels):
         said = image.raw("candidate_resolutions")
         if said not in (None, [[side, side]]):
             image.unsupported("candidate_resolutions", said, f"the one of config.json, {side} x {side}")
-        mean = image.numbers("image_mean", -1e3, 1e3) if image.has("image_mean") else HALF
+        # a colour is made of it
+        mean = image.numbers("image_mean", 0.0, 1.0) if image.raw("image_mean") is not None else HALF
         found = cls(
             settings.pixels(("DeepseekOCRImageProcessor",), BICUBIC, HALF, HALF, scaled_first),
             side,
@@ -66,15 +70,25 @@ class DeepseekOcr(HasPixels):
 
     def prepare(self, image: Image.Image) -> PreparedImage:
         """See ImageProcessor; no sides are too unequal."""
-        from PIL import ImageOps
-
         tiles = []
         if max(image.size) > self.part:
             columns, rows = nearest_grid(self.grids, image.height, image.width, self.part)
             tiles.append(array(self.pixels.resized(image, rows * self.part, columns * self.part)))
-        tiles.append(array(ImageOps.pad(image, (self.side, self.side), self.pixels.filter, self.empty)))
+        tiles.append(self._whole(image))
         count = sum(self.rows(*tile.shape[:2]) for tile in tiles)
         return PreparedImage(tuple(tiles), self.image_token * count)
+
+    def _whole(self, image: Image.Image) -> NDArray[np.uint8]:
+        """A picture in the middle of a square, as ImageOps.pad() of Pillow 13 has it; of one whose shorter side
+        is less than half a pixel there, nothing is seen, where that of Pillow 10 to 12.0 raises ValueError."""
+        tile = np.empty((self.side, self.side, 3), np.uint8)
+        tile[:] = self.empty
+        height = min(self.side, round(image.height / image.width * self.side))
+        width = min(self.side, round(image.width / image.height * self.side))
+        if height and width:
+            top, left = round((self.side - height) / 2), round((self.side - width) / 2)
+            tile[top : top + height, left : left + width] = array(self.pixels.resized(image, height, width))
+        return tile
 
     def rows(self, height: int, width: int) -> int:
         """One more behind each line, and one behind the whole."""

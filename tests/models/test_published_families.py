@@ -50,11 +50,12 @@ def test_only_13b_has_scores_that_fall(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_normed", [False, True])
 def test_ling_of_before_is_deepseek_moe_under_other_names(is_normed: bool, tmp_path: Path) -> None:
-    """Whose oracle is transformers' DeepSeek V2; with a head of rows of length one, where norm_head says so."""
+    """Whose oracle is transformers' DeepSeek V2; where norm_head says so, with a head of columns of length one, as its
+    code and vLLM's have it (dim=0)."""
     known = {**load_architecture("deepseek").tiny, "norm_topk_prob": True}
     numbers = random_weights(known, 4)
     head = numbers["lm_head.weight"]
-    lengths = np.linalg.norm(head, axis=1, keepdims=True)
+    lengths = np.linalg.norm(head, axis=0, keepdims=True)
     held = {**numbers, "lm_head.weight": head / lengths} if is_normed else numbers
     theirs = load_torch_model(make_checkpoint(tmp_path / "known", known, weights=held))
     same = (
@@ -86,6 +87,16 @@ def _as_ling(name: str) -> str:
     for known, published in (("embed_tokens", "word_embeddings"), (".self_attn.o_proj.", ".attention.dense.")):
         name = name.replace(known, published)
     return name
+
+
+def test_what_ling_of_before_leaves_out_is_what_its_class_says() -> None:
+    """Of BailingMoeConfig."""
+    tiny = {**load_architecture("bailing_moe").tiny, "architectures": ["BailingMoeForCausalLM"]}
+    said = {"norm_topk_prob": True, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "n_group": 1, "topk_group": 1}
+    said |= {"first_k_dense_replace": 0, "routed_scaling_factor": 1.0, "use_qk_norm": False}
+    rules = load_architecture("bailing_moe").rules
+    rest = {key: value for key, value in tiny.items() if key not in said}
+    assert parse_config(rest, rules) == parse_config({**rest, **said}, rules)
 
 
 def test_ling_says_how_experts_are_chosen() -> None:

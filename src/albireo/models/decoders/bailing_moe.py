@@ -24,6 +24,7 @@ TINY = {
 #: What files of the first ones mean where they say nothing.
 _FIRST: Mapping[str, Any] = {
     **{"score_function": "softmax", "use_qk_norm": False, "first_k_dense_replace": 0, "routed_scaling_factor": 1.0},
+    **{"norm_topk_prob": True, "rms_norm_eps": 1e-5, "rope_theta": 10000.0},
 }
 _CLASS = "BailingMoeForCausalLM"
 

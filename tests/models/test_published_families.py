@@ -99,6 +99,32 @@ def test_what_ling_of_before_leaves_out_is_what_its_class_says() -> None:
     assert parse_config(rest, rules) == parse_config({**rest, **said}, rules)
 
 
+def test_chatglm_without_groups_has_its_rows_head_by_head(tmp_path: Path) -> None:
+    """Of each head its query, key and value."""
+    grouped = {**load_architecture("chatglm").tiny, "multi_query_group_num": 4}
+    numbers, heads = random_weights(grouped, 4), grouped["num_attention_heads"]
+    by_head = {
+        name: value.reshape(3, heads, -1, *value.shape[1:]).swapaxes(0, 1).reshape(value.shape)
+        if ".query_key_value." in name
+        else value
+        for name, value in numbers.items()
+    }
+    made = make_checkpoint(tmp_path / "grouped", grouped, weights=numbers)
+    plain = make_checkpoint(tmp_path / "plain", {**grouped, "multi_query_attention": False}, weights=by_head)
+    tokens = prompt(grouped, 21, 4)
+    assert np.array_equal(Model(made).logits(tokens), Model(plain).logits(tokens))
+
+
+@pytest.mark.parametrize("place", ["THUDM/chatglm2-6b-32k", "/models/ChatGLM2-6B-32K", "codegeex2-6b"])
+def test_chatglm2_divides_positions_where_later_ones_multiply_the_base(place: str) -> None:
+    rules, tiny = load_architecture("chatglm").rules, load_architecture("chatglm").tiny
+    divided = parse_config({**tiny, "rope_ratio": 4, "_name_or_path": place}, rules).rope
+    assert (divided.rope_type, divided.factor, divided.theta) == ("linear", 4.0, 10000.0)
+    later = parse_config({**tiny, "rope_ratio": 4, "_name_or_path": "THUDM/chatglm3-6b-32k"}, rules).rope
+    assert (later.rope_type, later.theta) == ("default", 40000.0)
+    assert parse_config({**tiny, "rope_ratio": 1, "_name_or_path": place}, rules).rope.rope_type == "default"
+
+
 def test_ling_says_how_experts_are_chosen() -> None:
     first = {"architectures": ["BailingMoeForCausalLM"], "n_group": 1, "topk_group": 1}
     found = parse_tiny("bailing_moe", **first).experts

@@ -41,19 +41,32 @@ TINY = {
 }
 
 
+#: Whose code divides positions by rope_ratio; that of the later ones multiplies the base by it. Files say it by their
+#: names alone.
+_DIVIDING = ("chatglm2", "codegeex2")
+
+
 def _with_base(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """With the base of the rotation, and how many heads keys have. Raises: ModelError."""
+    """With the base of the rotation, or how far it is stretched, and how many heads keys have. Raises: ModelError."""
     fields = Fields(data, where)
-    theta = DEFAULT_THETA * fields.number("rope_ratio", 1e-3, MAX_THETA / DEFAULT_THETA, default=1.0)
-    found = {key: value for key, value in data.items() if key not in ("rope_ratio", "multi_query_attention")}
+    ratio = fields.number("rope_ratio", 1e-3, MAX_THETA / DEFAULT_THETA, default=1.0)
+    found = {key: value for key, value in data.items() if key != "rope_ratio"}
     if not fields.flag("multi_query_attention", False):
         found["multi_query_group_num"] = fields.integer("num_attention_heads", 1, MAX_HEADS, default=32)
-    return {**found, "rope_theta": theta}
+    if ratio != 1 and any(name in str(data.get("_name_or_path")).lower() for name in _DIVIDING):
+        return {**found, "rope_scaling": {"rope_type": "linear", "factor": ratio}}
+    return {**found, "rope_theta": DEFAULT_THETA * ratio}
 
 
 def _blocks(fields: Fields) -> BlockSettings:
-    bias = fields.flag("add_bias_linear", False)
-    return BlockSettings(qkv_bias=fields.flag("add_qkv_bias", False) or bias, o_bias=bias, ffn_bias=bias)
+    """Without groups, q, k and v lie head by head."""
+    bias, has_groups = fields.flag("add_bias_linear", False), fields.flag("multi_query_attention", False)
+    return BlockSettings(
+        qkv_bias=fields.flag("add_qkv_bias", False) or bias,
+        o_bias=bias,
+        ffn_bias=bias,
+        joined="no" if has_groups else "by_group",
+    )
 
 
 CONFIG = ConfigRules(

@@ -355,11 +355,11 @@ publish(
     _SIZES
     | {
         **{"bskcn_1": [12, 20, 32, 44], "bskcn_2": [20, 32], "bskcn_3": [16, 24, 36, 48], "bskcn_4": [28, 40]},
-        **{"bskcn_tv": [0.9, 0.8], "max_position_embeddings": 2048},
+        **{"bskcn_tv": [0.9, 0.8], "max_position_embeddings": 2048, "sliding_window": 2047},
     },
     lambda said: (
         {"num_key_value_heads": said["num_attention_heads"], **_plain(*_LLAMA)(said)}
-        | {"sliding_window": said.get("sliding_window")}
+        | {"sliding_window": said["sliding_window"]}
     ),
     Layout({}),
     _Solar,
@@ -379,7 +379,7 @@ publish(
     "deci",
     "DeciLMForCausalLM",
     "Llama",
-    _SIZES | {"max_position_embeddings": 2048, "rms_norm_eps": 1e-5},
+    _SIZES | {"max_position_embeddings": 2048},
     _plain(*_LLAMA),
     Layout({}),
     _Deci,

@@ -57,6 +57,12 @@ class BailingMoeConfig(transformers.SarvamMoEConfig):
 
 class Param2MoEConfig(transformers.SarvamMoEConfig):
     model_type = "param2moe"
+    n_group: int = 8
+    topk_group: int = 4
+    head_dim: int = 128
+    routed_scaling_factor: float = 1.0
+    max_position_embeddings: int = 32768
+    default_theta = 600000.0
 
 
 class InternLM2ForCausalLM(transformers.LlamaForCausalLM):

@@ -21,8 +21,6 @@ _OTHERWISE = {
     ("minicpm", "tie_word_embeddings"),
     # what transformers writes once it has made something else of it
     ("bailing_hybrid", "head_dim"),
-    # of the class that is its oracle, which another model is published with
-    ("param2moe", "head_dim"),
     # the same number, said of each layer or as it is computed
     ("granite_swa", "layer_rope_theta"),
     ("granitemoe_swa", "layer_rope_theta"),

@@ -44,7 +44,6 @@ _OTHERWISE: dict[str, tuple[str, ...]] = {
     "ministral3": ("rope_parameters",),
     "mistral4": ("rope_parameters",),
     "nemotron_h": ("topk_group",),
-    "param2moe": ("head_dim",),
     "phi3": ("original_max_position_embeddings",),
     "sarvam_moe": ("head_dim",),
     "solar_open": ("topk_group",),

@@ -39,7 +39,6 @@ def _blocks(fields: Fields) -> BlockSettings:
 CONFIG = ConfigRules(
     keys=frozenset({"attention_bias"}),
     blocks=_blocks,
-    defaults={"rms_norm_eps": 1e-5},
     built_in={"naive_attention_prefill": False, "naive_attention_decode_batched": True},
     ignorable=frozenset({"naive_attention_decode_single", "num_key_value_heads"}),
     class_names=("DeciLMForCausalLM",),

@@ -18,7 +18,15 @@ TINY = {
 }
 CONFIG = replace(
     sarvam_moe.CONFIG,
-    head_dim=None,
+    defaults={
+        **sarvam_moe.CONFIG.defaults,
+        "n_group": 8,
+        "topk_group": 4,
+        "rope_theta": 600000.0,
+        "routed_scaling_factor": 1.0,
+        "max_position_embeddings": 32768,
+    },
+    head_dim=128,
     # transformers has no class of it
     deciding=frozenset(),
     class_names=("Param2MoEForCausalLM",),

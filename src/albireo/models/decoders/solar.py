@@ -61,7 +61,7 @@ def _layers(fields: Fields, key: str, layers: int) -> list[int]:
 CONFIG = ConfigRules(
     keys=frozenset({"attention_bias", "mlp_bias"}),
     windows="every_layer",
-    default_window=None,
+    default_window=2047,
     blocks=_blocks,
     defaults={**_DEFAULTS, "bskcn_tv": [0.9, 0.8], "max_position_embeddings": 2048, "rms_norm_eps": 1e-6},
     class_names=("SolarForCausalLM",),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.models import load_architecture, load_config
@@ -170,6 +171,22 @@ def test_keys_that_say_the_same_otherwise() -> None:
     assert parse_config(plain, rules).num_kv_heads == 4  # each query head has keys of its own
     scaled = load_architecture("telechat3").tiny["rope_scaling"]
     assert parse_tiny("telechat3").rope.attention_factor == pytest.approx(1 + 0.07 * np.log(scaled["factor"]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "shape"),
+    [("jais", "transformer.relative_pe.slopes", (6, 1)), ("xglm", "model.embed_positions.weights", (130, 48))],
+)
+def test_what_follows_from_config_may_be_there_all_the_same(
+    kind: str, name: str, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    tiny, file = load_architecture(kind).tiny, tmp_path / "model.safetensors"
+    make_checkpoint(tmp_path, tiny, seed=4)
+    tokens, held = prompt(tiny, 21, 4), load_file(file)
+    without = Model(tmp_path).logits(tokens)
+    assert name not in held
+    save_file({**held, name: np.ones(shape, np.float32)}, file)
+    assert np.array_equal(Model(tmp_path).logits(tokens), without)
 
 
 def test_openelm_by_its_names(tmp_path: Path) -> None:

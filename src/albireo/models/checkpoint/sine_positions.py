@@ -1,4 +1,4 @@
-"""A table of positions that is in no file (XGLM): sines, then cosines, of each position.
+"""A table of positions that need not be in a file (XGLM): sines, then cosines, of each position.
 
 Called by weights.py. Does not know graphs.
 """
@@ -29,7 +29,9 @@ def with_sine_positions(plan: Plan, stored: StoredTensors, config: Mapping[str, 
     fields = Fields(config, "config.json")
     count, shape = fields.integer("max_position_embeddings", 1, MAX_POSITIONS, 2048), stored.shape(_EMBEDDINGS)
     if len(shape) == 2 and shape[1] % 2 == 0 and shape[1] > 2:
-        plan.add(Matrix(_TABLE, (count, shape[1]), None, (), partial(_waves, count, shape[1])))
+        # a file of before transformers left it out has it, too, with the rows of padding
+        stored_too = (_TABLE,) if _TABLE in stored else ()
+        plan.add(Matrix(_TABLE, (count, shape[1]), None, stored_too, partial(_waves, count, shape[1])))
     return plan
 
 

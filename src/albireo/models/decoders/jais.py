@@ -93,6 +93,8 @@ CONFIG = ConfigRules(
     ignorable=keys("reorder_and_upcast_attn"),
     class_names=("JAISLMHeadModel",),
 )
+#: Which how many heads there are says.
+IGNORABLE_WEIGHTS = ("transformer.relative_pe.slopes",)
 build = partial(
     decoder,
     names=Names(

@@ -214,7 +214,7 @@ publish(
     "PanguEmbedded",
     "PanguEmbeddedForCausalLM",
     "Llama",
-    _SIZES | {"max_position_embeddings": 32768, "bias": True},
+    _SIZES | {"max_position_embeddings": 32768, "bias": True, "rms_norm_eps": 1e-5, "rope_theta": 16e6},
     lambda said: _plain(*_LLAMA)({**said, "attention_bias": said["bias"]}),
     Layout({}),
 )
@@ -232,7 +232,7 @@ publish(
     "telechat3",
     "TeleChat3ForCausalLM",
     "Llama",
-    _SIZES | {"max_position_embeddings": 2048},
+    _SIZES | {"max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "rope_theta": 1e6},
     _telechat3,
     Layout({}),
 )

@@ -173,6 +173,10 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **{"masked_softmax_fusion": True, "n_inner": None, "offset_alibi": 100, "unk_token_id": 0, "base_seqlen": 128},
         **{"skip_bias_add": False, "skip_bias_add_qkv": False, "slow_but_exact": False, "embed_layernorm": False},
     },
+    "telechat3": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_telechat3.TeleChat3ForCausalLM"},
+        **{"embedding_size": 1024, "share_attention": True, "share_ffn": False, "pretraining_tp": 1},
+    },
     "openelm": {
         "auto_map": {"AutoModelForCausalLM": "modeling_openelm.OpenELMForCausalLM"},
         **{"qkv_multipliers": [0.5, 1.0], "initializer_range": 0.02},

@@ -21,7 +21,12 @@ CONFIG = replace(
     llama.CONFIG,
     keys=frozenset({"attention_bias"}),
     older_names={"bias": "attention_bias"},
-    defaults={"max_position_embeddings": 32768, "attention_bias": True},
+    defaults={
+        "max_position_embeddings": 32768,
+        "attention_bias": True,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 16e6,
+    },
     built_in={},
     class_names=("PanguEmbeddedForCausalLM",),
 )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from albireo.json_file import Fields
+from albireo.json_file import Fields, keys
 from albireo.models.decoders import llama
 
 TINY = {
@@ -47,8 +47,10 @@ def _as_yarn(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 CONFIG = replace(
     llama.CONFIG,
     rewritten=_as_yarn,
+    defaults={"max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "rope_theta": 1e6},
     built_in={},
-    ignorable=frozenset(),
+    # which the published class takes and its layers do not read
+    ignorable=keys("embedding_size share_attention share_ffn"),
     class_names=("TeleChat3ForCausalLM", "Telechat3ForCausalLM"),
 )
 build = llama.build

@@ -1,5 +1,5 @@
-"""A head that is divided by lengths before it makes logits: each row by its own (Baichuan 2), or each column by its own,
-over the whole vocabulary (those Ling models whose files say norm_head). It is done once, as it is read.
+"""A head that is divided by lengths before it makes logits: each row by its own (Baichuan 2), or each column, of the
+whole vocabulary, by its own (those Ling models whose files say norm_head). It is done once, as it is read.
 
 Called by weights.py. Does not know graphs.
 """

@@ -295,6 +295,13 @@ def test_a_target_that_is_not_empty_and_a_quantized_source_are_refused(tmp_path:
         made(tmp_path / "new", tmp_path / "again", "int8", "rtn")
 
 
+def test_layers_that_are_gone_through_several_times_are_refused(tmp_path: Path) -> None:
+    source = make_checkpoint(tmp_path / "source", load_architecture("ouro").tiny)
+    with pytest.raises(ConfigError, match=r"ouro goes through its layers 3 times.*--quantization"):
+        made(source, tmp_path / "out", "int8", "rtn")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tiny.llama(tmp_path / "source")
 

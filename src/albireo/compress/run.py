@@ -84,6 +84,12 @@ def quantize(
             f"{source}: {config.model_type} has LayerNorms, and blocks that are not calibrated yet; round its weights "
             "where it is loaded or built: --quantization int8, fp8 or int4"
         )
+    if config.blocks.times > 1:
+        raise ConfigError(
+            f"{source}: {config.model_type} goes through its layers {config.blocks.times} times, and what they are "
+            "given each time is not calibrated together yet; round its weights where it is loaded or built: "
+            "--quantization int8, fp8 or int4"
+        )
     if config.recurrent is not None:
         raise ConfigError(
             f"{source}: {config.model_type} has layers that keep a state, which are not calibrated yet; round its "

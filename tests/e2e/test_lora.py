@@ -398,3 +398,9 @@ def test_what_cannot_be_is_refused(made: Callable[[str, str], tuple[Path, list[P
         llm(directory, max_loras=1024, max_lora_rank=4096, memory_utilization=0.2)
     with llm(directory) as model, pytest.raises(InvalidParams, match="lora_int_id=0"):
         texts(model, LoRARequest("a", 0, str(adapters[0])))
+
+
+def test_layers_that_are_gone_through_several_times_have_none(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, load_architecture("ouro").tiny)
+    with pytest.raises(ConfigError, match="enable_lora: model_type ouro goes through its layers several times"):
+        Server.load(tmp_path, enable_lora=True)

@@ -88,6 +88,11 @@ def compile_all(
                     f"enable_lora: model_type {kind} has matrices that are not computed as they lie, which adapters "
                     "would have to follow; leave enable_lora out, or merge the adapter into the checkpoint"
                 )
+            if source.model_config.blocks.times > 1:
+                raise ConfigError(
+                    f"enable_lora: model_type {kind} goes through its layers several times, each time of which would "
+                    "need the same adapter; leave enable_lora out, or merge the adapter into the checkpoint"
+                )
             each = zip(programs, source.parts, strict=True)
             rooms = [with_adapter_room(program, graph, config, model_len, device, part) for program, part in each]
             programs, adapter_bytes = tuple(program for program, _ in rooms), tuple(size for _, size in rooms)

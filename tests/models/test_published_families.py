@@ -47,6 +47,9 @@ def test_only_13b_has_scores_that_fall(tmp_path: Path) -> None:
     of_13b, of_7b = parse_tiny("baichuan"), parse_tiny("baichuan", max_position_embeddings=96)
     assert len(of_13b.blocks.slopes) == 6 and not of_7b.blocks.slopes
     assert (of_13b.max_position_embeddings, of_7b.max_position_embeddings) == (128, 96)
+    sizes = {"num_attention_heads": 40, "max_position_embeddings": 4096}
+    wide, narrow = (parse_tiny("baichuan", hidden_size=each, **sizes) for each in (5120, 4000))
+    assert len(wide.blocks.slopes) == 40 and not narrow.blocks.slopes
 
 
 @pytest.mark.parametrize("is_normed", [False, True])

@@ -1,8 +1,8 @@
 """Baichuan 1 and 2, 7B and 13B: llama, whose queries, keys and values lie in one tensor.
 
 Of 13B scores fall with distance, and nothing is rotated. Which of the two a file is of, its context says: that of 7B is
-max_position_embeddings, of 13B it is model_max_length alone. Rows of Baichuan 2's head have length one
-(checkpoint/normed_head.py).
+max_position_embeddings, of 13B it is model_max_length alone; and so does 13B's width, where other programs have written
+both. Rows of Baichuan 2's head have length one (checkpoint/normed_head.py).
 """
 
 from __future__ import annotations
@@ -35,12 +35,14 @@ TINY = {
     "eos_token_id": 2,
     "torch_dtype": "float32",
 }
+#: Of 13B's residual stream.
+_WIDTH = 5120
 
 
 def _with_context(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """With the context of 13B by the name that others have. Raises: ModelError."""
     if data.get("max_position_embeddings") is not None:
-        return data
+        return {**data, "alibi": True} if data.get("hidden_size") == _WIDTH else data
     length = Fields(data, where).integer("model_max_length", 1, 2**28, default=4096)
     return {**data, "max_position_embeddings": length, "alibi": True}
 

@@ -21,15 +21,15 @@ class Adapters:
     """
 
     def __init__(
-        self, runner: AdapterRunner, shapes: Mapping[str, tuple[int, int]], max_rank: int, heads: tuple[int, int]
+        self, runner: AdapterRunner, shapes: Mapping[str, tuple[int, int]], max_rank: int, head_dim: int
     ) -> None:
-        """Args: shapes: module -> outputs, inputs. max_rank: that slots have room for. heads: of the model, and of its
-        keys, by which rows in GGUF files are put in order."""
+        """Args: shapes: module -> outputs, inputs. max_rank: that slots have room for. head_dim: of the model, by which
+        rows in GGUF files are put in order."""
         #: What steps are run with.
         self.runner = runner
         self._shapes = shapes
         self._max_rank = max_rank
-        self._heads = heads
+        self._head_dim = head_dim
         self._last = 0
         self._leaving: set[int] = set()
 
@@ -39,7 +39,7 @@ class Adapters:
             return read_adapter(Path(path), self._shapes, self._max_rank)
         from albireo.models.gguf.adapter import read_gguf_adapter
 
-        return read_gguf_adapter(Path(path), self._shapes, self._max_rank, self._heads)
+        return read_gguf_adapter(Path(path), self._shapes, self._max_rank, self._head_dim)
 
     def add(self, adapter: PeftAdapter, number: int | None = None) -> int:
         """Let requests run with it. Args: number: that nothing had before; None: the next one.

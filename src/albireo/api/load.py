@@ -326,8 +326,7 @@ class SecondPrograms:
         """Makes slots; from here on every program has adapters."""
         slots = self.slots = self.device.adapter_slots(self.model, self._programs(None), self.config.max_loras)
         runner = AdapterRunner(slots, lambda: self.device.adapted(self.model, self._tuned(None), slots))
-        model = self.source.model_config
-        return Adapters(runner, slots.shapes, self.config.max_lora_rank, (model.num_heads, model.num_kv_heads))
+        return Adapters(runner, slots.shapes, self.config.max_lora_rank, self.source.model_config.head_dim)
 
     def pooler(self) -> LazyPooler:
         """The program that gives hidden states."""

@@ -17,13 +17,19 @@ from models.gguf.writer import Array, gguf, permuted
 from tiny_adapters import adapter_tensors, make_adapter
 from tiny_models import weight_shapes
 
-RANK, ALPHA = 4, 6.0
-ONES = np.ones((RANK, 9), np.float32)
-Pairs = dict[str, tuple[Array, Array]]
-
 
 def tiny(name: str) -> dict[str, Any]:
     return {**load_architecture(name).tiny}
+
+
+RANK, ALPHA = 4, 6.0
+ONES = np.ones((RANK, 9), np.float32)
+WHOLE = np.ones((RANK, tiny("qwen2")["hidden_size"]), np.int32), np.ones((tiny("qwen2")["hidden_size"], RANK), np.int32)
+Pairs = dict[str, tuple[Array, Array]]
+
+
+def head_dim_of(config: dict[str, Any]) -> int:
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
 
 
 def shapes_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -38,23 +44,26 @@ def pairs_of(config: dict[str, Any], arch: str) -> Pairs:
     """By the names of a file."""
     number = next(each for each, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
     names, tensors, found = gguf.get_tensor_name_map(number, 10), adapter_tensors(config, 3, RANK), {}
-    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     for module in shapes_of(config):
         a, b = (tensors[f"base_model.model.{module}.lora_{side}.weight"] for side in "AB")
-        kind = module.rpartition(".")[2]
-        if arch == "llama" and kind in heads:
-            b = permuted(b, heads[kind])
+        if arch in ("llama", "deci") and module.endswith(("q_proj", "k_proj")):
+            b = permuted(b, len(b) // head_dim_of(config))
         found[names.get_name(f"{module}.weight", try_suffixes=(".weight",))] = a, b
     return found
 
 
 def write(path: Path, arch: str, pairs: Pairs, kind: str = "F32", **keys: Any) -> Path:
+    """kind: of matrices of floats; others are written as they are."""
     writer = gguf.GGUFWriter(str(path), arch)
     said = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": ALPHA} | keys
     for key, value in said.items():
-        (writer.add_string if isinstance(value, str) else writer.add_float32)(key, value)
+        add = {str: writer.add_string, list: writer.add_array}.get(type(value), writer.add_float32)
+        add(key, value)
     for name, pair in pairs.items():
         for side, array in zip("ab", pair, strict=False):
+            if array.dtype != np.float32:
+                writer.add_tensor(f"{name}.lora_{side}", array)
+                continue
             number = gguf.GGMLQuantizationType[kind]
             writer.add_tensor(f"{name}.lora_{side}", gguf.quantize(array, number), raw_dtype=number)
     writer.write_header_to_file()
@@ -65,13 +74,21 @@ def write(path: Path, arch: str, pairs: Pairs, kind: str = "F32", **keys: Any) -
 
 
 def read(path: Path, config: dict[str, Any], max_rank: int = 8) -> Any:
-    heads = config["num_attention_heads"], config["num_key_value_heads"]
-    return read_gguf_adapter(path, shapes_of(config), max_rank, heads)
+    return read_gguf_adapter(path, shapes_of(config), max_rank, head_dim_of(config))
 
 
-@pytest.mark.parametrize(("name", "kind"), [("qwen2", "F32"), ("llama", "F32"), ("llama", "F16"), ("qwen2", "BF16")])
-def test_matrices_are_those_that_peft_saved(name: str, kind: str, tmp_path: Path) -> None:
-    config = tiny(name)
+@pytest.mark.parametrize(
+    ("model", "name", "kind"),
+    [
+        ("qwen2", "qwen2", "F32"),
+        ("llama", "llama", "F32"),
+        ("llama", "llama", "F16"),
+        ("qwen2", "qwen2", "BF16"),
+        ("nemotron-nas", "deci", "F32"),  # layers differ in how many heads of keys they have
+    ],
+)
+def test_matrices_are_those_that_peft_saved(model: str, name: str, kind: str, tmp_path: Path) -> None:
+    config = tiny(model)
     saved = make_adapter(tmp_path / "peft", config, seed=3, rank=RANK, lora_alpha=ALPHA)
     wanted = read_adapter(saved, shapes_of(config), 8)
     path = write(tmp_path / "a.gguf", name, pairs_of(config, name), kind)
@@ -107,6 +124,14 @@ def _one(changes: dict[str, Any]) -> Pairs:
         ("qwen35", {}, {}, UnsupportedModel, "general.architecture='qwen35' is not supported; adapters of it are"),
         ("qwen2", {}, {"adapter.type": "control_vector"}, UnsupportedModel, "adapter.type='control_vector'"),
         ("qwen2", {}, {"general.type": "model"}, UnsupportedModel, "general.type='model' is not supported"),
+        ("qwen2", {}, {"general.type": [1, 2]}, UnsupportedModel, r"general.type=.* is not supported"),
+        (
+            "qwen2",
+            {"blk.0.attn_q.weight": WHOLE},
+            {},
+            UnsupportedModel,
+            r"q_proj\.weight' has type I32; supported: F32",
+        ),
     ],
 )
 def test_what_is_refused(

@@ -30,6 +30,8 @@ from albireo.quantization.formats.gguf_blocks import BLOCKS, read_blocks
 
 F32 = NDArray[np.float32]
 _SIDES = (".lora_a", ".lora_b")
+#: Words of types that are no blocks.
+_DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 #: What converters do to tensors that no adapter has; and to rows, which is undone here.
 _ELSEWHERE, _PAIRS = (put_back.decays, put_back.slopes), put_back.pairs
 
@@ -48,12 +50,10 @@ class _Rows:
         return self.shapes[name]
 
 
-def read_gguf_adapter(
-    path: Path, shapes: Mapping[str, tuple[int, int]], max_rank: int, heads: tuple[int, int]
-) -> PeftAdapter:
+def read_gguf_adapter(path: Path, shapes: Mapping[str, tuple[int, int]], max_rank: int, head_dim: int) -> PeftAdapter:
     """Read and check one.
 
-    Args: shapes: module -> outputs, inputs of those that may have an adapter. heads: of the model, and of its keys.
+    Args: shapes: module -> outputs, inputs of those that may have an adapter. head_dim: of the model.
     Raises: ModelError, UnsupportedModel, WeightMismatch naming what is wrong, and what is possible.
     """
     files, header = open_parts(path)
@@ -65,7 +65,7 @@ def read_gguf_adapter(
         if a.keys() != b.keys() or not a:
             alone = sorted(a.keys() ^ b.keys())[:1]
             raise WeightMismatch(f"{path}: {alone[0]} has one half alone" if alone else f"{path}: holds no tensors")
-        orders = _orders(known, {name: entry.shape for name, entry in b.items()}, heads, str(path))
+        orders = _orders(known, {name: entry.shape for name, entry in b.items()}, head_dim, str(path))
         for name in a:
             module = name.removesuffix(".weight")
             rank = _rank(a[name], b[name], module, shapes, max_rank, str(path))
@@ -94,8 +94,9 @@ def gguf_adapter_rank(path: Path) -> int:
 def _architecture(fields: Fields) -> GgufArchitecture:
     """Raises: UnsupportedModel for a file that is no such adapter, or one of a model whose rows lie otherwise."""
     for key, wanted in (("general.type", "adapter"), ("adapter.type", "lora")):
-        if fields.raw(key) != wanted:
-            fields.unsupported(key, fields.raw(key), f"supported: {wanted}")
+        said = fields.raw(key)
+        if not isinstance(said, str) or said != wanted:
+            fields.unsupported(key, said, f"supported: {wanted}")
     if (tokens := fields.raw("adapter.alora.invocation_tokens")) is not None:
         fields.unsupported("adapter.alora.invocation_tokens", tokens, "an adapter holds from the first token on")
     name = fields.text("general.architecture")
@@ -118,12 +119,12 @@ def _side(entries: Mapping[str, Entry], side: str, fields: Fields, known: GgufAr
 
 
 def _orders(
-    known: GgufArchitecture, shapes: Mapping[str, tuple[int, ...]], heads: tuple[int, int], where: str
+    known: GgufArchitecture, shapes: Mapping[str, tuple[int, ...]], head_dim: int, where: str
 ) -> dict[str, NDArray[np.intp]]:
-    """Of rows that are put back."""
+    """Of rows that are put back, in heads of one width: layers may differ in how many they have."""
     if _PAIRS not in known.put_back:
         return {}
-    said = {"attention.head_count": heads[0], "attention.head_count_kv": heads[1]}
+    said = {"attention.head_count": [], "attention.key_length": head_dim}
     parts = put_back.pairs(_Rows(shapes), Fields(said, where))  # type: ignore[arg-type]  # names and shapes are read
     return {name: part.rows for name, part in parts if part.rows is not None}
 
@@ -148,14 +149,17 @@ def _rank(a: Entry, b: Entry, module: str, shapes: Mapping[str, tuple[int, int]]
 
 
 def _numbers(files: list[MappedFile], entry: Entry, name: str, where: str) -> F32:
-    """Raises: WeightMismatch for numbers that are not finite."""
+    """Raises: UnsupportedModel for whole numbers; WeightMismatch for such as are not finite."""
+    if BLOCKS[entry.kind].encoding is None and entry.kind not in _DTYPES:
+        supported = ", ".join(kind for kind in BLOCKS if BLOCKS[kind].encoding is not None or kind in _DTYPES)
+        raise UnsupportedModel(f"{where}: tensor {short(name)} has type {entry.kind}; supported: {supported}")
     data = np.frombuffer(files[entry.file].part(entry.start, entry.stop), np.uint8)
     if BLOCKS[entry.kind].encoding is not None:
         numbers = read_blocks(entry.kind, data, (entry.shape[0], prod(entry.shape[1:])), name).decode()
     elif entry.kind == "BF16":
         numbers = (data.view("<u2").astype(np.uint32) << np.uint32(16)).view(np.float32).reshape(entry.shape)
     else:
-        numbers = data.view({"F32": "<f4", "F16": "<f2"}[entry.kind]).astype(np.float32).reshape(entry.shape)
+        numbers = data.view(_DTYPES[entry.kind]).astype(np.float32).reshape(entry.shape)
     if not np.isfinite(numbers).all():
         raise WeightMismatch(f"{where}: tensor {short(name)} holds numbers that are not finite")
     return numbers

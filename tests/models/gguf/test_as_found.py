@@ -145,15 +145,29 @@ def test_what_a_file_recommends_for_sampling(tmp_path: Path) -> None:
     write_gguf(tmp_path / "bad.gguf", LLAMA, change=change)
     with pytest.raises(ModelError, match=r"general\.sampling: top_p=1\.5 must be"):
         read_recommended(tmp_path / "bad.gguf")
+    write_gguf(
+        tmp_path / "array.gguf", LLAMA, change=lambda writer, _: writer.add_array("general.sampling.top_k", [1, 2])
+    )
+    with pytest.raises(ModelError, match=r"general\.sampling: top_k=\[1, 2\] must be"):
+        read_recommended(tmp_path / "array.gguf")
     write_gguf(tmp_path / "none.gguf", LLAMA, tokenizer=words)
     assert "generation_config.json" not in gguf_as_files(tmp_path / "none.gguf")[1]
 
 
-@pytest.mark.parametrize("name", ["mmproj-F16.gguf", "m.mmproj-f16.gguf", "imatrix_unsloth.gguf", "mtp-m.gguf"])
+@pytest.mark.parametrize(
+    "name", ["mmproj-F16.gguf", "m.mmproj-f16.gguf", "imatrix_unsloth.gguf", "m-imatrix.gguf", "mtp-m.gguf"]
+)
 def test_what_lies_beside_a_model_is_not_counted(name: str, tmp_path: Path) -> None:
     write_gguf(tmp_path / "m.gguf", LLAMA)
     (tmp_path / name).write_bytes(b"GGUF")
     assert locate_model(str(tmp_path)) == tmp_path / "m.gguf"
     (tmp_path / "improjection.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelError, match="holds 2 GGUF files; give one of them: improjection"):
+        locate_model(str(tmp_path))
+
+
+def test_a_model_that_was_quantized_by_an_imatrix_is_a_model(tmp_path: Path) -> None:
+    for name in ("m-Q4_K_M.gguf", "m-imatrix-IQ3_M.gguf"):
+        write_gguf(tmp_path / name, LLAMA)
+    with pytest.raises(ModelError, match="holds 2 GGUF files"):
         locate_model(str(tmp_path))

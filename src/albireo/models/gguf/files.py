@@ -11,7 +11,8 @@ from pathlib import Path
 SUFFIX = ".gguf"
 #: As llama.cpp names parts: NAME-00002-of-00003.gguf.
 _PART_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
-_BESIDE = re.compile(r"(^|[-_.])(mmproj|imatrix)([-_.]|$)|^mtp-", re.IGNORECASE)
+#: imatrix first or last: between other words it says how a model was quantized.
+_BESIDE = re.compile(r"(^|[-_.])mmproj([-_.]|$)|^imatrix[-_.]|[-_.]imatrix\.gguf$|^mtp-", re.IGNORECASE)
 #: Each keeps a file open; the largest known models have a tenth of it.
 MAX_PARTS = 512
 

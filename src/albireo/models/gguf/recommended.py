@@ -31,11 +31,13 @@ def read_recommended(path: Path) -> GenerationDefaults:
 
 def generation_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Args: settings: of the file. What is not known keeps its name."""
-    found = {key.removeprefix(_PREFIX): value for key, value in settings.items() if key.startswith(_PREFIX)}
+    found = {key.removeprefix(_PREFIX): _plain(value) for key, value in settings.items() if key.startswith(_PREFIX)}
     kept = {key: value for key, value in found.items() if key not in _BESIDE and _OFF.get(key) != value}
-    return {_NAMES.get(key, key): _decimal(value) for key, value in kept.items()}
+    return {_NAMES.get(key, key): value for key, value in kept.items()}
 
 
-def _decimal(value: Any) -> Any:
-    """A float32 of the file as it was written down: 0.6, not 0.6000000238."""
+def _plain(value: Any) -> Any:
+    """A float32 of the file as it was written down: 0.6, not 0.6000000238; arrays, which none should be, as lists."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
     return float(str(np.float32(value))) if isinstance(value, float) else value

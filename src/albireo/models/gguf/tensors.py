@@ -67,7 +67,7 @@ class GgufFile:
             self.close()
             raise
         #: What matrices are multiplied with, by their names; what activations were is not needed.
-        beside = [each for each in found if each.endswith(_BESIDE) and _scaled(found, each)]
+        beside = {each for each in found if each.endswith(_BESIDE) and _scaled(found, each)}
         self._factors = {f"{each.rpartition('.')[0]}.weight": found[each] for each in beside if each.endswith(".scale")}
         self._entries = {each: entry for each, entry in found.items() if each not in beside}
         self.settings = header.settings

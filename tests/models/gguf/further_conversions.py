@@ -88,6 +88,12 @@ CASES: Mapping[str, dict[str, Any]] = {
     "nemotron_nas": tiny(
         "nemotron_nas", block_configs=[_block(2, 1.0), _block(None, 1.0), _block(1, None), _block(4, 1.0)]
     ),
+    "nemotron_nas, all attend": tiny(
+        "nemotron_nas", block_configs=[_block(2, 1.0), _block(1, 1.0), _block(4, 1.0)], num_hidden_layers=3
+    ),
+    "nemotron_nas, the first does not attend": tiny(
+        "nemotron_nas", block_configs=[_block(None, 1.0), _block(1, 1.0), _block(4, 1.0)], num_hidden_layers=3
+    ),
     "granite_swa": tiny("granite_swa", layer_rope_theta=[0] + [10000.0] * 4),
     "granitemoe_swa": tiny("granitemoe_swa", layer_rope_theta=[0, 10000.0]),
 }

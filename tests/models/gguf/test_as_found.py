@@ -45,6 +45,14 @@ def test_queries_keys_and_values_joined_by_a_converter(name: str, tmp_path: Path
     assert distance(logits_of(file), logits_of(checkpoint)) < 3e-6
 
 
+@pytest.mark.parametrize("name", ["nemotron_nas, all attend", "nemotron_nas, the first does not attend"])
+def test_layers_that_differ_in_heads_and_say_no_width_of_them(name: str, tmp_path: Path) -> None:
+    """As of DeciLM 7B, whose layers all attend: a head has what there is of the width of the model."""
+    no_widths = {"attention.key_length": None, "attention.value_length": None, "rope.dimension_count": None}
+    checkpoint, file = both(tmp_path, name, settings=no_widths)
+    assert distance(logits_of(file), logits_of(checkpoint)) < 3e-6
+
+
 def test_experts_one_by_one(tmp_path: Path) -> None:
     """As files of Mixtral had it until the spring of 2024."""
 

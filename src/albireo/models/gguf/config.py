@@ -18,7 +18,7 @@ from albireo.models.gguf import encoder_settings
 from albireo.models.gguf.architecture import GgufArchitecture
 from albireo.models.gguf.architectures import ARCHITECTURES
 from albireo.models.gguf.put_back import Part
-from albireo.models.gguf.stored import LONG_FACTORS, MAX, ROPE_FACTORS, SHORT_FACTORS, one_of_layers
+from albireo.models.gguf.stored import LONG_FACTORS, MAX, ROPE_FACTORS, SHORT_FACTORS, first_heads, one_of_layers
 from albireo.models.gguf.tensors import GgufFile
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 
@@ -94,7 +94,7 @@ def config_of(file: GgufFile) -> dict[str, Any]:
     """
     known, fields = architecture_of(file)
     # where nothing attends there are 0
-    hidden, heads = fields.integer("embedding_length", 1, MAX), _heads(fields)
+    hidden, heads = fields.integer("embedding_length", 1, MAX), first_heads(fields)
     ends = known.all_ends
     vocab = file.shape(f"{ends['token_embd']}.weight")[0]
     tokens = Fields(file.settings, str(file.path))
@@ -131,12 +131,6 @@ def _layers(fields: Fields) -> int:
     if guessing >= layers:
         fields.fail("nextn_predict_layers", guessing, f"must be less than block_count={layers}")
     return layers - guessing
-
-
-def _heads(fields: Fields) -> int:
-    """Of the first layer, where each has its own."""
-    said, key = fields.raw("attention.head_count"), "attention.head_count"
-    return Fields({key: said[0] if isinstance(said, list) and said else said}, fields.where).integer(key, 0, MAX)
 
 
 def _eps(fields: Fields, known: GgufArchitecture) -> float:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from albireo.errors import WeightMismatch, short
 from albireo.json_file import Fields
-from albireo.models.gguf.stored import MAX, Stored, numbers_by_layer, one_of_layers
+from albireo.models.gguf.stored import MAX, Stored, numbers_by_layer, one_of_layers, width_of_head
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 
 Order = NDArray[np.intp]
@@ -49,16 +49,18 @@ PutBack = Callable[[Stored, Fields], Iterator[tuple[str, Part]]]
 
 def pairs(file: Stored, fields: Fields) -> Iterator[tuple[str, Part]]:
     """Rows of q and k: the two of each rotary pair lie side by side there, half a head apart here."""
-    counts: dict[str, int] = {}
-    if not isinstance(fields.raw("attention.head_count"), list):
+    said = [fields.raw(f"attention.{key}") for key in ("head_count", "head_count_kv")]
+    counts, width = dict[str, int](), 0
+    if any(isinstance(each, list) and len({*each} - {0}) > 1 for each in said) or isinstance(said[0], list):
+        width = width_of_head(fields)  # layers with heads of their own, all as wide as each other
+    else:
         heads = fields.integer("attention.head_count", 1, MAX)
         counts = {"q_proj": heads, "k_proj": one_of_layers(fields, "attention.head_count_kv", heads)}
     for name in file.names:
         part = name.rpartition(".")[0].rpartition(".")[2]
         if part in ("q_proj", "k_proj"):
             rows = file.shape(name)[0]
-            # layers with heads of their own say how wide one is
-            count = counts.get(part) or max(1, rows // fields.integer("attention.key_length", 1, MAX))
+            count = counts.get(part) or max(1, rows // width)
             if rows % (2 * count):
                 raise WeightMismatch(f"tensor {short(name)} has {rows} rows, which are not pairs of {count} heads")
             order = np.arange(rows).reshape(count, rows // count // 2, 2).swapaxes(1, 2).reshape(-1)

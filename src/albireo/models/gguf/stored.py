@@ -54,6 +54,20 @@ def one_of_layers(fields: Fields, key: str, default: int | None = None) -> int:
     return fields.integer(key, 1, MAX, default=default)
 
 
+def first_heads(fields: Fields) -> int:
+    """Of queries, of the first layer that attends, where each has its own; 0 where none does."""
+    said, key = fields.raw("attention.head_count"), "attention.head_count"
+    one = next((each for each in said if each != 0), 0) if isinstance(said, list) else said
+    return Fields({key: one}, fields.where).integer(key, 0, MAX)
+
+
+def width_of_head(fields: Fields) -> int:
+    """What a file says, or what there is of the width of the model."""
+    if fields.raw("attention.key_length") is not None:
+        return fields.integer("attention.key_length", 1, MAX)
+    return max(1, fields.integer("embedding_length", 1, MAX) // max(first_heads(fields), 1))
+
+
 def by_layer(fields: Fields, key: str, layers: int) -> list[int]:
     """The number, or flag, of each of the first layers; one stands for all. Raises: ModelError for anything else."""
     value = fields.raw(key)

@@ -302,6 +302,13 @@ def test_layers_that_are_gone_through_several_times_are_refused(tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_head_that_is_divided_as_it_is_read_stays_as_it_is(tmp_path: Path) -> None:
+    source = make_checkpoint(tmp_path / "source", {**load_architecture("baichuan").tiny, "z_loss_weight": 0})
+    with pytest.raises(ConfigError, match=r"head='int8': a baichuan like this divides its head.*for bf16"):
+        made(source, tmp_path / "out", "int8", "rtn", head="int8")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tiny.llama(tmp_path / "source")
 

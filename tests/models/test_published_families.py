@@ -6,7 +6,7 @@ Every logit of each is held to transformers' layers by tests/backends/reference/
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +14,9 @@ from safetensors.numpy import load_file, save_file
 
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.models import load_architecture, load_config
+from albireo.models.checkpoint.normed_head import with_normed_head
 from albireo.models.config import parse_config
+from albireo.quantization.formats.matrix import Matrix, Plan
 from backends.reference.test_interpret import Model, assert_same_logits, load_torch_model, prompt, torch_logits
 from tiny_models import make_checkpoint, parse_tiny, random_weights
 
@@ -50,6 +52,16 @@ def test_only_13b_has_scores_that_fall(tmp_path: Path) -> None:
     sizes = {"num_attention_heads": 40, "max_position_embeddings": 4096}
     wide, narrow = (parse_tiny("baichuan", hidden_size=each, **sizes) for each in (5120, 4000))
     assert len(wide.blocks.slopes) == 40 and not narrow.blocks.slopes
+
+
+def test_a_quantized_head_whose_rows_would_be_divided_is_refused() -> None:
+    """They would be left as they are, and logits would be others."""
+    name, stored = "lm_head.weight", cast(Any, {"lm_head.weight": None})
+    plan = Plan({name: Matrix(name, (151, 48), "int8", (name,), lambda: np.zeros((151, 48), np.uint8))})
+    for config in ({"model_type": "baichuan", "z_loss_weight": 0}, {"model_type": "bailing_moe", "norm_head": True}):
+        with pytest.raises(UnsupportedModel, match="whose head is quantized is not read"):
+            with_normed_head(plan, stored, config)
+    assert with_normed_head(plan, stored, {"model_type": "baichuan"}) is plan
 
 
 @pytest.mark.parametrize("is_normed", [False, True])

@@ -31,6 +31,7 @@ from albireo.errors import ConfigError
 from albireo.graph.node import Value
 from albireo.json_file import read_json
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
+from albireo.models.checkpoint.normed_head import normed_axis
 from albireo.models.settings.text_part import is_whole
 from albireo.quantization.encoded import F32
 from albireo.quantization.methods.progressive import METADATA_KEY
@@ -89,6 +90,11 @@ def quantize(
             f"{source}: {config.model_type} goes through its layers {config.blocks.times} times, and what they are "
             "given each time is not calibrated together yet; round its weights where it is loaded or built: "
             "--quantization int8, fp8 or int4"
+        )
+    if recipe.head != "bf16" and normed_axis(original) is not None:
+        raise ConfigError(
+            f"{source}: head={recipe.head!r}: a {config.model_type} like this divides its head by lengths as it is "
+            "read, which is done to numbers alone; leave it out, for bf16"
         )
     if config.recurrent is not None:
         raise ConfigError(

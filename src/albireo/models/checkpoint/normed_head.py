@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.errors import UnsupportedModel
 from albireo.models.checkpoint.fused_experts import FusedExperts
 from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
 from albireo.models.checkpoint.text_tensors import TextTensors
@@ -32,15 +33,27 @@ def with_normed_head(
 ) -> Plan:
     """The plan, with rows or columns of the head of length one where they are such in the model.
 
-    A head that is quantized is taken as it lies. Args: config: of config.json.
+    Args: config: of config.json.
+    Raises: UnsupportedModel for a head that is quantized, which is as long as it lies.
     """
-    kind = config.get("model_type")
-    is_baichuan2 = kind == "baichuan" and (config.get("vocab_size") == _BAICHUAN2 or "z_loss_weight" in config)
-    if not (is_baichuan2 or (kind == "bailing_moe" and config.get("norm_head"))):
+    if (axis := normed_axis(config)) is None:
         return plan
-    if _HEAD in stored and _HEAD not in plan.matrices and len(shape := stored.shape(_HEAD)) == 2:
-        plan.add(Matrix(_HEAD, shape, None, (_HEAD,), partial(_normed, stored, 1 if is_baichuan2 else 0)))
+    if _HEAD in plan.matrices:
+        raise UnsupportedModel(
+            f"{_HEAD}: the head of a model_type={config['model_type']} like this is divided by lengths, which is done "
+            "to numbers alone; a checkpoint whose head is quantized is not read. --quantization does it at load"
+        )
+    if _HEAD in stored and len(shape := stored.shape(_HEAD)) == 2:
+        plan.add(Matrix(_HEAD, shape, None, (_HEAD,), partial(_normed, stored, axis)))
     return plan
+
+
+def normed_axis(config: Mapping[str, Any]) -> int | None:
+    """The axis along which lengths of the head are one; None where they are as they lie. Args: of config.json."""
+    kind = config.get("model_type")
+    if kind == "baichuan" and (config.get("vocab_size") == _BAICHUAN2 or "z_loss_weight" in config):
+        return 1
+    return 0 if kind == "bailing_moe" and config.get("norm_head") else None
 
 
 def _normed(stored: SafetensorsFiles | TextTensors | FusedExperts, axis: int) -> NDArray[np.generic]:

@@ -118,6 +118,12 @@ def test_experts_that_there_are_none_of(tmp_path: Path) -> None:
         stored.tensor(name)
 
 
+def test_kimi_linear_without_experts_is_refused_by_name(tmp_path: Path) -> None:
+    _, file = both(tmp_path, "kimi_linear", settings={"expert_count": 0})
+    with pytest.raises(ModelError, match="kimi-linear: expert_count=0 must be"):
+        load_config(file)
+
+
 @pytest.mark.parametrize(
     ("kind", "message"), [("mmproj", "sees or hears"), ("adapter", "--lora"), ("imatrix", "counts")]
 )
@@ -158,6 +164,9 @@ def test_what_a_file_recommends_for_sampling(tmp_path: Path) -> None:
     )
     with pytest.raises(ModelError, match=r"general\.sampling: top_k=\[1, 2\] must be"):
         read_recommended(tmp_path / "array.gguf")
+    keys = {"penalty_repeat": 1.1, "penalty_last_n": 0}  # a penalty of no tokens
+    write_gguf(tmp_path / "off.gguf", LLAMA, change=change)
+    assert read_recommended(tmp_path / "off.gguf").repetition_penalty is None
     write_gguf(tmp_path / "none.gguf", LLAMA, tokenizer=words)
     assert "generation_config.json" not in gguf_as_files(tmp_path / "none.gguf")[1]
 

@@ -100,6 +100,7 @@ def glm_dsa(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str
 def kimi_linear(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
     """Kimi Linear: layers without heads of keys keep a state."""
     check_scores(fields, SIGMOID)
+    fields.integer("expert_count", 1, MAX)  # deepseek2() would take it for Youtu
     heads = by_layer(fields, "attention.head_count_kv", config["num_hidden_layers"])
     latent = deepseek2(fields, file, config)
     rates = next((name for name in file.names if name.endswith(".self_attn.A_log")), "model.layers.0.self_attn.A_log")

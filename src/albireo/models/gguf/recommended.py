@@ -32,6 +32,8 @@ def read_recommended(path: Path) -> GenerationDefaults:
 def generation_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Args: settings: of the file. What is not known keeps its name."""
     found = {key.removeprefix(_PREFIX): _plain(value) for key, value in settings.items() if key.startswith(_PREFIX)}
+    if found.get("penalty_last_n") == 0:  # tokens that it looks back at
+        found.pop("penalty_repeat", None)
     kept = {key: value for key, value in found.items() if key not in _BESIDE and _OFF.get(key) != value}
     return {_NAMES.get(key, key): value for key, value in kept.items()}
 

@@ -282,6 +282,29 @@ def test_results_find_their_calls() -> None:
     assert [each["name"] for each in found] == ["b", "a", "b", "a", "c"]
 
 
+def test_results_of_many_calls_cost_what_few_do() -> None:
+    class Counted(str):
+        num_compared = 0
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            Counted.num_compared += 1
+            return str.__eq__(self, other)
+
+    names = [f"tool{k}" for k in range(2000)]
+    calls = [{"function": {"name": Counted(name), "arguments": {}}} for name in names]
+    results = [Message("tool", "1", tool_name=Counted(name)) for name in reversed(names)]
+    asked, *found = messages_of([Message("assistant", None, tool_calls=calls), *results])
+    ids = [each["id"] for each in asked["tool_calls"]]
+    assert [each["tool_call_id"] for each in found] == ids[::-1]
+    assert Counted.num_compared < 100 * len(names)
+
+
+def test_what_is_no_call_is_named_by_its_place() -> None:
+    with pytest.raises(HttpError, match=r"^messages\[0\]\.tool_calls\[1\] needs function"):
+        messages_of([Message("assistant", None, tool_calls=[{"function": {"name": "a"}}, {"x": 1}])])
+
+
 def test_embeddings_are_those_of_the_other_protocol(server: Server) -> None:
     inputs = ["Once upon a time", "a fox"]
     wanted = [each["embedding"] for each in server.http.post("/v1/embeddings", json={"input": inputs}).json()["data"]]

@@ -5,6 +5,7 @@ Used by ollama.py beside it. Does not know what else a request asks for.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ def messages_of(given: Sequence[Message]) -> list[dict[str, Any]]:
     """The conversation. A call without an id gets one, and a result that names no call belongs to the first call of its
     tool, or else of any, that has none. Raises: HttpError 400."""
     found: list[dict[str, Any]] = []
-    open_calls: list[tuple[str, str]] = []  # ids and names of those without a result
+    open_calls = _OpenCalls()
     for index, message in enumerate(given):
         where, role = f"messages[{index}]", message.role.lower()
         if role not in _ROLES:
@@ -33,7 +34,8 @@ def messages_of(given: Sequence[Message]) -> list[dict[str, Any]]:
                 _call(each, f"{where}.tool_calls[{place}]", index, place)
                 for place, each in enumerate(message.tool_calls)
             ]
-            open_calls += [(each["id"], each["function"]["name"]) for each in calls]
+            for each in calls:
+                open_calls.add(each["id"], each["function"]["name"])
             said["tool_calls"] = calls
         if role == "tool":
             said |= _answered(message, open_calls)
@@ -62,23 +64,48 @@ def _call(given: dict[str, Any], where: str, index: int, place: int) -> dict[str
     arguments = function.get("arguments") if isinstance(function, dict) else None
     if not isinstance(name, str) or not isinstance(arguments, (dict, str, type(None))):
         raise _wrong(
-            f"{where}.tool_calls[{place}]",
+            where,
             f"needs function, with a name and arguments, an object; it is {function!r:.60}",
         )
     call_id = given.get("id")
     return call(call_id if isinstance(call_id, str) and call_id else f"call_{index}_{place}", name, arguments or {})
 
 
-def _answered(message: Message, open_calls: list[tuple[str, str]]) -> dict[str, Any]:
+class _OpenCalls:
+    """Calls that have no result yet, in order. A result is told apart in the time of one, however many there are."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, tuple[str, str]] = {}  # by number: id and name
+        self._numbers: dict[tuple[str, str], deque[int]] = {}  # by ("id" or "name", what it is), closed ones among them
+        self._num_seen = 0
+
+    def add(self, call_id: str, name: str) -> None:
+        """One more."""
+        self._calls[self._num_seen] = call_id, name
+        for key in (("id", call_id), ("name", name)):
+            self._numbers.setdefault(key, deque()).append(self._num_seen)
+        self._num_seen += 1
+
+    def close(self, call_id: str | None, name: str | None) -> tuple[str, str] | None:
+        """The one that a result is of; it is open no more. None: there is none such."""
+        number = self._first(("id", call_id or ""))
+        if number is None:
+            number = self._first(("name", name or ""))
+        if number is None and not (call_id or name):
+            number = next(iter(self._calls), None)
+        return None if number is None else self._calls.pop(number)
+
+    def _first(self, key: tuple[str, str]) -> int | None:
+        numbers = self._numbers.get(key, deque())
+        while numbers and numbers[0] not in self._calls:
+            numbers.popleft()
+        return numbers[0] if numbers else None
+
+
+def _answered(message: Message, open_calls: _OpenCalls) -> dict[str, Any]:
     """Of which call a message is the result; that one is open no more."""
-    fits = (
-        [each for each in open_calls if each[0] == message.tool_call_id]
-        or [each for each in open_calls if each[1] == message.tool_name]
-        or ([] if message.tool_call_id or message.tool_name else open_calls[:1])
-    )
-    call_id, name = fits[0] if fits else (message.tool_call_id or "", message.tool_name or "")
-    if fits:
-        open_calls.remove(fits[0])
+    found = open_calls.close(message.tool_call_id, message.tool_name)
+    call_id, name = found or (message.tool_call_id or "", message.tool_name or "")
     return {"tool_call_id": call_id, **({"name": message.tool_name or name} if message.tool_name or name else {})}
 
 

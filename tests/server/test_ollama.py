@@ -182,6 +182,20 @@ def test_a_conversation_that_does_not_fit_is_cut(server: Server) -> None:
     raw = {**TEXT, "prompt": "a cat " * 600, "raw": True}
     assert post(server, "generate", **raw)["prompt_eval_count"] == 512 - 12
     assert refusal(server, "generate", **{**raw, "truncate": False})[0] == 400
+    for options, left in (({"num_predict": 500}, 256), ({"num_ctx": 64}, 64 - 12), ({"num_predict": -1}, 256)):
+        got = post(server, "generate", **{**raw, "options": {**OPTIONS, "stop": "a", **options}})
+        assert got["prompt_eval_count"] == left, options
+
+
+def test_a_raw_text_that_fits_is_whole_and_its_answer_as_long_as_a_chats(server: Server) -> None:
+    story = {**TEXT, "raw": True}
+    num_prompt = post(server, "generate", **story)["prompt_eval_count"]
+    for num_predict in (-1, 0, 509, 511, 512, None):  # None: nothing is said
+        options = {"temperature": 0} if num_predict is None else {"temperature": 0, "num_predict": num_predict}
+        got = post(server, "generate", **{**story, "options": options})
+        chat = post(server, "chat", **{**ASK, "options": options})
+        assert (got["response"], got["done_reason"]) == (chat["message"]["content"], chat["done_reason"])
+        assert got["eval_count"] > 100 and got["prompt_eval_count"] == num_prompt
 
 
 def test_log_probabilities_are_those_of_a_chat(server: Server) -> None:

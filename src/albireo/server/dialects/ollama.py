@@ -46,11 +46,17 @@ FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is to be known of a model. Fields: names: what it answers to; variables: of its chat template."""
+    """What is to be known of a model.
+
+    Fields:
+        names: what it answers to. variables: of its chat template.
+        max_tokens: of a completion that says nothing of its length: the model's own advice, or all of the context.
+    """
 
     dialect: Dialect
     names: Collection[str]
     variables: Collection[str]
+    max_tokens: int
 
 
 def plain_name(name: str | None, names: Collection[str]) -> str | None:
@@ -104,8 +110,7 @@ def _completion(ask: GenerateAsk, options: Options, known: Known) -> CompletionR
         stream=ask.stream is not False,
         logprobs=logprobs,
         response_format=_response_format(ask.format),
-        truncate_prompt_tokens=None if ask.truncate is False or ask.suffix else options.num_ctx or -1,
-        **sampling_of(options),
+        **{"max_tokens": known.max_tokens, **sampling_of(options)},
     )
 
 

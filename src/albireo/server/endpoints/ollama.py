@@ -98,7 +98,8 @@ class Texts(Generic[A]):
             request = self._read(ask, options, known(serving))
             with blaming(request, dialect.FORM):
                 if isinstance(request, CompletionRequest):
-                    return request, await intake.completion(serving, request)
+                    may_cut = ask.truncate is not False and not request.suffix
+                    return request, await _text_taken_in(serving, request, options.num_ctx, may_cut)
                 shorter = [] if ask.truncate is False else without_oldest(request.messages)
                 context = ask.context or [] if isinstance(ask, GenerateAsk) else []
                 take = partial(_taken_in, serving, request, context, options.num_ctx)
@@ -128,13 +129,34 @@ async def _taken_in(
     The room that an answer asks for is not left: that it may be cut is not said of it.
     """
     (made,) = await intake.chat(serving, replace(chat, messages=messages))
-    num_prompt, limit = len(context) + len(made.prompt_token_ids), num_ctx or serving.ready.max_model_len
+    _check_room(len(context) + len(made.prompt_token_ids), num_ctx or serving.ready.max_model_len)
+    return [intake.behind(serving, context, made)] if context else [made]
+
+
+async def _text_taken_in(
+    serving: Serving, asked: CompletionRequest, num_ctx: int | None, may_cut: bool
+) -> list[Submission]:
+    """What the engine gets of a text; of one that does not fit and may be cut its last tokens: as many as leave the
+    room that its answer asks for, but half of all at least."""
+    limit = num_ctx or serving.ready.max_model_len
+    try:
+        (made,) = await intake.completion(serving, asked)
+        _check_room(len(made.prompt_token_ids), limit)
+        return [made]
+    except HttpError as error:
+        if error.code != TOO_LONG or not may_cut:
+            raise
+    most = max(limit - (asked.max_tokens or 0), limit // 2, 1)
+    return await intake.completion(serving, replace(asked, truncate_prompt_tokens=most))
+
+
+def _check_room(num_prompt: int, limit: int) -> None:
+    """Raises: HttpError 400 that may be answered by a cut."""
     if num_prompt >= limit:
         raise HttpError(
             400, f"the prompt has {num_prompt} tokens, and num_ctx={limit} leaves room for {limit - 1}; shorten it",
             code=TOO_LONG,
         )  # fmt: skip
-    return [intake.behind(serving, context, made)] if context else [made]
 
 
 class Telling:

@@ -34,7 +34,8 @@ def in_its_words() -> Iterator[None]:
 
 def known(serving: Serving) -> Known:
     """What is to be known of the model."""
-    return Known(serving.dialect, all_names(serving), serving.settings.chat_template_kwarg)
+    most = serving.admission.advice.get("max_tokens") or serving.ready.max_model_len
+    return Known(serving.dialect, all_names(serving), serving.settings.chat_template_kwarg, most)
 
 
 def all_names(serving: Serving) -> list[str]:

@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 from click.testing import CliRunner
 
 from albireo import LLM, SamplingParams
 from albireo.cli.main import main
+from albireo.server.model_card import FILE_TYPES
 from tiny_gguf import write_with_tokenizer
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -36,6 +38,12 @@ def text(file: Path) -> str:
 def test_it_is_served(start: Any, file: Path, text: str) -> None:
     server = start(str(file), "--max-model-len", "64")
     assert server.http.post("/v1/chat/completions", json=ASK).json()["choices"][0]["message"]["content"] == text
+    shown = server.http.post("/api/show", json={"model": str(file)}).json()
+    said = {field.name: field.contents() for field in gguf.GGUFReader(file).fields.values() if len(field.types) == 1}
+    said = {key: value for key, value in said.items() if not key.startswith(("GGUF.", "tokenizer."))}
+    beside = {"general.basename": str(file), f"{said['general.architecture']}.context_length": 64}
+    assert shown["model_info"] == said | beside
+    assert (shown["details"]["format"], shown["details"]["family"]) == ("gguf", said["general.architecture"])
     form = {"structured_outputs": {"regex": "[a-c]{3}"}, "max_tokens": 8}
     made = server.http.post("/v1/completions", json={"prompt": "hi", **form}).json()
     assert re.fullmatch("[a-c]{3}", made["choices"][0]["text"]), made
@@ -53,3 +61,8 @@ def test_it_runs_a_batch(file: Path, text: str, tmp_path: Path) -> None:
     assert ran.exit_code == 0, ran.stderr
     (answer,) = map(json.loads, (tmp_path / "answers.jsonl").read_text().splitlines())
     assert answer["response"]["body"]["choices"][0]["message"]["content"] == text
+
+
+def test_files_are_called_as_their_makers_call_them() -> None:
+    known = {each.value: each.name.removeprefix("ALL_").removeprefix("MOSTLY_") for each in gguf.LlamaFileType}
+    assert {number: known[number] for number in FILE_TYPES} == FILE_TYPES and len(FILE_TYPES) > 30

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from albireo.errors import EngineError
+from albireo.models.gguf.files import is_gguf, part_paths
 from albireo.server.serving import Serving
 
 #: Of config.json, where the model has a tower, or is spoken to in another way.
@@ -28,16 +29,27 @@ _KEYS = {
     "vocab_size": "vocab_size",
 }
 _SHORT = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+#: general.file_type of a GGUF file -> how llama.cpp calls files of it.
+FILE_TYPES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
+    13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
+    21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
+    29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE",
+    39: "NVFP4", 40: "Q1_0",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
     """Fields:
-    family: model_type of config.json; empty where it is not known. digest: of config.json and the sizes of files.
-    modified_at: of config.json. encoding: how weights are written.
-    num_bytes: of weights. info: numbers of config.json by names of GGUF. can: what Ollama calls capabilities.
+    format: of its files. family: model_type of config.json, or the architecture of a GGUF file; empty where it is not
+    known. digest: of config.json and the sizes of files. modified_at: of config.json, or the GGUF file.
+    encoding: how weights are written.
+    num_bytes: of weights. info: settings of a GGUF file, or numbers of config.json by their names. can: what Ollama
+    calls capabilities.
     """
 
+    format: str = "safetensors"
     family: str = ""
     digest: str = hashlib.sha256(b"").hexdigest()
     modified_at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
@@ -52,33 +64,67 @@ def card_of(serving: Serving) -> ModelCard:
     if not serving.is_loaded:
         return ModelCard()
     ready = serving.ready
-    path = Path(ready.config_directory) / "config.json"
+    path = Path(ready.config_directory)
     try:
-        raw, modified_s = path.read_bytes(), path.stat().st_mtime
-        config = msgspec.json.decode(raw, type=dict[str, Any])
-        sizes = sorted((each.name, each.stat().st_size) for each in path.parent.iterdir() if each.is_file())
-    except (OSError, msgspec.DecodeError):  # it may be on another machine
-        raw, config, sizes, modified_s = b"", {}, [], serving.started_s
-    family = str(config.get("model_type", ""))
-    inner = next((config[name] for name in _TEXT_PARTS if isinstance(config.get(name), dict)), config)
-    info = {f"{family}.{theirs}": inner[ours] for ours, theirs in _KEYS.items() if isinstance(inner.get(ours), int)}
+        told = _of_gguf(path) if is_gguf(path) else _of_directory(path)
+    except (OSError, msgspec.DecodeError, EngineError):  # it may be on another machine
+        told = _Told()
     dtype = ready.engine["dtype"]
-    if dtype == "auto":
-        dtype = inner.get("dtype") or inner.get("torch_dtype") or "auto"
+    written = told.encoding if dtype == "auto" else dtype
     return ModelCard(
-        family=family,
-        digest=hashlib.sha256(raw + repr((serving.names[0], sizes)).encode()).hexdigest(),
-        modified_at=datetime.fromtimestamp(modified_s, UTC),
-        encoding=str(ready.engine["quantization"] or _SHORT.get(str(dtype), dtype)),
+        format="gguf" if is_gguf(path) else "safetensors",
+        family=told.family,
+        digest=hashlib.sha256(told.raw + repr((serving.names[0], told.sizes)).encode()).hexdigest(),
+        modified_at=datetime.fromtimestamp(serving.started_s if told.modified_s is None else told.modified_s, UTC),
+        encoding=str(ready.engine["quantization"] or _SHORT.get(written, written)),
         num_bytes=ready.memory.get("weights", 0),
         info={
-            "general.architecture": family,
+            **told.info,
+            "general.architecture": told.family,
             "general.basename": serving.names[0],
-            f"{family}.context_length": ready.max_model_len,
-            **info,
+            f"{told.family}.context_length": ready.max_model_len,
         },
         can=_capabilities(serving),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What files say. Fields: as of ModelCard. sizes: of each file."""
+
+    family: str = ""
+    encoding: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+    sizes: tuple[tuple[str, int], ...] = ()
+    modified_s: float | None = None
+    raw: bytes = b""
+
+
+def _of_directory(directory: Path) -> _Told:
+    """Raises: OSError; msgspec.DecodeError."""
+    path = directory / "config.json"
+    raw, modified_s = path.read_bytes(), path.stat().st_mtime
+    config = msgspec.json.decode(raw, type=dict[str, Any])
+    sizes = tuple(sorted((each.name, each.stat().st_size) for each in directory.iterdir() if each.is_file()))
+    family = str(config.get("model_type", ""))
+    inner = next((config[name] for name in _TEXT_PARTS if isinstance(config.get(name), dict)), config)
+    info = {f"{family}.{theirs}": inner[ours] for ours, theirs in _KEYS.items() if isinstance(inner.get(ours), int)}
+    return _Told(family, str(inner.get("dtype") or inner.get("torch_dtype") or ""), info, sizes, modified_s, raw)
+
+
+def _of_gguf(path: Path) -> _Told:
+    """Raises: OSError; ModelError."""
+    from albireo.models.gguf.tensors import read_settings
+
+    settings = read_settings(path)
+    info = {
+        key: value
+        for key, value in settings.items()
+        if isinstance(value, (bool, int, float, str)) and not key.startswith("tokenizer.")
+    }
+    sizes = tuple((each.name, each.stat().st_size) for each in part_paths(path))
+    encoding = FILE_TYPES.get(settings.get("general.file_type", -1), "")
+    return _Told(str(info.get("general.architecture", "")), encoding, info, sizes, path.stat().st_mtime)
 
 
 def _capabilities(serving: Serving) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -68,7 +69,9 @@ class OllamaModels:
 
     async def tags(self, http: Request) -> Response:
         """All models, by each of their names, and adapters."""
-        return _json({"models": [self._entry(each, name) for each in self._servings() for name in all_names(each)]})
+        return _json(
+            {"models": [await self._entry(each, name) for each in self._servings() for name in all_names(each)]}
+        )
 
     async def ps(self, http: Request) -> Response:
         """Those that have their memory."""
@@ -78,7 +81,7 @@ class OllamaModels:
                 memory = sum(each.ready.memory.values()) * len(each.client.engines)
                 left_s = each.sleep_after_s - each.client.rest_s()
                 until = _NEVER if left_s == math.inf else datetime.now(UTC) + timedelta(seconds=min(left_s, 1e9))
-                entry = self._entry(each, each.names[0]) | {
+                entry = await self._entry(each, each.names[0]) | {
                     "size": memory,
                     "size_vram": memory if each.ready.device == "cuda" else 0,
                     "expires_at": _time(until),
@@ -97,7 +100,7 @@ class OllamaModels:
         if asked is not None:
             raise unsupported(*asked)
         serving = self._find(ask.model or ask.name)
-        card, name = self._card(serving), serving.names[0]
+        card, name = await self._card(serving), serving.names[0]
         has_text = serving.is_loaded
         advice = serving.admission.advice if has_text else {}
         return _json(
@@ -138,17 +141,18 @@ class OllamaModels:
                 return each
         raise HttpError(404, f"the model {name!r:.100} does not exist; there is {', '.join(names)}", param="model")
 
-    def _card(self, serving: Serving) -> ModelCard:
+    async def _card(self, serving: Serving) -> ModelCard:
         if not serving.is_loaded:
             return card_of(serving)
-        if serving not in self._cards:
+        found = self._cards.get(serving)
+        if found is None:
+            found = await serving.in_thread(partial(card_of, serving))  # which reads files
             here = self._servings()
-            self._cards = {each: card for each, card in self._cards.items() if each in here}
-            self._cards[serving] = card_of(serving)
-        return self._cards[serving]
+            self._cards = {each: card for each, card in self._cards.items() if each in here} | {serving: found}
+        return found
 
-    def _entry(self, serving: Serving, name: str) -> dict[str, Any]:
-        card = self._card(serving)
+    async def _entry(self, serving: Serving, name: str) -> dict[str, Any]:
+        card = await self._card(serving)
         return {
             "name": tagged(name),
             "model": tagged(name),
@@ -169,7 +173,7 @@ def _refusing(words: str) -> Callable[[Request], Any]:
 def _details(card: ModelCard) -> dict[str, Any]:
     return {
         "parent_model": "",
-        "format": "safetensors",
+        "format": card.format,
         "family": card.family,
         "families": [card.family] if card.family else [],
         "parameter_size": "",

@@ -95,6 +95,13 @@ def test_a_stop_string_in_text_held_to_the_end_is_the_reason(house: Any) -> None
     assert (only.text, only.finish_reason, only.stop_reason) == ("a", "stop", "\ufffd")
 
 
+def test_a_stop_string_goes_before_a_repetition_that_the_same_token_ends(house: Any) -> None:
+    subject = record(house, stop="wor")
+    subject.take(update(house.toy.ids("Hello", "Ġworld"), "repetition", "repetition_detected"))
+    only = subject.output().outputs[0]
+    assert (only.text, only.finish_reason, only.stop_reason) == ("Hello ", "stop", "wor")
+
+
 def test_before_the_first_update_there_is_an_empty_output(house: Any) -> None:
     output = record(house, n=2, logprobs=1).output()
     assert [o.text for o in output.outputs] == ["", ""]

@@ -91,7 +91,7 @@ class Continuation:
         ends_in_stop_token = reason == "stop" and has_token and not self._shows_stop_token
         text.read(self.token_ids[:-1] if ends_in_stop_token else self.token_ids)
         text.end()
-        if text.matched is not None and reason in ("stop", "length"):
+        if text.matched is not None and reason in ("stop", "length", "repetition"):
             # The last token, or a character that it completed, brought a stop string as well.
             self.finish_reason, self.stop_reason = "stop", text.matched
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from albireo.errors import EngineError
+from albireo.server import run
 from server_process import Server, has_ended, wait_until
 
 ASK: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 12, "temperature": 0}
@@ -102,3 +106,27 @@ def test_prefixes_are_forgotten_when_told_to_and_those_in_files_when_asked(kept:
         bad = http.post(f"/reset_prefix_cache?{query}")
         assert (bad.status_code, bad.json()["error"]["param"]) == (400, param)
     assert http.post("/reset_prefix_cache?model=other").status_code == 404
+
+
+def test_who_comes_just_then_does_not_end_the_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that has work again when it is to sleep says so; later it sleeps as ever."""
+    monkeypatch.setattr(run, "LOOK_S", 0.0)
+
+    async def body() -> None:
+        slept = asyncio.Event()
+        told = [EngineError("it has work to do")]
+
+        async def rest() -> None:
+            if told:
+                raise told.pop()
+            slept.set()
+
+        served: Any = SimpleNamespace(sleep_after_s=0.0, is_draining=False, rest=rest)
+        looking = asyncio.create_task(run._rest(served))
+        waiting = asyncio.create_task(slept.wait())
+        await asyncio.wait((looking, waiting), return_when=asyncio.FIRST_COMPLETED)
+        assert slept.is_set() and not looking.done()
+        looking.cancel()
+        waiting.cancel()
+
+    asyncio.run(body())

@@ -237,7 +237,8 @@ async def _rest(served: Serving | Models) -> None:
     while True:
         await asyncio.sleep(min(1.0, max(served.sleep_after_s / 4, LOOK_S)))
         if not served.is_draining:
-            await served.rest()
+            with contextlib.suppress(EngineError):  # somebody came meanwhile: looked at again
+                await served.rest()
 
 
 def _max_connections() -> int:

@@ -112,6 +112,12 @@ def test_rounding_is_torchs() -> None:
         assert got == values.to(dtype).view(torch.int16).numpy().astype("<i2").tobytes()
 
 
+def test_what_is_no_number_stays_none() -> None:
+    raw = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0x7FC00000], "<u4").tobytes()
+    kept = np.frombuffer(Packing("bfloat16").packed(raw), "<u2").view(np.int16)
+    assert torch.tensor(kept).view(torch.bfloat16).isnan().all()
+
+
 def test_neutral_values_ask_for_nothing(server: Server, llm: LLM) -> None:
     names = (
         "dimensions", "encoding_format", "pooling_type", "use_activation", "priority", "cache_salt", "request_id",

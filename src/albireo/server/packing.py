@@ -48,7 +48,9 @@ class Packing:
         values = np.frombuffer(raw, "<f4")
         if self.dtype == "bfloat16":
             bits = values.view("<u4")
-            found = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+            rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+            # what is no number would be rounded to another thing; it is kept, and quiet
+            found = np.where(np.isnan(values), (bits >> 16) | 0x40, rounded).astype("<u2")
         else:
             with np.errstate(over="ignore"):  # what is too large is infinite
                 found = values.astype("<f2" if self.dtype == "float16" else "<f4")

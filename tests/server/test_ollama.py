@@ -88,6 +88,12 @@ def test_a_generation_is_a_chat_of_one_message_or_a_raw_text(server: Server) -> 
     wanted = server.http.post("/v1/completions", json={**ask, "prompt": [*first["context"], *ids]}).json()
     assert more["response"] == wanted["choices"][0]["text"]
     assert more["prompt_eval_count"] == len(first["context"]) + len(ids)
+    # what the system says is said again, as there: it may be another thing each time
+    told = post(server, "generate", **{**TEXT, "prompt": " And"}, system="A poem.", context=first["context"])
+    ids = server.http.post("/tokenize", json={"messages": [
+        {"role": "system", "content": "A poem."}, {"role": "user", "content": " And"},
+    ]}).json()["tokens"]  # fmt: skip
+    assert told["context"][: told["prompt_eval_count"]] == [*first["context"], *ids[1:]]
 
 
 def test_options_are_those_of_a_chat(server: Server) -> None:

@@ -85,7 +85,7 @@ def as_request(ask: GenerateAsk, options: Options, known: Known) -> ChatRequest 
     if ask.raw or ask.suffix:
         return _completion(ask, options, known)
     said = [Message("user", ask.prompt, images=ask.images)]
-    if ask.system and not ask.context:  # it stands in front of the whole conversation
+    if ask.system:
         said.insert(0, Message("system", ask.system))
     if ask.context and ask.images:
         raise unsupported("context", f"{len(ask.context)} tokens", "it goes with texts alone; use /api/chat")

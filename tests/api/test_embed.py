@@ -118,7 +118,7 @@ def test_a_longer_prompt_is_cut_when_asked(llm: LLM) -> None:
         (["the cat"], PoolingParams(truncate_prompt_tokens=1), PromptTooLong, "cut to nothing; keep 2 or more"),
         (["a"], [PoolingParams()] * 2, InvalidParams, "1 prompts and 2 pooling_params"),
         (["a"], SamplingParams(), InvalidParams, "PoolingParams, got SamplingParams"),
-        ([{"prompt": "a", "multi_modal_data": {"image": 1}}], None, UnsupportedFeature, "embeddings and scores are"),
+        ([{"prompt": "a", "multi_modal_data": {"image": 1}}], None, UnsupportedFeature, "this model reads text only"),
     ],
 )
 def test_what_cannot_be_embedded_is_refused_and_nothing_is_left(

@@ -8,77 +8,11 @@
 #include "albireo/encoded.h"
 #include "albireo/tokens.h"
 #include "kernels/gemm/fp4.inl"
+#include "kernels/gemm/group_sums.inl"
 #include "kernels/gemm/panels.h"
 #include "kernels/gemm/unpack.inl"
 
 namespace {
-
-// Codes and sums of tokens. Codes lie in rows, ld bytes apart; or, for tiles one vector wide, so that what a tile reads
-// in one step lies together, see Activations::interleaved: then all distances are known when the tile is compiled.
-struct TokenRows {
-  const int8_t* codes;
-  int64_t ld;
-  const float* sums;
-  int64_t ld_sums;  // floats
-
-  template <int NV>
-  ALBIREO_INLINE int64_t row_step() const {
-    return is_interleaved<NV>() ? 4 : ld;
-  }
-  template <int MR, int NV>  // bytes from four k to the next four
-  static constexpr int64_t step() {
-    return is_interleaved<NV>() ? 4 * MR : 4;
-  }
-  template <int NV>
-  static constexpr bool is_interleaved() {
-#ifdef ALBIREO_TALL_ROWS
-    return NV == 1;
-#else
-    return false;
-#endif
-  }
-  float sum(int64_t row, int64_t from, int64_t to) const {
-    return sums[row * ld_sums + to] - sums[row * ld_sums + from];
-  }
-};
-
-// Whether all codes of a type with groups stand above zero by as much. What that makes of a group's sum is a whole
-// number that its dots begin with, so that no column multiplies anything for it: kOneZero. (Looking whether it is so
-// of a panel of kInt8Group or kInt4Group takes as long as is saved.)
-constexpr bool has_one_zero(DType t) { return t == DType::kFp4 || (is_nested(t) && !is_nested_affine(t)); }
-constexpr int32_t zero_of_all(DType t) { return t == DType::kFp4 ? kE2M1Zero : has_one_zero(t) ? nested_zero(t) : 0; }
-
-// Sums of the codes of each group of rows, from the first group on that a tile multiplies: once for all sub-panels.
-// Where they are taken off, what they are less than nothing, since a register for a sign is one too many.
-constexpr int64_t kMostGroups = 256;
-struct GroupSums {
-  const float* sums;  // kOneZero: what a group's dots begin with, in 32 bits
-  float of(int64_t row, int64_t g) const { return sums[row * kMostGroups + g]; }
-  VI start(int64_t row, int64_t g) const { return iset1(((const int32_t*)sums)[row * kMostGroups + g]); }
-};
-template <int kStep>  // sums from one group to the next; 0: step, which is not known before
-inline void note_differences(const float* sums, int64_t step, int64_t count, bool is_affine, float* to) {
-  const int64_t each = kStep ? kStep : step;
-  if (is_affine)
-    for (int64_t g = 0; g < count; g++) to[g] = sums[(g + 1) * each] - sums[g * each];
-  else
-    for (int64_t g = 0; g < count; g++) to[g] = sums[g * each] - sums[(g + 1) * each];
-}
-// zero: what codes of a dot product are above zero by, if kOneZero.
-template <bool kOneZero>
-inline GroupSums sums_of_groups(const TokenRows& x, int64_t rows, const Encoding& e, int32_t zero, int64_t k,
-                                int64_t first, int64_t end, float* to) {
-  const int64_t step = e.group / kSumStep, last = sum_at(k, k), whole = end * step <= last ? end : end - 1;
-  for (int64_t i = 0; i < rows; i++, to += kMostGroups) {
-    const float* sums = x.sums + i * x.ld_sums;
-    const auto note = step == 1 ? note_differences<1> : step == 2 ? note_differences<2> : note_differences<0>;
-    note(sums + first * step, step, whole - first, e.affine, to);
-    if (whole < end) note_differences<0>(sums + whole * step, last - whole * step, 1, e.affine, to + whole - first);
-    if constexpr (kOneZero)
-      for (int64_t g = 0; g < end - first; g++) ((int32_t*)to)[g] = zero * (int32_t)to[g];
-  }
-  return {to - rows * kMostGroups};
-}
 
 struct WeightInt8 {
   using A = int8_t;
@@ -100,41 +34,6 @@ struct WeightInt8 {
 
 template <>
 constexpr bool kInRowPairs<WeightInt8> = true;
-
-// What happens to a group's sum: kInt8Group, kInt4Group, kFp4.
-struct ScaledGroups {
-  static constexpr bool kNibbles = false;
-  struct Head {
-    V scale, other;
-  };
-  static ALBIREO_INLINE Head head(const Encoding& e, const uint8_t* at) {
-    if (e.affine || e.wide) return {load((const float*)at), load((const float*)(at + kWord))};
-    const VI words = iload((const int32_t*)at);
-    return {without_low_byte(words), to_float(low_byte(words))};
-  }
-  static ALBIREO_INLINE void add_to(float* c, bool is_first, VI acc, const Head& h, float sum, bool is_affine) {
-    store(c, added(is_first ? zero() : load(c), acc, h, sum, is_affine));
-  }
-  // Whether a tile's numbers stay in registers from group to group, beside its sums, its weights and a group's heads.
-  // A group of 32 is 8 dots: reading and writing its number takes as long as they do.
-  template <int MR, int NV>
-  static constexpr bool stay() {
-    return 2 * MR * NV + 3 * NV <= kRegisters - 2;
-  }
-  // sum: of the token's codes; unless the encoding is affine, less it.
-  static ALBIREO_INLINE V added(V before, VI acc, const Head& h, float sum, bool is_affine) {
-    const V v = to_float(acc);  // whole numbers below 2^24: exact, and so is what the zero takes off
-    if (is_affine) return fma(h.other, set1(sum), fma(v, h.scale, before));
-    return fma(fma(h.other, set1(sum), v), h.scale, before);
-  }
-  // The same of row i and group g.
-  template <bool kOneZero>
-  static ALBIREO_INLINE V sum_of(V before, VI acc, const Head& h, const GroupSums sums, int i, int64_t g,
-                                 bool is_affine) {
-    if constexpr (kOneZero) return fma(to_float(acc), h.scale, before);
-    else return added(before, acc, h, sums.of(i, g), is_affine);
-  }
-};
 
 // What nibbles are to a dot product.
 template <DType kType>
@@ -335,109 +234,9 @@ ALBIREO_INLINE void progressive_tile(const TokenRows& x, const Encoding& e, int6
   }
 }
 
-// sums += dots kFirst .. of a unit of a type with nests, for MR rows whose codes of the first of them are at a; in 16
-// bits where kIsNarrow. Not with a lambda: sums that one refers to are written to memory after each dot by g++ 12.
-template <DType kType, bool kIsNarrow, int kFirst, int kCount, int MR>
-ALBIREO_INLINE void unit_dots(VI (&sums)[MR][1], const int8_t* a, int64_t lda, const uint8_t* unit,
-                              const uint8_t* table) {
-  if constexpr (kCount > 0) {
-    const Codes w[1] = {nested_codes<kType, kFirst>(unit, table)};
-    if constexpr (kIsNarrow) narrow_dot4<MR, 1>(sums, w, a, lda);
-    else dot4<MR, 1, has_small_codes(kType)>(sums, w, a, lda);
-    unit_dots<kType, kIsNarrow, kFirst + 1, kCount - 1, MR>(sums, a + TokenRows::step<MR, 1>(), lda, unit, table);
-  }
-}
-template <DType kType, int kFirst, int kCount, int MR>
-ALBIREO_INLINE void nested_dots(VI (&acc)[MR][1], const int8_t* a, int64_t lda, const uint8_t* unit,
-                                const uint8_t* table) {
-  if constexpr (narrow_run<kType>() == 0) {
-    unit_dots<kType, false, kFirst, kCount, MR>(acc, a, lda, unit, table);
-  } else if constexpr (kCount > 0) {
-    constexpr int kRun = narrow_run<kType>() < kCount ? narrow_run<kType>() : kCount;
-    VI sums[MR][1];
-#pragma GCC unroll 32
-    for (int i = 0; i < MR; i++) sums[i][0] = izero();
-    unit_dots<kType, true, kFirst, kRun, MR>(sums, a, lda, unit, table);
-#pragma GCC unroll 32
-    for (int i = 0; i < MR; i++) acc[i][0] = iadd(acc[i][0], widened(sums[i][0]));
-    nested_dots<kType, kFirst + kRun, kCount - kRun, MR>(acc, a + kRun * TokenRows::step<MR, 1>(), lda, unit, table);
-  }
-}
-
-// Not a lambda: g++ takes one that only fetches for one that does nothing, and leaves it out.
-template <int64_t kBytes>
-ALBIREO_INLINE void fetch_lines(const uint8_t* at) {
-#pragma GCC unroll 16
-  for (int64_t byte = 0; byte < kBytes; byte += kWord) prefetch_l1((const char*)at + byte);
-}
-
-// Group g of a type with nests, whose dots begin at kFirst of the unit at unit, added to what MR rows have so far.
-// held: where that lies, if registers have no room for it.
-template <DType kType, int kFirst, int MR>
-ALBIREO_INLINE void nested_group_of(V (&total)[MR], float* held, const int8_t* a, int64_t lda, const GroupSums sums,
-                                    int64_t g, const NestedHead head, const uint8_t* unit, const uint8_t* table) {
-  constexpr bool kOneZero = has_one_zero(kType);
-  VI acc[MR][1];
-#pragma GCC unroll 32
-  for (int i = 0; i < MR; i++) acc[i][0] = kOneZero ? sums.start(i, g) : izero();
-  nested_dots<kType, kFirst, nested_group(kType) / 4, MR>(acc, a, lda, unit, table);
-  const ScaledGroups::Head h{head.scale, head.other};
-#pragma GCC unroll 32
-  for (int i = 0; i < MR; i++)
-    if constexpr (ScaledGroups::stay<MR, 1>())
-      total[i] = ScaledGroups::sum_of<kOneZero>(total[i], acc[i][0], h, sums, i, g, !kOneZero);
-    else {
-      float* at = held + i * kSubPanel;
-      store(at, ScaledGroups::sum_of<kOneZero>(load(at), acc[i][0], h, sums, i, g, !kOneZero));
-    }
-}
-
-// Groups first .. end of MR rows by one sub-panel of a type with nests, of which kType has the bits and the groups, as
-// group_tile adds them up of the bytes that in_bytes() names. first: of a nest.
-template <DType kType, int MR>
-ALBIREO_INLINE void nested_tile(const TokenRows x, const GroupSums sums, DType type, const uint8_t* b, int64_t first,
-                                int64_t end, float* c, int64_t ldc, int64_t fetch_bytes) {
-  constexpr int kGroup = nested_group(kType), kDots = kGroup / 4, kGroups = kUnit / kGroup;
-  constexpr bool kStay = ScaledGroups::stay<MR, 1>();
-  constexpr Encoding kWhole{kType, kGroup, is_nested_affine(kType)};
-  const Encoding e{has_number_table(kType) ? type : kType, kGroup, kWhole.affine};
-  const uint8_t* table = codes_of_table(e.dtype);
-  const int8_t* a = x.codes + first * kDots * TokenRows::step<MR, 1>();
-  V total[MR];
-  alignas(64) float room[kStay ? 1 : MR * kSubPanel];
-  float* held = room;
-#pragma GCC unroll 32
-  for (int i = 0; i < MR; i++) {
-    const V before = first ? load(c + i * ldc) : zero();
-    if constexpr (kStay) total[i] = before;
-    else store(held + i * kSubPanel, before);
-  }
-  b += nest_place(kWhole, first / (kNest / kGroup));
-  for (int64_t g = first; g < end;) {
-    fetch_lines<nest_bytes(kWhole)>(b + fetch_bytes);
-    const Nest nest = nest_at(e, b);
-    const uint8_t* steps = b + nest_head(kWhole);
-    b += nest_bytes(kWhole);
-    const int64_t last = g + kNest / kGroup < end ? g + kNest / kGroup : end;
-    for (; g < last; g += kGroups, b += unit_bytes(kType), steps += kGroups * step_bytes(kWhole)) {
-      fetch_lines<unit_bytes(kType)>(b + fetch_bytes);
-      if constexpr (!kStay) asm("" : "+r"(held));
-      nested_group_of<kType, 0, MR>(total, held, a, x.row_step<1>(), sums, g - first, head_at(e, nest, steps), b,
-                                    table);
-      a += kDots * TokenRows::step<MR, 1>();
-      if constexpr (kGroups == 2)
-        if (g + 1 < end) {
-          nested_group_of<kType, kDots, MR>(total, held, a, x.row_step<1>(), sums, g + 1 - first,
-                                            head_at(e, nest, steps + step_bytes(kWhole)), b, table);
-          a += kDots * TokenRows::step<MR, 1>();
-        }
-    }
-  }
-#pragma GCC unroll 32
-  for (int i = 0; i < MR; i++)
-    if constexpr (kStay) store(c + i * ldc, total[i]);
-    else store(c + i * ldc, load(held + i * kSubPanel));
-}
+}  // namespace
+#include "kernels/gemm/nested_tiles.inl"
+namespace {
 
 // A height of tile each, as functions: what is inlined into a table is not inlined into the loops round it.
 template <bool kOneZero, DType kStored, DType kCodes, int MR, int NV>

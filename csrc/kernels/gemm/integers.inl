@@ -353,7 +353,7 @@ struct EncodedPanels final : Panels {
   // How often a panel is gone over as it lies rather than made to bytes.
   static constexpr int kFewPasses = !kIsGroup ? 1 : kType == DType::kFp4 ? 2 : 3;
 #else
-  static constexpr int kFew = kIsGroup ? 6 : 24, kFewPasses = 1;  // sums of 16 bits beside those of 32
+  static constexpr int kFew = kIsGroup ? 6 : 24, kFewPasses = 1;  // wider tiles share what a token costs
 #endif
   int64_t few_rows() const { return a.tuning.tall_rows < kFew * kFewPasses ? a.tuning.tall_rows : kFew * kFewPasses; }
   TokenRows token_rows(int64_t m, int64_t rows, int64_t i, int64_t height) {

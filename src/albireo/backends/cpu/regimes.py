@@ -18,7 +18,7 @@ STEPS_PER_BLOCK = Tuning().block_steps
 ATTENTION_ROWS, ATTENTION_TILE = 48, 128
 
 #: Most rows of a tall tile of weights in few bits, where there is one (integers.inl): of groups, whose numbers stay in
-#: registers beside sums; the same where sums of 16 bits are beside them; of groups that are one sum of whole numbers.
+#: registers beside sums; the same where a token is widened for each dot; of groups that are one sum of whole numbers.
 GROUP_ROWS, NARROW_GROUP_ROWS, PROGRESSIVE_ROWS = 12, 6, 24
 #: How many such tiles of 12 rows a panel of groups passes at most before it is made to bytes: of fp4, of others.
 FP4_PASSES, GROUP_PASSES = 2, 3

@@ -4,6 +4,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -21,6 +22,7 @@
 #include "albireo/group.h"
 #include "albireo/lost_page.h"
 #include "albireo/memory.h"
+#include "albireo/nodes.h"
 #include "albireo/probe.h"
 #include "albireo/program.h"
 #include "albireo/tokens.h"
@@ -341,6 +343,7 @@ NB_MODULE(_native, m) {
       .def_prop_ro("address", [](const Memory& self) { return (uint64_t)self.data(); })
       .def_prop_ro("num_bytes", &Memory::bytes)
       .def("map", &Memory::map, "fd"_a, "source"_a, "target"_a, "num_bytes"_a)
+      .def("take_in_turn", &take_in_turn, "nodes"_a)
       .def(
           "view",
           [](Memory& self) {
@@ -350,7 +353,10 @@ NB_MODULE(_native, m) {
 
   nb::class_<ThreadPool>(m, "ThreadPool")
       .def(nb::init<std::vector<int>>(), "cpus"_a)
-      .def_prop_ro("size", &ThreadPool::size);
+      .def_prop_ro("size", &ThreadPool::size)
+      .def_prop_ro("cpus", &ThreadPool::cpus, "One a thread; -1: where the system puts it.");
+  m.def("take_pages", &take_pages, "pool"_a, "memory"_a, "spans"_a, "first"_a, "threads"_a,
+        nb::call_guard<nb::gil_scoped_release>());
 
   nb::class_<Program>(m, "Program")
       .def(

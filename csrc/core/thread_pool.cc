@@ -85,8 +85,23 @@ void ThreadPool::run(const std::function<void(int64_t)>& job) {
   running_.store(threads_ - 1, std::memory_order_relaxed);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
+  take_place();
   job(0);
   spin_until([this] { return running_.load(std::memory_order_acquire) == 0; });
+}
+
+// Where the workers have all processors but one, the caller is moved there: on any other it would share that with a
+// worker, which cannot move, until the system looks at it again, and its weights would lie in another memory. It may go
+// where it likes at once, and mostly stays. A hint: a refusal costs speed, not correctness.
+void ThreadPool::take_place() {
+  const int cpu = cpus_[0];
+  if (cpu < 0 || threads_ < 2 || sched_getcpu() == cpu) return;
+  cpu_set_t allowed, own;
+  if (pthread_getaffinity_np(pthread_self(), sizeof(allowed), &allowed) != 0 || !CPU_ISSET(cpu, &allowed)) return;
+  CPU_ZERO(&own);
+  CPU_SET(cpu, &own);
+  if (pthread_setaffinity_np(pthread_self(), sizeof(own), &own) == 0)
+    pthread_setaffinity_np(pthread_self(), sizeof(allowed), &allowed);
 }
 
 void ThreadPool::work(int64_t thread, int cpu) {

@@ -56,7 +56,7 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
   items_.assign(calls_.size(), 0);
   private_rows_.assign(calls_.size(), 0);
   done_ = std::vector<Counter>(calls_.size());
-  shares_ = std::vector<Counter>(calls_.size() * threads_);
+  for (std::vector<Counter>& taken : taken_) taken = std::vector<Counter>(calls_.size() * threads_);
   seconds_.assign(calls_.size(), 0.0);
   const int64_t bytes = family->scratch_bytes(args);
   const int64_t own = args.is_private ? kFewRows * out_stride(args, args.k) * dtype_size(args.out_dtype) : 0;
@@ -103,7 +103,6 @@ void Program::prepare(const Step& step) {
   if (scratch_.empty())
     for (int64_t i = 0; i < threads_; i++)
       scratch_.push_back(std::make_unique<Memory>(scratch_end() + private_bytes_ + 64));
-  for (Counter& c : shares_) c.value.store(0, std::memory_order_relaxed);
   for (Counter& c : done_) c.value.store(0, std::memory_order_relaxed);
   for (size_t i = 0; i < calls_.size(); i++) {
     Call& call = calls_[i];
@@ -115,7 +114,10 @@ void Program::prepare(const Step& step) {
   top_.clear(step_.G);
 }
 
-void Program::finish(int32_t* top_ids, float* top_values) { top_.best(step_, top_ids, top_values); }
+void Program::finish(int32_t* top_ids, float* top_values) {
+  turn_ ^= 1;  // only here: a step whose threads never began leaves counters that still are 0
+  top_.best(step_, top_ids, top_values);
+}
 
 std::vector<std::string> Program::outline() const {
   std::vector<std::string> lines;
@@ -128,19 +130,20 @@ std::vector<std::string> Program::outline() const {
 // Each thread has a contiguous share of the items, so that it streams neighbouring weights; whoever is done first
 // takes from the shares of the others, one item at a time. With one queue all items are one share, which all own.
 // A thread claims a fraction of what is left of its share, so the last claims are single items: what is claimed cannot
-// be taken by others, who would wait for it.
+// be taken by others, who would wait for it. What it has done it tells before it looks at the next share: with many
+// threads all those looks take longer than an item, and the others wait for what is told last.
 void Program::work(int64_t thread, size_t index, Scratch& scratch) {
   const Call& call = calls_[index];
   const Tuning& tuning = call.args.tuning;
   const int64_t threads = threads_, items = items_[index], shares = tuning.one_queue ? 1 : threads;
   const int64_t claims = tuning.claims * (threads / shares);
-  int64_t finished = 0;
   scratch.held_row = -1, scratch.held_slab = -2;
   const Args args = args_of(index, scratch.base + scratch_end());
-  for (int64_t i = 0; i < shares; i++) {
+  for (int64_t i = 0; i < shares && !is_over(index); i++) {
     const int64_t owner = (thread + i) % shares;
     const int64_t first = items * owner / shares, last = items * (owner + 1) / shares;
-    std::atomic<int64_t>& taken = shares_[index * threads + owner].value;
+    std::atomic<int64_t>& taken = taken_[turn_][index * threads + owner].value;
+    int64_t finished = 0;
     for (int64_t left; (left = last - first - taken.load(std::memory_order_relaxed)) > 0;) {
       const int64_t claim = i > 0 ? 1 : std::max<int64_t>(1, left / claims);
       const int64_t begin = first + taken.fetch_add(claim, std::memory_order_relaxed);
@@ -149,8 +152,8 @@ void Program::work(int64_t thread, size_t index, Scratch& scratch) {
       call.run(args, step_of(call), begin, end, scratch);
       finished += end - begin;
     }
+    if (finished > 0) done_[index].value.fetch_add(finished, std::memory_order_release);
   }
-  if (finished > 0) done_[index].value.fetch_add(finished, std::memory_order_release);
 }
 
 // What a call reads and writes: of a private call, and where the next one reads from it, the thread's own rows.
@@ -170,6 +173,9 @@ Args Program::args_of(size_t index, char* rows) const {
 // behind it every rank has read the parts, so that they may be overwritten.
 void Program::walk(int64_t thread) {
   Scratch scratch{scratch_[thread]->data(), scratch_bytes_, thread};
+  // Of its own share, for the step after this one: by one thread for all of them this would take a step's time.
+  for (size_t i = 0; i < calls_.size(); i++)
+    taken_[turn_ ^ 1][i * threads_ + thread].value.store(0, std::memory_order_relaxed);
   double before = profiling_ && thread == 0 ? now() : 0.0;
   size_t open = 0, open_ranks = 0;  // calls before this one are known to be over, here and on every rank
   const auto meet_ranks = [&](size_t end) {

@@ -24,7 +24,8 @@ from albireo.api.machine.share import Share, cut, threads_of
 from albireo.api.machine.take_share import take_gpu, take_processors
 from albireo.api.sources.locate import BUNDLED
 from albireo.api.sources.source import open_source
-from albireo.backends.cpu.machine import numa_nodes, usable_cpus
+from albireo.backends.cpu.machine import usable_cpus
+from albireo.backends.cpu.nodes import numa_nodes
 from albireo.backends.cpu.stored import read_stored
 from albireo.backends.stored_weights import StoredWeights
 from albireo.bench.plan import PlanWorkload, plan_model

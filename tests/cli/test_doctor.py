@@ -41,6 +41,7 @@ FOUND = {
         "isa_cap": None,
         "refused_levels": {},
         "num_threads": 4,
+        "numa": {"processors": [4], "nodes": [], "spreads": None},
     },
     "extras": {"hub": "1.0"},
     "bundled_model": True,
@@ -155,6 +156,12 @@ def test_nothing_is_missing_on_a_good_machine():
             {"native": {**FOUND["native"], "refused_levels": {"amx": "its self-test failed"}}},
             "Kernels of level amx are off: its self-test failed",
             "the next level computes",
+        ),
+        (
+            {},
+            {"native": {**FOUND["native"], "numa": {"processors": [2, 2], "nodes": [0, 1], "spreads": False}}},
+            "the KV cache may lie in one of them",
+            "--cap-add SYS_NICE",
         ),
     ],
 )

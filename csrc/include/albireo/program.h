@@ -100,7 +100,8 @@ class Program {
   std::vector<int64_t> items_;         // [calls] of it
   std::vector<int64_t> private_rows_;  // [calls] rows that every thread computes for itself; such a call has no items
   std::vector<Counter> done_;          // [calls] items finished
-  std::vector<Counter> shares_;        // [calls][threads] items claimed of a thread's share
+  std::vector<Counter> taken_[2];      // [calls][threads] items claimed of a thread's share, in steps that take turns
+  int turn_ = 0;                       // which of the two is this step's
   std::vector<std::unique_ptr<Memory>> scratch_;
   TopLists top_;
   SequenceGroups groups_, leaving_groups_;

@@ -20,7 +20,7 @@ void spin_until(Condition condition) {
 
 class ThreadPool {
  public:
-  // cpus: one a thread, the caller's first; a thread is pinned to its cpu, the caller is left alone. Throws
+  // cpus: one a thread, the caller's first, -1: any; a thread is pinned to its cpu, the caller led there. Throws
   // std::runtime_error when the system starts no more threads.
   explicit ThreadPool(std::vector<int> cpus);
   ~ThreadPool();
@@ -28,6 +28,7 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int64_t size() const { return threads_; }
+  const std::vector<int>& cpus() const { return cpus_; }
 
   // Calls job(thread) once on every thread and returns when all have returned. job must not throw.
   // One run at a time; a second caller waits. A process that was forked from the one which made this has none of its
@@ -36,6 +37,7 @@ class ThreadPool {
 
  private:
   void start();
+  void take_place();
   void work(int64_t thread, int cpu);
   void stop();
   bool is_forked() const;

@@ -101,6 +101,13 @@ def _native_problems(facts: MachineFacts, native: dict[str, Any]) -> list[tuple[
         problems.append(
             ("No vector instructions that kernels exist for: 10 to 50 times slower", "use a newer processor")
         )
+    if native["numa"]["spreads"] is False:
+        problems.append(
+            (
+                "The system does not let memory be spread over NUMA nodes: the KV cache may lie in one of them",
+                "run the container with --cap-add SYS_NICE",
+            )
+        )
     if facts.cpu_quota is not None and facts.cpu_quota < native["num_threads"]:
         problems.append(
             (
@@ -142,7 +149,7 @@ def _gpu_limits() -> dict[str, Any]:
 def _native(num_threads: int | None) -> dict[str, Any]:
     """What the native core finds and measures; error says why there is none."""
     try:
-        from albireo.backends.cpu import machine
+        from albireo.backends.cpu import machine, nodes
     except ImportError as error:
         return {"error": str(error)}
     levels = machine.isa_levels()
@@ -153,6 +160,7 @@ def _native(num_threads: int | None) -> dict[str, Any]:
         "isa_cap": devflags.isa_max(),
         "refused_levels": machine.refused_levels(),
         "num_threads": pool.size,
+        "numa": nodes.report(pool),
         **_measured(pool),
         "kernels": _kernels(levels),
         "tuning": _tuning(num_threads),
@@ -278,11 +286,19 @@ def _limit_lines(measured: dict[str, Any], whose: str = "") -> list[str]:
     return lines
 
 
+def _nodes_text(numa: dict[str, Any]) -> str:
+    """Of one memory there is nothing to say."""
+    num, used = len(numa["processors"]), len(numa["nodes"])
+    if num < 2:
+        return ""
+    return f" on {used} of {num} NUMA nodes, weights beside them" if used else f", kept to none of {num} NUMA nodes"
+
+
 def _native_lines(native: dict[str, Any]) -> list[str]:
     cap = "" if native["isa_cap"] is None else f"   (capped by ALBIREO_ISA_MAX={native['isa_cap']})"
     lines = [
         row("ISA levels", f"{' '.join(native['isa_levels'])}{cap}"),
-        row("threads", f"{native['num_threads']}"),
+        row("threads", f"{native['num_threads']}{_nodes_text(native['numa'])}"),
         *_limit_lines(native),
     ]
     lines.append(row("tuning", _tuning_text(native["tuning"])))

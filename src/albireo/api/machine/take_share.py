@@ -11,7 +11,8 @@ from importlib.util import find_spec
 
 from albireo import devflags
 from albireo.api.machine.share import Share, cut, threads_of
-from albireo.backends.cpu.machine import num_threads_of, numa_nodes, usable_cpus
+from albireo.backends.cpu.machine import num_threads_of, usable_cpus
+from albireo.backends.cpu.nodes import numa_nodes
 from albireo.backends.cuda.device import driver_version, gpu_names
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError

@@ -18,7 +18,8 @@ from albireo.api.sources.overrides import overridden, said
 from albireo.artifact.layout import BUILD_COMMAND, MANIFEST, PROGRAM
 from albireo.artifact.reader import hinting, is_engine_directory
 from albireo.artifact.record import guarded
-from albireo.backends.cpu.machine import name_lost_pages, numa_nodes
+from albireo.backends.cpu.machine import name_lost_pages
+from albireo.backends.cpu.nodes import numa_nodes
 from albireo.backends.cpu.pack import ALIGN
 from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from albireo import _native, devflags
+from albireo.backends.cpu.nodes import in_order
 from albireo.control_group import control_group, threads_allowed
 from albireo.errors import ConfigError, ResourceError
 
@@ -81,19 +82,6 @@ def usable_cpus() -> list[int]:
     return list(_native.usable_cpus())
 
 
-def numa_nodes(root: Path = Path("/sys/devices/system/node")) -> dict[int, int]:
-    """Processor -> the node whose memory is near it; empty where the system does not say."""
-    found = {}
-    for path in root.glob("node[0-9]*/cpulist"):
-        try:
-            spans = [part.partition("-") for part in path.read_text().split(",") if part.strip()]
-        except OSError:
-            continue
-        for first, _, last in spans:
-            found.update(dict.fromkeys(range(int(first), int(last or first) + 1), int(path.parent.name[4:])))
-    return found
-
-
 def num_threads_of(num_threads: int | None) -> int:
     """Threads a program runs on when so many are asked for; None: one a physical core that this process may use, and no
     more than its control group gives time for."""
@@ -108,12 +96,12 @@ def kernel_revision(family: str) -> int:
 def thread_pool(num_threads: int | None) -> _native.ThreadPool:
     """Threads for a program; None: as num_threads_of() says.
 
-    Pinned, one per physical core, where they have all of them; fewer go where the system puts them, since another
-    process with as few would be pinned to the same ones; more share the cores.
+    Pinned, one per physical core and in the order of the NUMA nodes, where they have all of them; fewer go where the
+    system puts them, since another process with as few would be pinned to the same ones; more share the cores.
     Raises: ResourceError when the system starts no more of them.
     """
     cpus, count = _native.usable_cpus(), num_threads_of(num_threads)
     try:
-        return _native.ThreadPool(cpus if count == len(cpus) else [-1] * count)
+        return _native.ThreadPool(in_order(cpus) if count == len(cpus) else [-1] * count)
     except RuntimeError as error:
         raise ResourceError(f"num_threads={count}: {error}; ask for fewer, or raise the limit (ulimit -u)") from None

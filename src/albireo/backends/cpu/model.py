@@ -21,6 +21,7 @@ from albireo.backends.cpu.arguments import Arguments
 from albireo.backends.cpu.choosing import first_positions, score_bytes
 from albireo.backends.cpu.kv_memory import KVMemory
 from albireo.backends.cpu.kv_view import token_numbers, widen
+from albireo.backends.cpu.nodes import Near
 from albireo.backends.cpu.pack import constant_offsets, pack_constants, pack_rows
 from albireo.backends.cpu.runner import Runner, native_tunings
 from albireo.backends.cpu.stored import read_stored
@@ -49,12 +50,13 @@ class Peers:
 
     Fields:
         programs, arenas: of all ranks, in order.
-        threads: of the pool, that are this rank's.
+        first, threads: of the pool's threads, those that are this rank's.
     """
 
     rank: int
     programs: tuple[Program, ...]
     arenas: Sequence[_native.Memory]
+    first: int
     threads: int
 
     def addresses(self, index: int) -> list[int]:
@@ -105,6 +107,10 @@ class CpuModel:
         self._arena = _native.Memory(program.arena_bytes) if peers is None else peers.arenas[peers.rank]
         self._kv: KVMemory = lender._kv if reads_cache and lender is not None else KVMemory(program.kv, num_blocks)
         self._states = _native.Memory(max(1, num_state_slots * program.states.slot_bytes))
+        near = Near(pool) if peers is None else Near(pool, peers.first, peers.threads)
+        near.take(self._weights, [(offset, own[name].num_bytes) for name, offset in offsets.items()])
+        for shared in (self._states, self._kv.memory):
+            near.spread(shared)
         self._constants = {name: self._weights.address + offset for name, offset in offsets.items()}
         if lender is not None:
             self._constants |= {name: lender._lent(name, program) for name in borrowed}

@@ -6,6 +6,7 @@ Called by bench and the doctor, between runs and with the threads of a program. 
 from __future__ import annotations
 
 from albireo import _native
+from albireo.backends.cpu.nodes import Near
 
 #: A few milliseconds of dot products: long beside the wake-up of a thread, short beside a run.
 DOT_ITERATIONS = 1_000_000
@@ -21,6 +22,7 @@ class SpeedProbe:
         self._pool = pool
         # Each thread reads whole pages.
         self._memory = _native.Memory(-(-read_bytes // (4096 * pool.size)) * 4096 * pool.size)
+        Near(pool).take(self._memory, [(0, self._memory.num_bytes)])
         # Pages that were never written are all the same page, which is in the cache.
         self._memory.view()[:] = 1
 

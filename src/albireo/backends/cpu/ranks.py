@@ -89,8 +89,8 @@ class TensorParallelModel:
 
     def _peers(self, rank: int, programs: Sequence[Program], arenas: Sequence[_native.Memory]) -> Peers:
         size, num_threads = len(programs), self.pool.size
-        threads = num_threads * (rank + 1) // size - num_threads * rank // size
-        return Peers(rank, tuple(programs), arenas, threads)
+        first, end = num_threads * rank // size, num_threads * (rank + 1) // size
+        return Peers(rank, tuple(programs), arenas, first, end - first)
 
     def _take(self, ranks: list[CpuModel]) -> None:
         self.ranks = ranks

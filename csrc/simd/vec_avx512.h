@@ -221,9 +221,9 @@ ALBIREO_INLINE void store_codes(uint8_t* p, Codes c) { _mm512_storeu_si512(p, c)
 // The zero of column codes in dot4 unless all are small, which is below 128, and how often products of codes up to
 // `largest` can be added in 16 bits.
 constexpr int32_t kDotZero = 0;
-constexpr int narrow_dots(int) { return 0; }
 // acc[i][j] += four products of column codes w[j] and row codes at a + i * lda, exactly.
 #ifdef ALBIREO_HAVE_BYTE_DOT
+constexpr int narrow_dots(int) { return 0; }
 template <int MR, int NV, bool kSmall>
 ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* a, int64_t lda) {
 #pragma GCC unroll 32
@@ -239,9 +239,23 @@ ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* 
       asm("vpdpbusd %2, %1, %0" : "+v"(acc[i][j]) : "v"(w[j]), "v"(four));
   }
 }
+template <int MR, int NV>  // of no use where narrow_dots() is 0
+ALBIREO_INLINE void narrow_dot4(VI (&)[MR][NV], const Codes (&)[NV], const int8_t*, int64_t);
+ALBIREO_INLINE VI widened(VI pairs) { return pairs; }
 #else
 template <int MR, int NV, bool kSmall>
 ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* a, int64_t lda) {
+  if constexpr (kSmall) {  // a pair of products is 2 * 127 * 127 at most
+    const VI ones = _mm512_set1_epi16(1);
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; i++) {
+      const VI four = _mm512_set1_epi32(*(const int32_t*)(a + i * lda));
+#pragma GCC unroll 32
+      for (int j = 0; j < NV; j++)
+        acc[i][j] = iadd(acc[i][j], _mm512_madd_epi16(_mm512_maddubs_epi16(w[j], four), ones));
+    }
+    return;
+  }
   const VI mask = _mm512_set1_epi32(0x00ff00ff);
 #pragma GCC unroll 2
   for (int odd = 0; odd < 2; odd++) {  // as 16-bit numbers: the even codes, then the odd
@@ -257,6 +271,22 @@ ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* 
     }
   }
 }
+// As vec_avx2.h has it: pairs of products of small codes are added in 16 bits.
+constexpr int narrow_dots(int largest) { return 32767 / (2 * 127 * largest); }
+template <int MR, int NV>
+ALBIREO_INLINE void narrow_dot4(VI (&pairs)[MR][NV], const Codes (&w)[NV], const int8_t* a, int64_t lda) {
+#pragma GCC unroll 32
+  for (int i = 0; i < MR; i++) {
+    VI four;
+    asm("vpbroadcastd %1, %0" : "=v"(four) : "m"(*(const int32_t*)(a + i * lda)));
+#pragma GCC unroll 32
+    for (int j = 0; j < NV; j++) {
+      VI two;
+      asm("vpmaddubsw %2, %3, %1\n\tvpaddw %1, %0, %0" : "+v"(pairs[i][j]), "=&v"(two) : "v"(four), "v"(w[j]));
+    }
+  }
+}
+ALBIREO_INLINE VI widened(VI pairs) { return _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)); }
 #endif
 // Of each code below 16 that of a table of so many.
 ALBIREO_INLINE Codes looked_up(const uint8_t* table, Codes c) {

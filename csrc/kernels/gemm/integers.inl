@@ -348,13 +348,14 @@ struct EncodedPanels final : Panels {
  private:
 #ifdef ALBIREO_TALL_ROWS
 #ifdef ALBIREO_HAVE_BYTE_DOT
-  // As many as whose numbers stay in registers from group to group; where all of a column is multiplied alike, more.
-  static constexpr int kFew = kIsGroup ? 12 : 24;
-  // How often a panel is gone over as it lies rather than made to bytes.
-  static constexpr int kFewPasses = !kIsGroup ? 1 : kType == DType::kFp4 ? 2 : 3;
-#else
-  static constexpr int kFew = kIsGroup ? 6 : 24, kFewPasses = 1;  // wider tiles share what a token costs
+  static constexpr bool kIsDear = false;
+#else  // Codes that are not added in 16 bits cost a token more than wider tiles, which share that.
+  static constexpr bool kIsDear = has_number_table(kType) || kType == DType::kInt8Group;
 #endif
+  // As many as whose numbers stay in registers from group to group; where all of a column is multiplied alike, more.
+  static constexpr int kFew = !kIsGroup ? 24 : kIsDear ? 6 : 12;
+  // How often a panel is gone over as it lies rather than made to bytes.
+  static constexpr int kFewPasses = !kIsGroup || kIsDear ? 1 : kType == DType::kFp4 ? 2 : 3;
   int64_t few_rows() const { return a.tuning.tall_rows < kFew * kFewPasses ? a.tuning.tall_rows : kFew * kFewPasses; }
   TokenRows token_rows(int64_t m, int64_t rows, int64_t i, int64_t height) {
     return {x.interleaved(m, rows, height) + i * token_codes(a.k), 4, sums(m + i), x.source_stride / 4};
@@ -394,7 +395,8 @@ struct EncodedPanels final : Panels {
   static constexpr int64_t kFetched = 2;  // sub-panels of bytes, of four, that are about what the memory has of a panel
 
   // What codes in bytes are: where all are multiplied alike, one code serves all.
-  static constexpr DType kBytes = kDotZero != 0 && has_small_codes(kType) ? kType : DType::kInt8Group;
+  static constexpr bool kIsDearer = kDotZero != 0 || narrow_dots(1) > 0;
+  static constexpr DType kBytes = kIsDearer && has_small_codes(kType) ? kType : DType::kInt8Group;
 
   static constexpr bool kOneZero = has_one_zero(kType);
   // What codes of kCodes are above zero by in a dot product, if all are.

@@ -142,7 +142,9 @@ def test_groups_of_nests_are_loops_whose_sums_stay_in_registers(inner_loops: lis
     for body in loops:
         sums = dots(body, "vcvtdq2ps")
         assert len(stack_stores(body)) <= (0 if name == "vpdpbusd" else sums), "\n".join(body)
-        assert dots(body, "vmovdqa") + dots(body, "vmovaps") <= sums + dots(body, name) // 8, "\n".join(body)
+        # where pairs are added in 16 bits each number has two sums
+        copies = sums if name == "vpmaddubsw" else dots(body, name) // 8
+        assert dots(body, "vmovdqa") + dots(body, "vmovaps") <= sums + copies, "\n".join(body)
 
 
 @pytest.mark.parametrize("name", ["tdpbsud", "tdpbf16ps"])

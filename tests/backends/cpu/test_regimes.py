@@ -11,11 +11,11 @@ from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.regimes import (
     ATTENTION_ROWS,
     ATTENTION_TILE,
+    DEAR_GROUP_ROWS,
     FP4_PASSES,
     GROUP_PASSES,
     GROUP_ROWS,
     GROUP_VECTORS,
-    NARROW_GROUP_ROWS,
     PROGRESSIVE_ROWS,
     TILES,
 )
@@ -49,12 +49,10 @@ def test_tiles_are_those_of_the_headers(level: str) -> None:
 
 def test_tiles_of_few_bits_are_those_of_the_kernel() -> None:
     kernel = (CSRC / "kernels/gemm/integers.inl").read_text()
-    few = re.search(r"kFew = kIsGroup \? (\d+) : (\d+);", kernel)
-    passes = re.search(r"kFewPasses = !kIsGroup \? 1 : kType == DType::kFp4 \? (\d+) : (\d+);", kernel)
+    few = re.search(r"kFew = !kIsGroup \? (\d+) : kIsDear \? (\d+) : (\d+);", kernel)
+    passes = re.search(r"kFewPasses = !kIsGroup \|\| kIsDear \? 1 : kType == DType::kFp4 \? (\d+) : (\d+);", kernel)
     vectors = re.search(r"kGroupVectors = kTileVectors == 4 \? (\d+)", kernel)
-    narrow = re.search(r"kFew = kIsGroup \? (\d+) : (\d+), kFewPasses = 1;", kernel)
-    assert few and [int(each) for each in few.groups()] == [GROUP_ROWS, PROGRESSIVE_ROWS]
-    assert narrow and [int(each) for each in narrow.groups()] == [NARROW_GROUP_ROWS, PROGRESSIVE_ROWS]
+    assert few and [int(each) for each in few.groups()] == [PROGRESSIVE_ROWS, DEAR_GROUP_ROWS, GROUP_ROWS]
     assert passes and [int(each) for each in passes.groups()] == [FP4_PASSES, GROUP_PASSES]
     assert vectors and int(vectors[1]) == GROUP_VECTORS
 
@@ -84,7 +82,9 @@ def test_chunks_are_those_of_the_headers() -> None:
         ("linear.fp4.g32.avx512vnni", 24, ("tall",)),
         ("linear.fp4.g32.avx512vnni", 25, ("blocks",)),
         ("linear.int4.g32.affine.avx512", 6, ("tall",)),
-        ("linear.int4.g32.affine.avx512", 7, ("blocks",)),
+        ("linear.int4.g32.affine.avx512", 28, ("tall",)),
+        ("linear.int8.g32.affine.avx512", 7, ("blocks",)),
+        ("linear.iq4_xs.avx512", 7, ("blocks",)),
         ("linear.int4.g32.affine.avx2", 12, ("blocks",)),
         ("linear.int4p.g64.avx512vnni", 24, ("tall",)),
         ("linear.int8.avx512vnni", 28, ("tall",)),

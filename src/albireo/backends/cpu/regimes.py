@@ -19,7 +19,7 @@ ATTENTION_ROWS, ATTENTION_TILE = 48, 128
 
 #: Most rows of a tall tile of weights in few bits, where there is one (integers.inl): of groups, whose numbers stay in
 #: registers beside sums; the same where a token is widened for each dot; of groups that are one sum of whole numbers.
-GROUP_ROWS, NARROW_GROUP_ROWS, PROGRESSIVE_ROWS = 12, 6, 24
+GROUP_ROWS, DEAR_GROUP_ROWS, PROGRESSIVE_ROWS = 12, 6, 24
 #: How many such tiles of 12 rows a panel of groups passes at most before it is made to bytes: of fp4, of others.
 FP4_PASSES, GROUP_PASSES = 2, 3
 #: Vectors of a wide tile of groups, where others have four.
@@ -69,8 +69,8 @@ def tiles_of(dtype: str, tiles: Tiles) -> Tiles:
     if e.kind == "progressive":
         return replace(tiles, tall=min(tiles.tall, PROGRESSIVE_ROWS))
     tall, passes = GROUP_ROWS, FP4_PASSES if e.kind == "microscaled" else GROUP_PASSES
-    if not tiles.has_byte_dot:
-        tall, passes = NARROW_GROUP_ROWS, 1
+    if not tiles.has_byte_dot and (e.bits == 8 or e.kind == "nested table"):
+        tall, passes = DEAR_GROUP_ROWS, 1
     return replace(tiles, tall=min(tiles.tall, tall), passes=passes, vectors=min(tiles.vectors, GROUP_VECTORS))
 
 

@@ -45,7 +45,7 @@ def is_suspect(tracked: Tracked) -> bool:
 
 def may_be_guilty(tracked: Tracked) -> bool:
     """Whether it was among those that a death had, and has not moved on since."""
-    return tracked.strikes.num > 0 and tracked.strikes.at == tracked.how_far
+    return tracked.strikes.at == tracked.how_far
 
 
 def may_move(tracked: Tracked, status: int) -> bool:

@@ -28,7 +28,6 @@ class Recovery:
         """The process is gone."""
         self._died_s = time.monotonic()
         self._open.clear()
-        self._suspects.clear()
 
     def resume(self, process: EngineLink, requests: Iterable[Tracked]) -> None:
         """Give a new process all there is to do. Those that seem to have killed the last one by themselves wait until

@@ -38,6 +38,27 @@ def test_a_search_gets_on_without_tokens_and_begins_anew() -> None:
     assert far == [3, 3, 4] and tracked.times.last_token_s == 1.0
 
 
+def test_only_what_is_a_round_counts_as_one() -> None:
+    tracked = make(Inbox())
+    tracked.take(Update(0, 0, [5, 6]), 1.0)
+    tracked.take(Update(0, 0, [], None, "abort"), 2.0)
+    assert (tracked.num_rounds, tracked.how_far, tracked.times.last_token_s) == (0, 2, 1.0)
+
+
+def test_a_request_that_never_ran_wakes_its_reader_and_has_no_numbers() -> None:
+    async def read() -> None:
+        inbox = Inbox()
+        tracked = make(inbox, key=3)
+        waiting = asyncio.ensure_future(inbox.wait())
+        await asyncio.sleep(0)
+        tracked.fail(ValueError("no"))
+        assert await waiting == [tracked]
+        assert tracked.is_over and tracked.has_failed and tracked.times.ended_s is not None
+        assert (tracked.num_cached_tokens, tracked.num_preemptions, tracked.num_counted, tracked.ticket) == (0, 0, 0, 3)
+
+    asyncio.run(read())
+
+
 def test_tokens_after_an_end_are_not_taken() -> None:
     tracked = make(Inbox())
     tracked.take(Update(0, 0, [5], None, "length"), 1.0)

@@ -90,6 +90,38 @@ def test_care_is_taken_until_those_that_were_computed_get_on_however_long_the_li
     played(play, num=1)
 
 
+def test_who_is_not_run_again_is_not_waited_for() -> None:
+    async def play(bench: Bench) -> None:
+        killer, other = bench.add([1]), bench.add([2])
+        bench.processes[0].die(CRASH, killer)
+        (await restarted(bench, 0)).is_ready()
+        bench.processes[0].die(CRASH, killer)
+        assert killer.continuations[0].finish_reason == "error" and not other.is_over
+        process = await restarted(bench, 0)
+        process.is_ready()
+        assert [each.is_on for each in process.heard if isinstance(each, Careful)] == [True, False]
+        bench.run()
+        assert is_whole(other)
+
+    played(play, num=1)
+
+
+def test_a_process_that_is_being_loaded_is_given_each_request_once_it_is_there() -> None:
+    async def play(bench: Bench) -> None:
+        before = bench.add([1])
+        bench.processes[0].die(KILL)
+        process = await restarted(bench, 0)
+        during = bench.add([2])
+        assert not any(isinstance(each, Add) for each in process.heard)
+        process.is_ready()
+        assert [each.key for each in process.heard if isinstance(each, Add)] == [before.ticket, during.ticket]
+        assert before.times.restarts_s > 0
+        bench.run()
+        assert is_whole(before) and is_whole(during)
+
+    played(play, num=1)
+
+
 def test_a_kill_is_passed_on_once_only() -> None:
     async def play(bench: Bench) -> None:
         tracked = bench.add([1])

@@ -53,6 +53,21 @@ def test_what_the_old_engine_still_says_is_not_heard() -> None:
     played(play)
 
 
+def test_a_step_is_heard_of_those_behind_one_that_is_gone() -> None:
+    async def play(bench: Bench) -> None:
+        gone, other = bench.add([1]), bench.add([2])
+        (process,) = bench.processes
+        process.obey()
+        late = process.compute()
+        bench.all.abort(gone)
+        process.say(late)
+        assert (gone.num_output_tokens, other.num_output_tokens) == (0, 1)
+        bench.run()
+        assert is_whole(other)
+
+    played(play, num=1)
+
+
 def test_who_may_have_crashed_a_process_is_not_given_to_another() -> None:
     async def play(bench: Bench) -> None:
         computed, other, waiting = bench.add([1]), bench.add([2]), bench.add([3])

@@ -29,6 +29,7 @@ class Table:
 
     steps: list[StepInputs] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)
+    num_collected: int = 0
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
         return True
@@ -38,6 +39,7 @@ class Table:
         return DrawnTokens(np.full(len(tasks), 5, np.int32), True, [], [])
 
     def collect(self, ticket: DrawnTokens) -> DrawnTokens:
+        self.num_collected += 1
         return ticket
 
     def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
@@ -95,13 +97,15 @@ def test_a_row_that_leaves_none_is_found_whatever_is_ordered_for_later() -> None
     assert (runner.num_found, runner.num_computed) == (2, 1)
 
 
-@pytest.mark.parametrize("how", ["copied", "left"])
+@pytest.mark.parametrize("how", ["copied", "left", "begun"])
 def test_a_slot_is_sound_again_once_a_state_is_there(how: str) -> None:
-    """Its sequence stopped, a token guessed behind its end, and goes on from a snapshot, in the slot that it had."""
+    """Its sequence stopped, a token guessed behind its end, and goes on from a snapshot, in the slot that it had; or begins anew."""
     device = Table()
     runner = after(device, work(0, 9))
     others = replace(work(0, 8), seq_id=8, samples=(), state_slot=0, snapshot_slot=SLOT if how == "left" else 2)
     runner.execute(plan(1, others))
+    if how == "begun":
+        runner.execute(plan(1, replace(work(0, 8), samples=())))
     again = plan(2, work(8, 9, -1), [(2, SLOT)] if how == "copied" else [])
     (token,) = runner.execute(again).tokens
     assert (token.seq_id, device.copies) == (SEQ_ID, again.state_copies)
@@ -116,7 +120,23 @@ def test_a_row_went_on_from_a_state_that_is_no_longer_its_sequences(how: str) ->
     slot = SLOT if how == "copied" else 2
     runner.execute(plan(1, replace(work(8, 9, -1, output=1), state_slot=slot), [(OTHER, slot)]))
     assert (runner.num_found, runner.num_computed) == (0, 2)
+    assert device.num_collected == 2, "nobody waits for what was guessed"
     assert [inputs.positions[0] for inputs in device.steps[1:]] == [8, 8, 9]
+
+
+class Damaged(Table):
+    """Whose logits leave no token."""
+
+    def submit(self, inputs: StepInputs, tasks: Sequence[SampleTask], *_: Any, **__: Any) -> DrawnTokens:
+        self.steps.append(inputs)
+        return DrawnTokens(np.full(len(tasks), -1, np.int32), False, [], [])
+
+
+def test_a_step_that_changed_states_is_not_computed_again() -> None:
+    device = Damaged()
+    with pytest.raises(InvariantError, match=f"^sequence {SEQ_ID}: its logits are no numbers"):
+        after(device, work(0, 9))
+    assert len(device.steps) == 1
 
 
 def test_one_by_one_no_row_is_guessed_that_the_next_of_the_step_would_spoil(tmp_path: Path) -> None:

@@ -168,6 +168,30 @@ def test_without_any_process_requests_wait_for_whichever_is_first() -> None:
     played(play)
 
 
+def test_what_comes_before_any_engine_is_ready_waits_for_the_first() -> None:
+    async def play(bench: Bench) -> None:
+        tracked = bench.add([1])
+        bench.processes[1].is_ready()
+        assert tracked.replica == 1
+        bench.run()
+        assert is_whole(tracked)
+
+    played(play, ready=0)
+
+
+def test_who_is_over_is_not_ended_again() -> None:
+    async def play(bench: Bench) -> None:
+        tracked = bench.add([1])
+        bench.run()
+        assert await tracked.inbox.wait() == [tracked]
+        ended_s = tracked.times.ended_s
+        bench.all.abort(tracked)
+        assert is_whole(tracked) and tracked.times.ended_s == ended_s
+        assert bench.over == [tracked]
+
+    played(play)
+
+
 def test_an_idle_engine_takes_the_end_of_a_line() -> None:
     async def play(bench: Bench) -> None:
         bench.processes[1].die(KILL)

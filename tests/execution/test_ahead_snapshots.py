@@ -99,7 +99,8 @@ def test_a_row_that_leaves_none_is_found_whatever_is_ordered_for_later() -> None
 
 @pytest.mark.parametrize("how", ["copied", "left", "begun"])
 def test_a_slot_is_sound_again_once_a_state_is_there(how: str) -> None:
-    """Its sequence stopped, a token guessed behind its end, and goes on from a snapshot, in the slot that it had; or begins anew."""
+    """Its sequence stopped, a token guessed behind its end, and goes on from a snapshot, in the slot that it had; or it
+    begins anew."""
     device = Table()
     runner = after(device, work(0, 9))
     others = replace(work(0, 8), seq_id=8, samples=(), state_slot=0, snapshot_slot=SLOT if how == "left" else 2)

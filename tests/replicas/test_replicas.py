@@ -206,6 +206,20 @@ def test_an_idle_engine_takes_the_end_of_a_line() -> None:
     played(play)
 
 
+def test_a_line_stays_where_it_is_while_all_have_work() -> None:
+    async def play(bench: Bench) -> None:
+        line = [bench.add([i]) for i in range(8)]
+        for _ in range(3):
+            for process in bench.processes:
+                process.step(num_seats=1)
+            await settled()
+        assert [tracked.num_moves for tracked in line] == [0] * 8
+        bench.run()
+        assert all(map(is_whole, line))
+
+    played(play)
+
+
 def test_what_a_step_brought_is_given_out_before_a_line_is_cut() -> None:
     """The step that tells of a line brings the first tokens of those at its end, which metrics have counted."""
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from albireo.text.detokenizer import MAX_RUN, IncrementalDetokenizer
+from albireo.text.detokenizer import MAX_RUN, MAX_WAIT, IncrementalDetokenizer
 from albireo.text.tokenizer import Tokenizer
 from albireo.text.tokenizer_files import TokenizerFiles
 from text.texts import TEXTS
@@ -110,6 +110,15 @@ def test_a_character_that_the_prompt_left_open(tokenizer_of):
     assert "".join(pushed(tokenizer, ids[1:], prompt_token_ids=ids[:1])) == "🙂"
 
 
+def test_what_the_prompt_s_end_has_of_a_character_is_the_prompt_s(tokenizer_of):
+    """Of the bytes before, only so many are looked at, which begin inside a character, with any byte of one."""
+    tokenizer = tokenizer_of("stories260k")
+    byte = {tokenizer.pieces.piece(i).data: i for i in range(tokenizer.vocab_size) if tokenizer.pieces.piece(i).is_byte}
+    for character, num, left in (("\u6000", 4, 2), ("\u0400", 5, 1), ("\U00010000", 3, 2)):
+        ids = [byte[bytes([each])] for each in (character * num).encode()]
+        assert "".join(pushed(tokenizer, ids[-left:], prompt_token_ids=ids[:-left])) == character
+
+
 def test_special_tokens_are_left_out_or_shown(tokenizer_of):
     tokenizer = tokenizer_of("qwen2.5")
     ids = tokenizer.encode("<|im_start|>hi<|im_end|><tool_call>")
@@ -176,6 +185,32 @@ def _word_pieces():
     return _tokenizer(backend)
 
 
+@cache
+def _bytes():
+    """A token a byte, whose decoder is not one of those that are known."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = tokenizers.Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip("|", 1, 0)])
+    return _tokenizer(backend)
+
+
+def test_other_decoders_wait_for_a_character_however_much_came_before():
+    tokenizer, text = _bytes(), "abcdefghijkl 🙂 日本 mnopqrs é"
+    assert tokenizer.pieces.kind == "whole"
+    parts = pushed(tokenizer, tokenizer.encode(text))
+    assert "".join(parts) == text and not any("\ufffd" in part for part in parts)
+    assert parts[:3] == ["a", "b", "c"]
+
+
+def test_other_decoders_do_not_wait_for_ever():
+    """Of bytes that are no character, all at once when it is clear that they become none."""
+    tokenizer = _bytes()
+    (open_,) = tokenizer.encode("é")[-1:]
+    parts = pushed(tokenizer, [open_] * (2 * MAX_WAIT))
+    assert [len(part) for part in parts] == [*[0] * (MAX_WAIT - 1), MAX_WAIT] * 2 + [0]
+
+
 @pytest.mark.parametrize("make", [_metaspace, _words, _word_pieces])
 @given(ids=st.lists(st.integers(0, 5), max_size=60))
 def test_other_decoders(make, ids):
@@ -190,6 +225,9 @@ def test_spaces_between_special_tokens():
     assert tokenizer.decode(ids, skip_special_tokens=False) == "a <x> <y> cat sat"
     assert tokenizer.decode(ids, skip_special_tokens=False, spaces_between_special_tokens=False) == "a<x><y>cat sat"
     assert tokenizer.decode(ids, spaces_between_special_tokens=False) == "acat sat"
+    assert "".join(pushed(tokenizer, ids, skip_special_tokens=False)) == "a <x> <y> cat sat"
+    shown = pushed(tokenizer, ids, skip_special_tokens=False, spaces_between_special_tokens=False)
+    assert "".join(shown) == "a<x><y>cat sat"
 
 
 @example(count=0)

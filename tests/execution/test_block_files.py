@@ -62,6 +62,15 @@ def test_the_next_process_reads_what_was_kept(tmp_path: Path) -> None:
     assert len(files(tmp_path)) == 5 and modes == {0o600}
 
 
+@pytest.mark.parametrize(("most", "num"), [(SIZE, 1), (3 * SIZE - 1, 2), (3 * SIZE, 3)])
+def test_no_more_is_read_at_a_time_than_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, num: int
+) -> None:
+    kept(tmp_path, range(1, 6))
+    monkeypatch.setattr(block_files, "MAX_READ_BYTES", most)
+    assert opened(tmp_path).read([key(n) for n in range(1, 6)]) == [content(n) for n in range(1, num + 1)]
+
+
 def test_states_are_kept_beside_blocks(tmp_path: Path) -> None:
     directory = opened(tmp_path)
     directory.keep([(key(1), 1)])

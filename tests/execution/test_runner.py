@@ -206,6 +206,24 @@ def test_logits_that_are_no_numbers_name_their_sequence(params: dict[str, Any]) 
         Runner(Table(bad_token=2), VOCAB, 16).execute(plan(*works))
 
 
+def test_a_step_that_changed_states_is_not_computed_again() -> None:
+    """Its best logits do not decide: as no number does, and equals of top-k cannot be, since all logits are written."""
+
+    class WithStates(Table):
+        def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None: ...
+
+    table = WithStates(bad_token=2)
+    works = [SequenceWork(i, [i], 0, ([i],), (task(i),), state_slot=i) for i in (1, 2, 3)]
+    with pytest.raises(InvariantError, match=r"^sequence 2: its best logit is nan"):
+        Runner(table, VOCAB, 16, states=table).execute(plan(*works))
+    assert [entry[0] for entry in table.log] == ["run"]
+    table.log.clear()
+    work = SequenceWork(1, [3], 0, ([1],), (task(1, temperature=5.0, top_k=2, seed=4),), state_slot=1)
+    by_all = Runner(table, VOCAB, 16, states=table).execute(plan(work)).tokens
+    assert [entry[0] for entry in table.log] == ["run"]
+    assert by_all == Sampler(VOCAB).sample(np.eye(VOCAB, dtype=np.float32)[[4]], list(work.samples), [0])
+
+
 def test_equals_of_the_last_of_the_best_are_settled_by_all_logits() -> None:
     """All but one logit of the table are equal: top-2 keeps all ten, and the step is computed again with logits."""
     table = Table()

@@ -14,19 +14,15 @@ from albireo.json_file import Fields
 from albireo.models.config import ConfigRules
 from albireo.models.decoders import cohere
 from albireo.models.settings.layer_kinds import MAX_LAYERS
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The second layer has no window, and rotates by a base of its own.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["CohereCompassForCausalLM"],
     "model_type": "cohere_compass_text",
     "vocab_size": 149,
-    "hidden_size": 48,
     "intermediate_size": 76,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "hidden_act": "silu",
     "layer_norm_eps": 1e-5,
     "logit_scale": 0.4,
     "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
@@ -38,9 +34,7 @@ TINY = {
     "attention_bias": False,
     "tie_word_embeddings": True,
     "bos_token_id": 5,
-    "eos_token_id": 2,
     "pad_token_id": 0,
-    "torch_dtype": "float32",
 }
 #: Which pairs follow which of three positions, which are equal in a text.
 _OF_PLACES = ("mrope_section", "mrope_interleaved")

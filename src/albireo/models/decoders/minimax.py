@@ -15,17 +15,16 @@ from albireo.models.blocks.layers import attended, embedding, head, linear, unro
 from albireo.models.blocks.rope import rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.fading_settings import FadingSettings, parse_fading
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Heads of 12 keep a state in the first layer and the third; five experts of 28 channels.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["MiniMaxForCausalLM"],
     "model_type": "minimax",
     "vocab_size": 119,
     "hidden_size": 40,
     "intermediate_size": 28,
     "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 12,
     "layer_types": ["linear_attention", "full_attention"] * 2,
     "linear_attn_alpha_factor": 3.5,
@@ -35,17 +34,12 @@ TINY = {
     "mlp_alpha_factor": 3.0,
     "mlp_beta_factor": 1.1,
     "block_size": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-3,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
     "rope_theta": 10000000.0,
     "sliding_window": None,
     "num_local_experts": 5,
     "num_experts_per_tok": 2,
     "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
 }
 
 CONFIG = ConfigRules(

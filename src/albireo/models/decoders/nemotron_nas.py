@@ -14,16 +14,15 @@ from albireo.models.blocks.rope import rope_spec
 from albireo.models.config import MAX_HEADS, MAX_WIDTH, ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_parts import parse_block_configs
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Two KV heads, then an FFN alone, then four KV heads alone, then one KV head and an FFN whose width is rounded.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["DeciLMForCausalLM"],
     "model_type": "nemotron-nas",
     "vocab_size": 127,
-    "hidden_size": 48,
     "intermediate_size": None,
     "num_hidden_layers": 4,
-    "num_attention_heads": 4,
     "num_key_value_heads": None,
     "head_dim": 12,
     "block_configs": [
@@ -32,16 +31,12 @@ TINY = {
         {"attention": {"n_heads_in_group": 1, "no_op": False}, "ffn": {"ffn_mult": None, "no_op": True}},
         {"attention": {"n_heads_in_group": 4, "no_op": False}, "ffn": {"ffn_mult": 1.5, "no_op": False}},
     ],
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
     "attention_bias": False,
     "mlp_bias": False,
-    "tie_word_embeddings": False,
     "rope_theta": 500000.0,
     "bos_token_id": 1,
     "eos_token_id": [2, 3],
-    "torch_dtype": "float32",
 }
 
 

@@ -28,23 +28,18 @@ from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.class_sizes import sizes
 from albireo.models.settings.multipliers import Multipliers
 from albireo.models.settings.step3p5_keys import as_transformers_has_it
+from albireo.models.settings.tiny import TINY_LLAMA
 
 #: The first layer is dense; those with a window have six heads, which rotate whole, the other four, of which half is.
-TINY = {
+TINY = TINY_LLAMA | {
     "architectures": ["Step3p5ForCausalLM"],
     "model_type": "step3p5",
     "vocab_size": 131,
-    "hidden_size": 48,
     "intermediate_size": 72,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
     "num_sliding_attention_heads": 6,
-    "num_key_value_heads": 2,
     "head_dim": 16,
-    "max_position_embeddings": 128,
     "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
     "rope_parameters": {
         "full_attention": {
             "rope_type": "llama3",
@@ -69,7 +64,6 @@ TINY = {
     "swiglu_limits_shared": [0.4, 0.0, 0.5],
     "bos_token_id": 1,
     "eos_token_id": [2, 3],
-    "torch_dtype": "float32",
 }
 
 

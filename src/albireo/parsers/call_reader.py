@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 
 from albireo.parsers.events import Event, ToolCallArguments, ToolCallEnd, ToolCallStart
-from albireo.parsers.json_scanner import JsonScanner, Status, behind_blanks
+from albireo.parsers.json_scanner import JsonScanner, Status, past_blanks
 
 #: Names of keys, by those who trained the models.
 _ARGUMENTS = ("arguments", "parameters")
@@ -89,10 +89,8 @@ class CallReader:
         self._step = self._before_key
         return pos + 1
 
+    @past_blanks
     def _before_key(self, text: str, pos: int) -> int:
-        pos = behind_blanks(text, pos)
-        if pos == len(text):
-            return pos
         if text[pos] != '"':
             return self._fail(pos)
         self._begin(self._read_key)
@@ -120,19 +118,15 @@ class CallReader:
             self._step = self._colon
         return pos
 
+    @past_blanks
     def _colon(self, text: str, pos: int) -> int:
-        pos = behind_blanks(text, pos)
-        if pos == len(text):
-            return pos
         if text[pos] != ":":
             return self._fail(pos)
         self._step = self._before_value
         return pos + 1
 
+    @past_blanks
     def _before_value(self, text: str, pos: int) -> int:
-        pos = behind_blanks(text, pos)
-        if pos == len(text):
-            return pos
         self._begin(self._read_value)
         is_arguments = self._key in _ARGUMENTS and self._arguments is None
         self._streams = is_arguments and self._name is not None and text[pos] == "{"
@@ -170,10 +164,8 @@ class CallReader:
             self._id = value
         return True
 
+    @past_blanks
     def _after_value(self, text: str, pos: int) -> int:
-        pos = behind_blanks(text, pos)
-        if pos == len(text):
-            return pos
         if text[pos] == ",":
             self._step = self._before_key
             return pos + 1

@@ -6,7 +6,10 @@ Used by call_reader.py. Builds no values; keeps of a text only a number that is 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import Enum
+from functools import wraps
+from typing import TypeVar
 
 #: Arrays and objects within each other; readers of JSON have such limits too.
 MAX_DEPTH = 200
@@ -30,6 +33,20 @@ def behind_blanks(text: str, pos: int) -> int:
     """The place of the first character from pos on that JSON does not pass over, or len(text)."""
     match = _BLANKS.match(text, pos)
     return match.end() if match else pos
+
+
+_Reader = TypeVar("_Reader")
+
+
+def past_blanks(step: Callable[[_Reader, str, int], int]) -> Callable[[_Reader, str, int], int]:
+    """A step that is taken at the first character that JSON does not pass over, once there is one."""
+
+    @wraps(step)
+    def taken(self: _Reader, text: str, pos: int) -> int:
+        pos = behind_blanks(text, pos)
+        return step(self, text, pos) if pos < len(text) else pos
+
+    return taken
 
 
 class JsonScanner:
@@ -69,10 +86,8 @@ class JsonScanner:
         self._step = self._after
         return pos
 
+    @past_blanks
     def _value(self, text: str, pos: int) -> int:
-        pos = behind_blanks(text, pos)
-        if pos == len(text):
-            return pos
         char = text[pos]
         if char == "{" or char == "[":
             if len(self._closers) == MAX_DEPTH:
@@ -94,43 +109,34 @@ class JsonScanner:
             return pos + 1
         return self._fail(pos)
 
+    @past_blanks
     def _first_item(self, text: str, pos: int) -> int:
-        pos = behind_blanks(text, pos)
-        if pos < len(text):
-            if text[pos] == "]":
-                return self._close(pos)
-            self._step = self._value
+        if text[pos] == "]":
+            return self._close(pos)
+        self._step = self._value
         return pos
 
+    @past_blanks
     def _first_key(self, text: str, pos: int) -> int:
-        pos = behind_blanks(text, pos)
-        if pos < len(text) and text[pos] == "}":
-            return self._close(pos)
-        return self._key(text, pos)
+        return self._close(pos) if text[pos] == "}" else self._key(text, pos)
 
+    @past_blanks
     def _key(self, text: str, pos: int) -> int:
-        pos = behind_blanks(text, pos)
-        if pos == len(text):
-            return pos
         if text[pos] != '"':
             return self._fail(pos)
         self._is_key = True
         self._step = self._string
         return pos + 1
 
+    @past_blanks
     def _colon(self, text: str, pos: int) -> int:
-        pos = behind_blanks(text, pos)
-        if pos == len(text):
-            return pos
         if text[pos] != ":":
             return self._fail(pos)
         self._step = self._value
         return pos + 1
 
+    @past_blanks
     def _after(self, text: str, pos: int) -> int:
-        pos = behind_blanks(text, pos)
-        if pos == len(text):
-            return pos
         if text[pos] == ",":
             self._step = self._key if self._closers[-1] == "}" else self._value
             return pos + 1

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import secrets
 import string
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import wraps
+from typing import Any, ClassVar, TypeVar
 
 from albireo.parsers.call_reader import CallReader, NewId
 from albireo.parsers.events import Event, TextDelta, ToolCallStart
@@ -27,6 +28,20 @@ _ALPHABET = string.ascii_letters + string.digits
 def random_id(index: int) -> str:
     """An id that every format takes: Mistral's templates want nine letters or digits."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(9))
+
+
+_Parser = TypeVar("_Parser", bound="ToolParser")
+
+
+def past_kept_blanks(state: Callable[[_Parser, str, int], int]) -> Callable[[_Parser, str, int], int]:
+    """A state behind blanks, which are part of what may be given back."""
+
+    @wraps(state)
+    def reached(self: _Parser, buffer: str, pos: int) -> int:
+        pos = self._skip_blanks(buffer, pos)
+        return state(self, buffer, pos) if pos < len(buffer) else pos
+
+    return reached
 
 
 class ToolParser(StateParser):
@@ -138,10 +153,9 @@ class ToolParser(StateParser):
         self._raw.append(buffer[pos:end])
         return end
 
+    @past_kept_blanks
     def _before_object(self, buffer: str, pos: int) -> int:
-        pos = self._skip_blanks(buffer, pos)
-        if pos < len(buffer):
-            self._begin_object()
+        self._begin_object()
         return pos
 
     def _begin_object(self, *, is_strict: bool = False) -> None:

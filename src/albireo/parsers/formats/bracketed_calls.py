@@ -19,7 +19,7 @@ from albireo.parsers.events import Event, ToolCallArguments, ToolCallEnd, ToolCa
 from albireo.parsers.formats.bracketed_forms import gemma_calls, python_calls
 from albireo.parsers.held_end import could_begin
 from albireo.parsers.json_scanner import MAX_DEPTH
-from albireo.parsers.tool_parser import ToolParser
+from albireo.parsers.tool_parser import ToolParser, past_kept_blanks
 from albireo.parsers.written_calls import WrittenCalls
 
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]*")
@@ -76,20 +76,16 @@ class BracketedParser(ToolParser):
 
     # -- up to the arguments -------------------------------------------------------------------------------------------
 
+    @past_kept_blanks
     def _behind_tag(self, buffer: str, pos: int) -> int:
-        pos = self._skip_blanks(buffer, pos)
-        if pos == len(buffer):
-            return pos
         self._in_list, self._is_closed = self.is_list and buffer[pos] == "[", False
         if self._in_list:
             self._raw.append("[")
         self._state = self._before_name
         return pos + self._in_list
 
+    @past_kept_blanks
     def _before_name(self, buffer: str, pos: int) -> int:
-        pos = self._skip_blanks(buffer, pos)
-        if pos == len(buffer):
-            return pos
         found = self._expect(self.prefix, buffer, pos)
         if found is None:
             return pos
@@ -222,11 +218,9 @@ class BracketedParser(ToolParser):
 
     # -- behind a call -------------------------------------------------------------------------------------------------
 
+    @past_kept_blanks
     def _behind_call(self, buffer: str, pos: int) -> int:
         """Another one, or the end of all."""
-        pos = self._skip_blanks(buffer, pos)
-        if pos == len(buffer):
-            return pos
         if self._in_list and not self._is_closed:
             self._is_closed = buffer[pos] == "]"
             if buffer[pos] == ",":
@@ -303,13 +297,12 @@ class PythonicParser(BracketedParser):
         """See ToolParser. An answer may begin with a bracket too, so nothing tells a call from it."""
         return python_calls("[", "]")
 
+    @past_kept_blanks
     def _beginning(self, buffer: str, pos: int) -> int:
-        pos = self._skip_blanks(buffer, pos)
-        if pos < len(buffer):
-            if buffer[pos] == "[":
-                self._state = self._behind_tag
-            else:
-                self._give_back()
+        if buffer[pos] == "[":
+            self._state = self._behind_tag
+        else:
+            self._give_back()
         return pos
 
 

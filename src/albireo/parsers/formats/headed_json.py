@@ -14,6 +14,7 @@ import re
 from typing import Any, ClassVar
 
 from albireo.parsers.named_json import NamedJsonParser
+from albireo.parsers.tool_parser import past_kept_blanks
 from albireo.parsers.written_calls import (
     Node,
     Tool,
@@ -51,11 +52,9 @@ class HeadedJsonParser(NamedJsonParser):
         self._head: list[str] = []
         self._tail: list[str] = []
 
+    @past_kept_blanks
     def _behind_tag(self, buffer: str, pos: int) -> int:
         """What begins a call, in front of the first one."""
-        pos = self._skip_blanks(buffer, pos)
-        if pos == len(buffer):
-            return pos
         found = self._expect(self.call, buffer, pos)
         if found:
             return self._begin_call(pos)
@@ -89,11 +88,9 @@ class HeadedJsonParser(NamedJsonParser):
         self._tail = list(self.tail)
         self._state = self._behind_call
 
+    @past_kept_blanks
     def _behind_call(self, buffer: str, pos: int) -> int:
         """What ends a call, then another one, or the end of all."""
-        pos = self._skip_blanks(buffer, pos)
-        if pos == len(buffer):
-            return pos
         mark = self._first_of((*self._tail, *self.separators, self.call, self.section_end), buffer, pos)
         if mark is None:
             return pos
@@ -212,10 +209,8 @@ class ApertusParser(HeadedJsonParser):
     tail = ("}",)
     separators = (",",)
 
+    @past_kept_blanks
     def _behind_tag(self, buffer: str, pos: int) -> int:
-        pos = self._skip_blanks(buffer, pos)
-        if pos == len(buffer):
-            return pos
         if buffer[pos] != "[":
             self._give_back()
             return pos

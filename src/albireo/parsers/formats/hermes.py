@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from albireo.parsers.tool_parser import ToolParser
+from albireo.parsers.tool_parser import ToolParser, past_kept_blanks
 from albireo.parsers.written_calls import Node, Tool, WrittenCalls, schema_node, tag_node
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
@@ -19,10 +19,8 @@ class HermesParser(ToolParser):
     def written(cls, template: str) -> WrittenCalls:
         return WrittenCalls(_written, separator="\n", trigger=_OPEN)
 
+    @past_kept_blanks
     def _behind_call(self, buffer: str, pos: int) -> int:
-        pos = self._skip_blanks(buffer, pos)
-        if pos == len(buffer):
-            return pos
         is_closed = self._expect(_CLOSE, buffer, pos)
         if is_closed is None:
             return pos

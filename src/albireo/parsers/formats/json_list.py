@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from albireo.parsers.tool_parser import ToolParser
+from albireo.parsers.tool_parser import ToolParser, past_kept_blanks
 from albireo.parsers.written_calls import (
     Node,
     Tool,
@@ -68,11 +68,9 @@ class JsonListParser(ToolParser):
         self._state = self._before_object
         return pos
 
+    @past_kept_blanks
     def _behind_call(self, buffer: str, pos: int) -> int:
         """Another one, or the end of all."""
-        pos = self._skip_blanks(buffer, pos)
-        if pos == len(buffer):
-            return pos
         if self._is_list and not self._is_closed:
             self._is_closed = buffer[pos] == "]"
             if buffer[pos] == ",":

@@ -20,8 +20,8 @@ from albireo.parsers.argument_values import as_json, is_text, property_kinds
 from albireo.parsers.events import Event, ToolCallArguments, ToolCallEnd, ToolCallStart
 from albireo.parsers.formats.keyed_marks import KeyedMarks, written_calls
 from albireo.parsers.held_end import could_begin
-from albireo.parsers.json_scanner import behind_blanks
-from albireo.parsers.tool_parser import ToolParser
+from albireo.parsers.json_scanner import past_blanks
+from albireo.parsers.tool_parser import ToolParser, past_kept_blanks
 from albireo.parsers.written_calls import WrittenCalls
 
 _WORD = re.compile(r"[A-Za-z0-9_.:/-]*")
@@ -123,11 +123,9 @@ class KeyedParser(ToolParser):
 
     # -- arguments -----------------------------------------------------------------------------------------------------
 
+    @past_blanks
     def _between(self, buffer: str, pos: int) -> int:
         """An argument, or the end of the call."""
-        pos = behind_blanks(buffer, pos)
-        if pos == len(buffer):
-            return pos
         mark = self._first_of(self._argument_marks(), buffer, pos)
         if mark is None:
             return pos
@@ -167,10 +165,8 @@ class KeyedParser(ToolParser):
             self._begin_value(None)
         return start + len(mark)
 
+    @past_blanks
     def _before_value(self, buffer: str, pos: int) -> int:
-        pos = behind_blanks(buffer, pos)
-        if pos == len(buffer):
-            return pos
         mark = self._first_of([mark for mark, _ in self.marks.value], buffer, pos)
         if mark:
             self._begin_value(dict(self.marks.value)[mark])
@@ -239,11 +235,9 @@ class KeyedParser(ToolParser):
 
     # -- behind a call -------------------------------------------------------------------------------------------------
 
+    @past_kept_blanks
     def _behind_call(self, buffer: str, pos: int) -> int:
         """What else ends it, and where calls stand in a section, the next one, or the section's end."""
-        pos = self._skip_blanks(buffer, pos)
-        if pos == len(buffer):
-            return pos
         marks = self.marks
         wanted = [*self._expected, *((marks.opening[0], marks.section_end) if marks.section else ())]
         mark = self._first_of(wanted, buffer, pos)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from albireo.parsers.tool_parser import ToolParser
+from albireo.parsers.tool_parser import ToolParser, past_kept_blanks
 from albireo.parsers.written_calls import Node, Tool, WrittenCalls, schema_node, tag_node
 
 _TAG = "<|python_tag|>"
@@ -27,19 +27,16 @@ class Llama3JsonParser(ToolParser):
         """See ToolParser. An answer may be JSON too, so nothing tells a call from it."""
         return WrittenCalls(_written, separator="; ")
 
+    @past_kept_blanks
     def _beginning(self, buffer: str, pos: int) -> int:
-        pos = self._skip_blanks(buffer, pos)
-        if pos < len(buffer):
-            if buffer[pos] == "{":
-                self._begin_object(is_strict=True)
-            else:
-                self._give_back()
+        if buffer[pos] == "{":
+            self._begin_object(is_strict=True)
+        else:
+            self._give_back()
         return pos
 
+    @past_kept_blanks
     def _behind_call(self, buffer: str, pos: int) -> int:
-        pos = self._skip_blanks(buffer, pos)
-        if pos == len(buffer):
-            return pos
         if buffer[pos] == ";":
             self._raw = [";"]
             self._state = self._next
@@ -47,10 +44,8 @@ class Llama3JsonParser(ToolParser):
         self._end_call()
         return pos
 
+    @past_kept_blanks
     def _next(self, buffer: str, pos: int) -> int:
-        pos = self._skip_blanks(buffer, pos)
-        if pos == len(buffer):
-            return pos
         has_tag = self._expect(_TAG, buffer, pos)
         if has_tag is None:
             return pos

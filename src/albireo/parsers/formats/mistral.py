@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from albireo.parsers.named_json import NamedJsonParser
+from albireo.parsers.tool_parser import past_kept_blanks
 from albireo.parsers.written_calls import (
     Node,
     Tool,
@@ -46,10 +47,8 @@ class MistralParser(NamedJsonParser):
         opening = regex_node(r" ?\[")
         return WrittenCalls(_object, separator=", ", begin=_TAG, opening=opening, end="]", trigger=_TAG)
 
+    @past_kept_blanks
     def _behind_tag(self, buffer: str, pos: int) -> int:
-        pos = self._skip_blanks(buffer, pos)
-        if pos == len(buffer):
-            return pos
         self._is_array = buffer[pos] == "["
         if self._is_array:
             self._raw.append("[")
@@ -64,10 +63,8 @@ class MistralParser(NamedJsonParser):
 
     # -- objects -------------------------------------------------------------------------------------------------------
 
+    @past_kept_blanks
     def _behind_call(self, buffer: str, pos: int) -> int:
-        pos = self._skip_blanks(buffer, pos)
-        if pos == len(buffer):
-            return pos
         if self._is_array and buffer[pos] == ",":
             self._raw = [","]
             self._state = self._before_object
@@ -120,10 +117,8 @@ class MistralParser(NamedJsonParser):
         self._name = self._word
         return self._is_name(self._name)
 
+    @past_kept_blanks
     def _before_arguments(self, buffer: str, pos: int) -> int:
-        pos = self._skip_blanks(buffer, pos)
-        if pos == len(buffer):
-            return pos
         if buffer[pos] != "{":
             self._give_back()
             return pos

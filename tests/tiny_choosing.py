@@ -8,34 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tiny_latent import latent_shapes, of_dots3, value_width
-
-Shapes = dict[str, tuple[int, ...]]
-
-
-def _gated(name: str, width: int, hidden: int) -> Shapes:
-    """An FFN with a gate."""
-    shapes: Shapes = {f"{name}.{p}_proj.weight": (width, hidden) for p in ("gate", "up")}
-    return shapes | {f"{name}.down_proj.weight": (hidden, width)}
+from tiny_parts import MIXTRAL, Shapes, below, experts, gated, in_layers, whole
 
 
 def _deepseek_ffn(c: Mapping[str, Any], has_experts: bool) -> Shapes:
     """One FFN, or experts with a bias beside shared ones."""
     hidden, width, count = c["hidden_size"], c.get("moe_intermediate_size", 0), c["n_routed_experts"]
     if not has_experts:
-        return _gated("mlp", c["intermediate_size"], hidden)
+        return gated("mlp", c["intermediate_size"], hidden)
     shapes: Shapes = {"mlp.gate.weight": (count, hidden), "mlp.gate.e_score_correction_bias": (count,)}
-    for e in range(count):
-        shapes |= _gated(f"mlp.experts.{e}", width, hidden)
-    return shapes | _gated("mlp.shared_experts", c["n_shared_experts"] * width, hidden)
-
-
-def _whole(c: Mapping[str, Any], layers: list[Shapes]) -> Shapes:
-    """Layers between a table and a head."""
-    hidden, vocab = c["hidden_size"], c["vocab_size"]
-    shapes: Shapes = {"model.embed_tokens.weight": (vocab, hidden)}
-    for i, layer in enumerate(layers):
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
-    return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (vocab, hidden)}
+    shapes |= experts("mlp.experts", count, width, hidden)
+    return shapes | gated("mlp.shared_experts", c["n_shared_experts"] * width, hidden)
 
 
 def _axk2(c: Mapping[str, Any]) -> Shapes:
@@ -54,7 +37,7 @@ def _axk2(c: Mapping[str, Any]) -> Shapes:
         if not has_experts:
             layer["post_attention_layernorm.weight"] = (hidden,)
         layers.append(layer)
-    return _whole(c, layers)
+    return whole(c, in_layers(layers))
 
 
 def _hy_v4(c: Mapping[str, Any]) -> Shapes:
@@ -71,7 +54,7 @@ def _hy_v4(c: Mapping[str, Any]) -> Shapes:
             layer |= {f"{of}.fn": (2 * count, count * hidden), f"{of}.base": (2 * count,), f"{of}.scale": (2,)}
         layers.append(layer)
     of_head: Shapes = {"hc_fn": (count, count * hidden), "hc_base": (count,), "hc_scale": (1,)}
-    return _whole(c, layers) | {f"model.hc_head.{name}": shape for name, shape in of_head.items()}
+    return whole(c, in_layers(layers)) | below("model.hc_head", of_head)
 
 
 def _minimax_m3(c: Mapping[str, Any]) -> Shapes:
@@ -90,15 +73,14 @@ def _minimax_m3(c: Mapping[str, Any]) -> Shapes:
             layer |= {"self_attn.index_k_proj.weight": (dim, hidden)}
             layer |= {f"self_attn.index_{p}_norm.weight": (dim,) for p in "qk"}
         if ffn == "dense":
-            layer |= _gated("mlp", c["dense_intermediate_size"], hidden)
+            layer |= gated("mlp", c["dense_intermediate_size"], hidden)
         else:
             block = "block_sparse_moe"
             layer |= {f"{block}.gate.weight": (count, hidden), f"{block}.e_score_correction_bias": (count,)}
-            layer |= _gated(f"{block}.shared_experts", c["shared_intermediate_size"], hidden)
-            matrices = {"w1": (width, hidden), "w3": (width, hidden), "w2": (hidden, width)}
-            layer |= {f"{block}.experts.{e}.{w}.weight": s for e in range(count) for w, s in matrices.items()}
+            layer |= gated(f"{block}.shared_experts", c["shared_intermediate_size"], hidden)
+            layer |= experts(f"{block}.experts", count, width, hidden, MIXTRAL)
         layers.append(layer)
-    return _whole(c, layers)
+    return whole(c, in_layers(layers))
 
 
 def _dots3(c: Mapping[str, Any]) -> Shapes:
@@ -115,9 +97,9 @@ def _dots3(c: Mapping[str, Any]) -> Shapes:
         layer |= {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
         layer |= _deepseek_ffn(c, ffn == "sparse")
         if ffn == "sparse":
-            layer |= _gated("mlp.shared_experts", c["n_shared_experts"] * c["shared_experts_intermediate_size"], hidden)
+            layer |= gated("mlp.shared_experts", c["n_shared_experts"] * c["shared_experts_intermediate_size"], hidden)
         layers.append(layer)
-    return _whole(c, layers)
+    return whole(c, in_layers(layers))
 
 
 def _mixing(c: Mapping[str, Any]) -> Shapes:
@@ -140,7 +122,7 @@ def _glm5(c: Mapping[str, Any]) -> Shapes:
             attention |= {f"{p}_b_proj.weight": (heads * width, width) for p in "fg"}
             attention |= {"A_log": (heads,), "dt_bias": (heads * width,), "b_proj.weight": (heads, hidden)}
             attention |= {"o_norm.weight": (width,), "o_proj.weight": (hidden, heads * width)}
-            layer: Shapes = {f"self_attn.{name}": shape for name, shape in attention.items()}
+            layer = below("self_attn", attention)
         else:
             layer = {
                 name: shape for name, shape in latent_shapes(c).items() if indexer == "full" or ".indexer." not in name
@@ -152,7 +134,7 @@ def _glm5(c: Mapping[str, Any]) -> Shapes:
         layer |= {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
         layer |= _deepseek_ffn(c, ffn == "sparse")
         layers.append(layer | _mixing(c))
-    return _whole(c, layers)
+    return whole(c, in_layers(layers))
 
 
 def _qwen4(c: Mapping[str, Any]) -> Shapes:
@@ -165,7 +147,7 @@ def _qwen4(c: Mapping[str, Any]) -> Shapes:
         shapes: Shapes = {"hc_norm.weight": (wide,), "input_mix_weight_down.weight": (rank, wide)}
         shapes |= {"input_mix_weight_up.weight": (wide, rank)}
         shapes |= {"block_inject_weight.weight": (count, wide)} if writes else {}
-        return {f"{of}.{name}": shape for name, shape in shapes.items()}
+        return below(of, shapes)
 
     layers = []
     for kind in c["layer_types"]:
@@ -175,7 +157,7 @@ def _qwen4(c: Mapping[str, Any]) -> Shapes:
             parts |= {"conv1d.weight": (2 * keys + values, c["linear_conv_kernel_dim"])}
             parts |= {"A_log": (of_states,), "dt_bias": (of_states,), "out_proj.weight": (hidden, values)}
             parts |= {"norm.weight": (c["linear_value_head_dim"],)}
-            layer: Shapes = {f"linear_attn.{name}": shape for name, shape in parts.items()}
+            layer: Shapes = below("linear_attn", parts)
         else:
             rows, dim = {"q": 2 * heads * d, "k": kv * d, "v": kv * d}, c["indexer_head_dim"]
             layer = {f"self_attn.{p}_proj.weight": (n, hidden) for p, n in rows.items()}
@@ -185,12 +167,11 @@ def _qwen4(c: Mapping[str, Any]) -> Shapes:
             layer |= {"self_attn.indexer.index_qk_proj.weight": ((c["indexer_n_heads"] + 1) * dim, hidden)}
         layer |= mixing("attn_hyper_connection") | mixing("mlp_hyper_connection")
         layer |= {"mlp.gate.weight": (c["num_experts"], hidden), "mlp.shared_expert_gate.weight": (1, hidden)}
-        layer |= _gated("mlp.shared_expert", c["shared_expert_intermediate_size"], hidden)
-        for e in range(c["num_experts"]):
-            layer |= _gated(f"mlp.experts.{e}", c["moe_intermediate_size"], hidden)
+        layer |= gated("mlp.shared_expert", c["shared_expert_intermediate_size"], hidden)
+        layer |= experts("mlp.experts", c["num_experts"], c["moe_intermediate_size"], hidden)
         layers.append(layer)
-    whole = {name: shape for name, shape in _whole(c, layers).items() if name != "model.norm.weight"}
-    return whole | mixing("model.hyper_connection_mixer", writes=False)
+    found = {name: shape for name, shape in whole(c, in_layers(layers)).items() if name != "model.norm.weight"}
+    return found | mixing("model.hyper_connection_mixer", writes=False)
 
 
 def _layers_of_v4(c: Mapping[str, Any]) -> list[tuple[str, int, str]]:
@@ -206,7 +187,7 @@ def _layers_of_v4(c: Mapping[str, Any]) -> list[tuple[str, int, str]]:
 
 def _deepseek_v4(c: Mapping[str, Any]) -> Shapes:
     hidden, heads, d, low = (c[k] for k in ("hidden_size", "num_attention_heads", "head_dim", "q_lora_rank"))
-    count, width, experts = c["hc_mult"], c["moe_intermediate_size"], c["n_routed_experts"]
+    count, width, choices = c["hc_mult"], c["moe_intermediate_size"], c["n_routed_experts"]
 
     def entries(every: int, series: int, width: int) -> Shapes:
         shapes: Shapes = {f"{p}_proj.weight": (series * width, hidden) for p in ("kv", "gate")}
@@ -223,22 +204,21 @@ def _deepseek_v4(c: Mapping[str, Any]) -> Shapes:
             found = entries(every, 2 if is_chosen else 1, d)
             if is_chosen:
                 index, dim = c["index_n_heads"], c["index_head_dim"]
-                found |= {f"indexer.{name}": shape for name, shape in entries(every, 2, dim).items()}
+                found |= below("indexer", entries(every, 2, dim))
                 found |= {"indexer.q_b_proj.weight": (index * dim, low)}
                 found |= {"indexer.scorer.weights_proj.weight": (index, hidden)}
-            attention |= {f"compressor.{name}": shape for name, shape in found.items()}
-        layer: Shapes = {f"self_attn.{name}": shape for name, shape in attention.items()}
+            attention |= below("compressor", found)
+        layer = below("self_attn", attention)
         layer |= {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
-        layer |= {"mlp.gate.weight": (experts, hidden)} | _gated("mlp.shared_experts", width, hidden)
+        layer |= {"mlp.gate.weight": (choices, hidden)} | gated("mlp.shared_experts", width, hidden)
         if ffn == "hash_moe":
             layer["mlp.gate.tid2eid"] = (c["vocab_size"], c["num_experts_per_tok"])
         else:
-            layer["mlp.gate.e_score_correction_bias"] = (experts,)
-        for e in range(experts):
-            layer |= _gated(f"mlp.experts.{e}", width, hidden)
+            layer["mlp.gate.e_score_correction_bias"] = (choices,)
+        layer |= experts("mlp.experts", choices, width, hidden)
         layers.append(layer | _mixing(c))
     of_head: Shapes = {"hc_fn": (count, count * hidden), "hc_base": (count,), "hc_scale": (1,)}
-    return _whole(c, layers) | {f"model.hc_head.{name}": shape for name, shape in of_head.items()}
+    return whole(c, in_layers(layers)) | below("model.hc_head", of_head)
 
 
 CHOOSING: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {

@@ -13,36 +13,15 @@ from numpy.typing import NDArray
 
 from tiny_choosing import CHOOSING
 from tiny_latent import bailing_hybrid_shapes, kimi_shapes, large4_shapes, longcat_shapes
-
-Shapes = dict[str, tuple[int, ...]]
+from tiny_parts import MIXTRAL, Shapes, below, experts, in_layers, module, whole, words
 
 #: Those whose FFN is two matrices, without a gate.
-WITHOUT_GATE = (
-    *(
-        "apertus",
-        "apertus1p5_text",
-        "arcee",
-        "biogpt",
-        "codegen",
-        "gpt_bigcode",
-        "gpt_neo",
-        "gptj",
-        "jais2",
-        "nanochat",
-        "nemotron",
-        "openai_gpt",
-        "phi_msft",
-        "xglm",
-    ),
+WITHOUT_GATE = words(
+    "apertus apertus1p5_text arcee biogpt codegen gpt_bigcode gpt_neo gptj jais2 nanochat nemotron openai_gpt "
+    "phi_msft xglm"
 )
 #: Those that add a table of positions.
 WITH_POSITIONS = ("biogpt", "gpt_bigcode", "gpt_neo", "openai_gpt", "xglm")
-
-
-def _module(name: str, shape: tuple[int, ...], has_bias: bool) -> Shapes:
-    """A module's weight and bias."""
-    found: Shapes = {f"{name}.weight": shape}
-    return found | ({f"{name}.bias": shape[:1]} if has_bias else {})
 
 
 def _attention(c: Mapping[str, Any], name: str, in_qkv: bool, in_o: bool, o: str = "o_proj") -> Shapes:
@@ -51,8 +30,8 @@ def _attention(c: Mapping[str, Any], name: str, in_qkv: bool, in_o: bool, o: str
     kv_heads, d = c.get("num_key_value_heads") or heads, c.get("head_dim") or e // heads
     shapes: Shapes = {}
     for p, rows in (("q", heads * d), ("k", kv_heads * d), ("v", kv_heads * d)):
-        shapes |= _module(f"{name}.{p}_proj", (rows, e), in_qkv)
-    return shapes | _module(f"{name}.{o}", (e, heads * d), in_o)
+        shapes |= module(f"{name}.{p}_proj", (rows, e), in_qkv)
+    return shapes | module(f"{name}.{o}", (e, heads * d), in_o)
 
 
 def _ffn(c: Mapping[str, Any], name: str, width: int, bias: bool = False) -> Shapes:
@@ -60,16 +39,8 @@ def _ffn(c: Mapping[str, Any], name: str, width: int, bias: bool = False) -> Sha
     e, ups = c["hidden_size"], ("up",) if c["model_type"] in WITHOUT_GATE else ("gate", "up")
     shapes: Shapes = {}
     for p in ups:
-        shapes |= _module(f"{name}.{p}_proj", (width, e), bias)
-    return shapes | _module(f"{name}.down_proj", (e, width), bias)
-
-
-def _ends(c: Mapping[str, Any], layers: Shapes) -> Shapes:
-    """With table, last norm and head of llama."""
-    e, ends = c["hidden_size"], {}
-    if not c["tie_word_embeddings"]:
-        ends["lm_head.weight"] = (c["vocab_size"], e)
-    return {"model.embed_tokens.weight": (c["vocab_size"], e), **layers, "model.norm.weight": (e,), **ends}
+        shapes |= module(f"{name}.{p}_proj", (width, e), bias)
+    return shapes | module(f"{name}.down_proj", (e, width), bias)
 
 
 def _layer_norms(c: Mapping[str, Any]) -> Shapes:
@@ -82,10 +53,10 @@ def _layer_norms(c: Mapping[str, Any]) -> Shapes:
         layers |= _attention(c, f"{h}.self_attn", bias, bias)
         layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"], mlp_bias)
         if kind != "olmo":
-            layers |= _module(f"{h}.input_layernorm", (e,), not kind.startswith("cohere"))
+            layers |= module(f"{h}.input_layernorm", (e,), not kind.startswith("cohere"))
         if kind in ("nemotron", "jais2", "orion"):
-            layers |= _module(f"{h}.post_attention_layernorm", (e,), True)
-    shapes = _ends(c, layers)
+            layers |= module(f"{h}.post_attention_layernorm", (e,), True)
+    shapes = whole(c, layers)
     if kind == "olmo":
         del shapes["model.norm.weight"]
     if kind in ("nemotron", "jais2", "orion"):
@@ -102,21 +73,21 @@ def _gpts(c: Mapping[str, Any]) -> Shapes:
         shapes["transformer.wpe.weight"] = (c["n_positions"], e)
     for i in range(c["n_layer"]):
         h = f"transformer.h.{i}"
-        shapes |= _module(f"{h}.ln_1", (e,), True)
+        shapes |= module(f"{h}.ln_1", (e,), True)
         if kind == "gpt_bigcode":
             rows = e + 2 * d if c["multi_query"] else 3 * e
-            shapes |= _module(f"{h}.attn.c_attn", (rows, e), True) | _module(f"{h}.attn.c_proj", (e, e), True)
-            shapes |= _module(f"{h}.ln_2", (e,), True)
+            shapes |= module(f"{h}.attn.c_attn", (rows, e), True) | module(f"{h}.attn.c_proj", (e, e), True)
+            shapes |= module(f"{h}.ln_2", (e,), True)
         elif kind == "gptj":
             shapes |= {f"{h}.attn.{p}_proj.weight": (e, e) for p in ("q", "k", "v", "out")}
         else:
             shapes |= {f"{h}.attn.qkv_proj.weight": (3 * e, e), f"{h}.attn.out_proj.weight": (e, e)}
         up, down = ("c_fc", "c_proj") if kind == "gpt_bigcode" else ("fc_in", "fc_out")
-        shapes |= _module(f"{h}.mlp.{up}", (f, e), True) | _module(f"{h}.mlp.{down}", (e, f), True)
-    shapes |= _module("transformer.ln_f", (e,), True)
+        shapes |= module(f"{h}.mlp.{up}", (f, e), True) | module(f"{h}.mlp.{down}", (e, f), True)
+    shapes |= module("transformer.ln_f", (e,), True)
     if c["tie_word_embeddings"]:
         return shapes
-    return shapes | _module("lm_head", (vocab, e), kind != "gpt_bigcode")
+    return shapes | module("lm_head", (vocab, e), kind != "gpt_bigcode")
 
 
 def _exaone(c: Mapping[str, Any]) -> Shapes:
@@ -137,12 +108,12 @@ def _gpt_neo(c: Mapping[str, Any]) -> Shapes:
     shapes: Shapes = {"transformer.wte.weight": (vocab, e), "transformer.wpe.weight": (c["max_position_embeddings"], e)}
     for i in range(c["num_layers"]):
         h = f"transformer.h.{i}"
-        shapes |= _module(f"{h}.ln_1", (e,), True)
+        shapes |= module(f"{h}.ln_1", (e,), True)
         for p in ("q", "k", "v", "out"):
-            shapes |= _module(f"{h}.attn.attention.{p}_proj", (e, e), p == "out")
-        shapes |= _module(f"{h}.ln_2", (e,), True)
-        shapes |= _module(f"{h}.mlp.c_fc", (f, e), True) | _module(f"{h}.mlp.c_proj", (e, f), True)
-    return shapes | _module("transformer.ln_f", (e,), True)
+            shapes |= module(f"{h}.attn.attention.{p}_proj", (e, e), p == "out")
+        shapes |= module(f"{h}.ln_2", (e,), True)
+        shapes |= module(f"{h}.mlp.c_fc", (f, e), True) | module(f"{h}.mlp.c_proj", (e, f), True)
+    return shapes | module("transformer.ln_f", (e,), True)
 
 
 def _llamas(c: Mapping[str, Any]) -> Shapes:
@@ -171,7 +142,7 @@ def _llamas(c: Mapping[str, Any]) -> Shapes:
         layers |= {f"{h}.{name}.weight": (width,) for name, width in vectors.items()}
         if kind.startswith("apertus"):
             layers |= {f"{h}.mlp.act_fn.{name}": (1,) for name in ("alpha_p", "alpha_n")}
-    shapes = _ends(c, layers)
+    shapes = whole(c, layers)
     return shapes | ({"lm_head.weight": (c["output_vocab_size"], e)} if c.get("output_vocab_size") else {})
 
 
@@ -180,10 +151,10 @@ def _internlm2(c: Mapping[str, Any]) -> Shapes:
     rows, layers = (heads + 2 * kv) * (e // heads), {}
     for i in range(c["num_hidden_layers"]):
         h = f"model.layers.{i}"
-        layers |= _module(f"{h}.self_attn.qkv_proj", (rows, e), c["bias"])
-        layers |= _module(f"{h}.self_attn.o_proj", (e, e), c["bias"]) | _ffn(c, f"{h}.mlp", c["intermediate_size"])
+        layers |= module(f"{h}.self_attn.qkv_proj", (rows, e), c["bias"])
+        layers |= module(f"{h}.self_attn.o_proj", (e, e), c["bias"]) | _ffn(c, f"{h}.mlp", c["intermediate_size"])
         layers |= {f"{h}.{name}.weight": (e,) for name in ("input_layernorm", "post_attention_layernorm")}
-    return _ends(c, layers)
+    return whole(c, layers)
 
 
 def _mixtures(c: Mapping[str, Any]) -> Shapes:
@@ -226,13 +197,12 @@ def _mixtures(c: Mapping[str, Any]) -> Shapes:
             m = f"{h}.{block}"
             layers[f"{m}.{router}.weight"] = (count, e)
             layers |= _ffn(c, f"{m}.{beside}", shared)
-        for expert in range(count):
-            layers |= _ffn(c, f"{m}.experts.{expert}", width)
+        layers |= experts(f"{m}.experts", count, width, e)
         if kind in ("afmoe", "hy_v3"):
             layers[f"{m}.expert_bias"] = (count,)
         elif kind in ("solar_open", "exaone_moe"):
             layers[f"{m}.gate.e_score_correction_bias"] = (count,)
-    return _ends(c, layers)
+    return whole(c, layers)
 
 
 def _nanochat(c: Mapping[str, Any]) -> Shapes:
@@ -242,7 +212,7 @@ def _nanochat(c: Mapping[str, Any]) -> Shapes:
         h = f"model.layers.{i}"
         layers |= _attention(c, f"{h}.self_attn", bias, bias)
         layers |= {f"{h}.mlp.fc1.weight": (f, e), f"{h}.mlp.fc2.weight": (e, f)}
-    shapes = _ends(c, layers)
+    shapes = whole(c, layers)
     del shapes["model.norm.weight"]
     return shapes
 
@@ -254,11 +224,11 @@ def _biogpt(c: Mapping[str, Any]) -> Shapes:
     for i in range(c["num_hidden_layers"]):
         h = f"biogpt.layers.{i}"
         for p in ("q", "k", "v", "out"):
-            shapes |= _module(f"{h}.self_attn.{p}_proj", (e, e), True)
-        shapes |= _module(f"{h}.fc1", (f, e), True) | _module(f"{h}.fc2", (e, f), True)
+            shapes |= module(f"{h}.self_attn.{p}_proj", (e, e), True)
+        shapes |= module(f"{h}.fc1", (f, e), True) | module(f"{h}.fc2", (e, f), True)
         for norm in ("self_attn_layer_norm", "final_layer_norm"):
-            shapes |= _module(f"{h}.{norm}", (e,), True)
-    shapes |= _module("biogpt.layer_norm", (e,), True)
+            shapes |= module(f"{h}.{norm}", (e,), True)
+    shapes |= module("biogpt.layer_norm", (e,), True)
     return shapes | ({} if c["tie_word_embeddings"] else {"output_projection.weight": (c["vocab_size"], e)})
 
 
@@ -272,9 +242,7 @@ def _dbrx(c: Mapping[str, Any]) -> Shapes:
         shapes[f"{h}.norm_attn_norm.attn.Wqkv.weight"] = ((heads + 2 * kv) * e // heads, e)
         shapes[f"{h}.norm_attn_norm.attn.out_proj.weight"] = (e, e)
         shapes[f"{h}.ffn.router.layer.weight"] = (count, e)
-        for expert in range(count):
-            m = f"{h}.ffn.experts.{expert}"
-            shapes |= {f"{m}.w1.weight": (f, e), f"{m}.v1.weight": (f, e), f"{m}.w2.weight": (e, f)}
+        shapes |= experts(f"{h}.ffn.experts", count, f, e, ("w1", "v1", "w2"))
     return shapes | {"transformer.norm_f.weight": (e,), "lm_head.weight": (c["vocab_size"], e)}
 
 
@@ -285,7 +253,7 @@ def _sarvam_moe(c: Mapping[str, Any]) -> Shapes:
     for i in range(c["num_hidden_layers"]):
         h = f"model.layers.{i}"
         shapes |= {f"{h}.{norm}.weight": (e,) for norm in ("input_layernorm", "post_attention_layernorm")}
-        shapes |= _module(f"{h}.attention.query_key_value", ((heads + 2 * kv) * d, e), c["use_qkv_bias"])
+        shapes |= module(f"{h}.attention.query_key_value", ((heads + 2 * kv) * d, e), c["use_qkv_bias"])
         shapes[f"{h}.attention.dense.weight"] = (e, heads * d)
         shapes |= {f"{h}.attention.{p}_layernorm.weight": (d,) for p in ("query", "key") if c["use_qk_norm"]}
         if i < c["first_k_dense_replace"]:
@@ -293,8 +261,7 @@ def _sarvam_moe(c: Mapping[str, Any]) -> Shapes:
             continue
         shapes |= {f"{h}.mlp.gate.weight": (c["num_experts"], e), f"{h}.mlp.gate.expert_bias": (c["num_experts"],)}
         shapes |= _ffn(c, f"{h}.mlp.shared_experts", c["num_shared_experts"] * c["moe_intermediate_size"])
-        for expert in range(c["num_experts"]):
-            shapes |= _ffn(c, f"{h}.mlp.experts.{expert}", c["moe_intermediate_size"])
+        shapes |= experts(f"{h}.mlp.experts", c["num_experts"], c["moe_intermediate_size"], e)
     return shapes | {"model.norm.weight": (e,), "lm_head.weight": (c["vocab_size"], e)}
 
 
@@ -305,12 +272,10 @@ def _phimoe(c: Mapping[str, Any]) -> Shapes:
         h = f"model.layers.{i}"
         layers |= _attention(c, f"{h}.self_attn", bias, bias)
         for norm in ("input_layernorm", "post_attention_layernorm"):
-            layers |= _module(f"{h}.{norm}", (e,), True)
+            layers |= module(f"{h}.{norm}", (e,), True)
         layers[f"{h}.block_sparse_moe.gate.weight"] = (c["num_local_experts"], e)
-        for expert in range(c["num_local_experts"]):
-            m = f"{h}.block_sparse_moe.experts.{expert}"
-            layers |= {f"{m}.{w}.weight": (f, e) for w in ("w1", "w3")} | {f"{m}.w2.weight": (e, f)}
-    shapes = _ends(c, layers) | {"model.norm.bias": (e,)}
+        layers |= experts(f"{h}.block_sparse_moe.experts", c["num_local_experts"], f, e, MIXTRAL)
+    shapes = whole(c, layers) | {"model.norm.bias": (e,)}
     return shapes | ({"lm_head.bias": (c["vocab_size"],)} if c["lm_head_bias"] else {})
 
 
@@ -326,12 +291,10 @@ def _llama4(c: Mapping[str, Any]) -> Shapes:
             continue
         layers[f"{h}.feed_forward.router.weight"] = (c["num_local_experts"], e)
         layers |= _ffn(c, f"{h}.feed_forward.shared_expert", width)
-        for expert in range(c["num_local_experts"]):
-            layers |= _ffn(c, f"{h}.feed_forward.experts.{expert}", width)
-    return _ends(c, layers)
+        layers |= experts(f"{h}.feed_forward.experts", c["num_local_experts"], width, e)
+    return whole(c, layers)
 
 
-#: model_type -> every tensor of a checkpoint, as it is read.
 def _zaya(config: Mapping[str, Any]) -> Shapes:
     """Convolutions as graphs read them; see convolutions_as_published()."""
     hidden, dim, count = config["hidden_size"], config["head_dim"], config["num_experts"]
@@ -346,7 +309,7 @@ def _zaya(config: Mapping[str, Any]) -> Shapes:
     if config["attention_bias"]:
         inner |= {f"{p}.bias": (rows,) for p, rows in {"q_proj": q, "k_proj": kv}.items()}
         inner |= {f"v_proj_{each}.bias": (kv // 2,) for each in ("current", "delayed")}
-    layer: Shapes = {f"self_attn.qkv_proj.{name}": shape for name, shape in inner.items()}
+    layer = below("self_attn.qkv_proj", inner)
     layer |= {"self_attn.qk_norm.temp": (config["num_key_value_heads"],), "self_attn.o_proj.weight": (hidden, q)}
     layer |= {"self_attn.o_proj.bias": (hidden,)} if config["attention_bias"] else {}
     layer |= {f"{n}_layernorm.weight": (hidden,) for n in ("input", "post_attention")}
@@ -359,14 +322,11 @@ def _zaya(config: Mapping[str, Any]) -> Shapes:
     layer |= {f"mlp.gate.router_mlp.{fc}.weight": (width, width) for fc in ("fc1", "fc2")}
     layer |= {f"mlp.gate.router_mlp.{fc}.bias": (width,) for fc in ("fc1", "fc2")}
     layer["mlp.gate.router_mlp.out_proj.weight"] = (count + 1, width)
-    for e in range(count):
-        layer |= {f"mlp.experts.{e}.{p}_proj.weight": (ffn, hidden) for p in ("gate", "up")}
-        layer[f"mlp.experts.{e}.down_proj.weight"] = (hidden, ffn)
+    layer |= experts("mlp.experts", count, ffn, hidden)
     shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden), "model.norm.weight": (hidden,)}
     shapes |= {f"model.input_hidden_states_{each}": (hidden,) for each in ("scale", "bias")}
-    for i in range(config["num_hidden_layers"]):
-        more: Shapes = {"mlp.gate.router_states_scale": (width,)} if i else {}
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in (layer | more).items()}
+    later = layer | {"mlp.gate.router_states_scale": (width,)}
+    shapes |= in_layers([layer, *[later] * (config["num_hidden_layers"] - 1)])
     shapes |= {"lm_head.bias": (config["vocab_size"],)} if config["lm_head_bias"] else {}
     return shapes if config["tie_word_embeddings"] else shapes | {"lm_head.weight": (config["vocab_size"], hidden)}
 
@@ -404,8 +364,7 @@ def _dory(config: Mapping[str, Any]) -> Shapes:
     layer |= {"self_attn.o_proj.weight": (hidden, q), "mlp.down_proj.weight": (hidden, ffn)}
     layer |= {f"mlp.{p}_proj.weight": (ffn, hidden) for p in ("gate", "up")}
     layer |= {f"mlp.suv_{p}": (ffn,) for p in ("gate", "up")}
-    for i in range(config["num_hidden_layers"]):
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+    shapes |= in_layers([layer] * config["num_hidden_layers"])
     return shapes | {"lm_head.weight": (config["vocab_size"], hidden), "lm_head.logit_scale": (config["vocab_size"],)}
 
 
@@ -421,8 +380,7 @@ def _hrm(config: Mapping[str, Any]) -> Shapes:
         layer |= {n.replace("weight", "bias"): shape[:1] for n, shape in layer.items() if n.startswith("mlp")}
     shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden), "model.z_L_init": (hidden,)}
     for stack in ("L_module", "H_module"):
-        for i in range(config["num_layers_per_stack"]):
-            shapes |= {f"model.{stack}.layers.{i}.{name}": shape for name, shape in layer.items()}
+        shapes |= in_layers([layer] * config["num_layers_per_stack"], f"model.{stack}.layers")
     return shapes | {"lm_head.weight": (config["vocab_size"], hidden)}
 
 
@@ -439,49 +397,37 @@ def _decilm(config: Mapping[str, Any]) -> Shapes:
             width = ffn.get("intermediate_size") or (int(2 * ffn["ffn_mult"] * hidden / 3) + 255) // 256 * 256
             layers |= _ffn(config, f"{h}.mlp", width, config["mlp_bias"])
             layers[f"{h}.post_attention_layernorm.weight"] = (hidden,)
-    return _ends(config, layers)
+    return whole(config, layers)
 
 
 def _modernbert(config: Mapping[str, Any]) -> Shapes:
     hidden, width = config["hidden_size"], config["intermediate_size"]
     layers: Shapes = {"model.embeddings.tok_embeddings.weight": (config["vocab_size"], hidden)}
     has_norm_bias, bias = config.get("norm_bias", False), config.get("attention_bias", False)
-    layers |= _module("model.embeddings.norm", (hidden,), has_norm_bias)
+    layers |= module("model.embeddings.norm", (hidden,), has_norm_bias)
     for i in range(config["num_hidden_layers"]):
         h = f"model.layers.{i}"
         for norm in ("attn_norm", "mlp_norm")[i == 0 :]:
-            layers |= _module(f"{h}.{norm}", (hidden,), has_norm_bias)
+            layers |= module(f"{h}.{norm}", (hidden,), has_norm_bias)
         layers |= _attention(config, f"{h}.attn", bias, bias, "Wo")
-        layers |= _module(f"{h}.mlp.Wi", (2 * width, hidden), config.get("mlp_bias", False))
-        layers |= _module(f"{h}.mlp.Wo", (hidden, width), config.get("mlp_bias", False))
-    layers |= _module("model.final_norm", (hidden,), has_norm_bias)
-    layers |= {"lm_head.dense.weight": (hidden, hidden)} | _module("lm_head.norm", (hidden,), has_norm_bias)
+        layers |= module(f"{h}.mlp.Wi", (2 * width, hidden), config.get("mlp_bias", False))
+        layers |= module(f"{h}.mlp.Wo", (hidden, width), config.get("mlp_bias", False))
+    layers |= module("model.final_norm", (hidden,), has_norm_bias)
+    layers |= {"lm_head.dense.weight": (hidden, hidden)} | module("lm_head.norm", (hidden,), has_norm_bias)
     if not config["tie_word_embeddings"]:
         layers["decoder.weight"] = (config["vocab_size"], hidden)
     return layers | ({"decoder.bias": (config["vocab_size"],)} if config["decoder_bias"] else {})
 
 
+#: Whose names are those of Llama.
+_LLAMAS = words(
+    "apertus apertus1p5_text arcee bitnet helium hunyuan_v1_dense hyperclovax internlm internlm3 iquestcoder "
+    "minicpm ministral vaultgemma xverse"
+)
+#: model_type -> every tensor of a checkpoint, as it is read.
 DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("cohere2", "cohere_compass_text", "jais2", "nemotron", "olmo", "orion"), _layer_norms),
-    **dict.fromkeys(
-        (
-            "apertus",
-            "apertus1p5_text",
-            "arcee",
-            "bitnet",
-            "helium",
-            "hunyuan_v1_dense",
-            "hyperclovax",
-            "internlm",
-            "internlm3",
-            "iquestcoder",
-            "minicpm",
-            "ministral",
-            "vaultgemma",
-            "xverse",
-        ),
-        _llamas,
-    ),
+    **dict.fromkeys(_LLAMAS, _llamas),
     **dict.fromkeys(("afmoe", "exaone_moe", "granitemoeshared", "hunyuan_v1_moe", "hy_v3", "solar_open"), _mixtures),
     **dict.fromkeys(("codegen", "gpt_bigcode", "gptj"), _gpts),
     **CHOOSING,

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiny_parts import MIXTRAL, Shapes, below, experts, gated
+
 
 def value_width(config: Mapping[str, Any]) -> int:
     """Channels of a head's value."""
@@ -23,11 +25,11 @@ def of_dots3(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
     return own
 
 
-def latent_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def latent_shapes(config: Mapping[str, Any]) -> Shapes:
     """Of a layer but its output projection; the matrices of keys and values as graphs read them."""
     hidden, heads, rank = config["hidden_size"], config["num_attention_heads"], config["kv_lora_rank"]
     plain, rotary = config["qk_nope_head_dim"], config["qk_rope_head_dim"]
-    shapes: dict[str, tuple[int, ...]] = {
+    shapes: Shapes = {
         "kv_a_proj_with_mqa.weight": (rank + rotary, hidden),
         "kv_a_layernorm.weight": (rank,),
         "k_up_proj.weight": (heads * rank, plain),
@@ -48,53 +50,51 @@ def latent_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes["q_b_proj.weight"] = (heads * (plain + rotary), low)
         if config.get("attention_bias"):
             shapes["q_a_proj.bias"] = (low,)
-    return {f"self_attn.{name}": shape for name, shape in shapes.items()}
+    return below("self_attn", shapes)
 
 
-def kimi_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def kimi_shapes(config: Mapping[str, Any]) -> Shapes:
     """Every tensor of a checkpoint of Kimi Linear."""
     hidden, width, count = config["hidden_size"], config["moe_intermediate_size"], config["num_experts"]
     rule = config["linear_attn_config"]
     heads, dim = rule["num_heads"], rule["head_dim"]
-    of_rule: dict[str, tuple[int, ...]] = {f"{p}_proj.weight": (heads * dim, hidden) for p in "qkv"}
+    of_rule: Shapes = {f"{p}_proj.weight": (heads * dim, hidden) for p in "qkv"}
     of_rule |= {f"{p}_conv1d.weight": (heads * dim, rule["short_conv_kernel_size"]) for p in "qkv"}
     of_rule |= {f"{p}_a_proj.weight": (dim, hidden) for p in "fg"} | {"b_proj.weight": (heads, hidden)}
     of_rule |= {f"{p}_b_proj.weight": (heads * dim, dim) for p in "fg"} | {"o_proj.weight": (hidden, heads * dim)}
     of_rule |= {"A_log": (heads,), "dt_bias": (heads * dim,), "o_norm.weight": (dim,)}
-    of_rule = {f"self_attn.{name}": shape for name, shape in of_rule.items()}
+    of_rule = below("self_attn", of_rule)
     of_attention = latent_shapes(config)
     of_attention["self_attn.o_proj.weight"] = (hidden, config["num_attention_heads"] * value_width(config))
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_hidden_layers"]):
-        layer: dict[str, tuple[int, ...]] = {f"{n}_layernorm.weight": (hidden,) for n in ("input", "post_attention")}
+        layer: Shapes = {f"{n}_layernorm.weight": (hidden,) for n in ("input", "post_attention")}
         layer |= of_rule if i + 1 in rule["kda_layers"] else of_attention
         block, ffn = "mlp", config["intermediate_size"]
         if i >= config["first_k_dense_replace"]:
             block, ffn = "block_sparse_moe.shared_experts", config["num_shared_experts"] * width
             layer |= {"block_sparse_moe.gate.weight": (count, hidden)}
             layer |= {"block_sparse_moe.gate.e_score_correction_bias": (count,)}
-            matrices = {"w1": (width, hidden), "w3": (width, hidden), "w2": (hidden, width)}
-            layer |= {f"block_sparse_moe.experts.{e}.{w}.weight": s for e in range(count) for w, s in matrices.items()}
-        layer |= {f"{block}.{p}_proj.weight": (ffn, hidden) for p in ("gate", "up")}
-        layer[f"{block}.down_proj.weight"] = (hidden, ffn)
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+            layer |= experts("block_sparse_moe.experts", count, width, hidden, MIXTRAL)
+        layer |= gated(block, ffn, hidden)
+        shapes |= below(f"model.layers.{i}", layer)
     return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (config["vocab_size"], hidden)}
 
 
-def bailing_hybrid_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def bailing_hybrid_shapes(config: Mapping[str, Any]) -> Shapes:
     """Every tensor of a checkpoint of Ling 3."""
     hidden, heads, dim, count = (config[k] for k in ("hidden_size", "num_attention_heads", "head_dim", "num_experts"))
-    of_rule: dict[str, tuple[int, ...]] = {f"{p}_proj.weight": (heads * dim, hidden) for p in "qkvfg"}
+    of_rule: Shapes = {f"{p}_proj.weight": (heads * dim, hidden) for p in "qkvfg"}
     of_rule |= {f"{p}_conv1d.weight": (heads * dim, config["short_conv_kernel_size"]) for p in "qkv"}
     of_rule |= {"b_proj.weight": (heads, hidden), "dense.weight": (hidden, heads * dim), "o_norm.weight": (dim,)}
     of_rule |= {"A_log": (heads,), "dt_bias": (heads * dim,)}
     of_attention = {name.removeprefix("self_attn."): shape for name, shape in latent_shapes(config).items()}
     of_attention |= {"g_proj.weight": (heads, hidden), "dense.weight": (hidden, heads * value_width(config))}
-    shapes: dict[str, tuple[int, ...]] = {"model.word_embeddings.weight": (config["vocab_size"], hidden)}
+    shapes: Shapes = {"model.word_embeddings.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_hidden_layers"]):
-        layer: dict[str, tuple[int, ...]] = {f"{n}_layernorm.weight": (hidden,) for n in ("input", "post_attention")}
+        layer: Shapes = {f"{n}_layernorm.weight": (hidden,) for n in ("input", "post_attention")}
         found = of_rule if (i + 1) % config["layer_group_size"] else of_attention
-        layer |= {f"attention.{name}": shape for name, shape in found.items()}
+        layer |= below("attention", found)
         blocks = {"mlp": config["intermediate_size"]}
         if i >= config["first_k_dense_replace"]:
             width = config["moe_intermediate_size"]
@@ -102,13 +102,12 @@ def bailing_hybrid_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...
             blocks |= {f"mlp.experts.{e}": width for e in range(count)}
             layer |= {"mlp.gate.weight": (count, hidden), "mlp.gate.expert_bias": (count,)}
         for block, width in blocks.items():
-            layer |= {f"{block}.{p}_proj.weight": (width, hidden) for p in ("gate", "up")}
-            layer[f"{block}.down_proj.weight"] = (hidden, width)
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+            layer |= gated(block, width, hidden)
+        shapes |= below(f"model.layers.{i}", layer)
     return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (config["vocab_size"], hidden)}
 
 
-def longcat_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def longcat_shapes(config: Mapping[str, Any]) -> Shapes:
     """Every tensor of a checkpoint of LongCat-Flash: two of each but experts."""
     hidden, width = config["hidden_size"], config["expert_ffn_hidden_size"]
     count = config["n_routed_experts"]
@@ -116,33 +115,32 @@ def longcat_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     of_attention = {name.removeprefix("self_attn."): shape for name, shape in latent_shapes(config).items()}
     of_attention["o_proj.weight"] = (hidden, config["num_attention_heads"] * value_width(config))
     of_attention |= {"o_proj.bias": (hidden,)} if config.get("attention_bias") else {}
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_layers"]):
-        layer: dict[str, tuple[int, ...]] = {
+        layer: Shapes = {
             "mlp.router.classifier.weight": (choices, hidden),
             "mlp.router.e_score_correction_bias": (choices,),
         }
         blocks = {f"mlp.experts.{e}": width for e in range(count)}
         for place in range(2):
             layer |= {f"{n}_layernorm.{place}.weight": (hidden,) for n in ("input", "post_attention")}
-            layer |= {f"self_attn.{place}.{name}": shape for name, shape in of_attention.items()}
+            layer |= below(f"self_attn.{place}", of_attention)
             blocks[f"mlps.{place}"] = config["ffn_hidden_size"]
         for block, ffn in blocks.items():
-            layer |= {f"{block}.{p}_proj.weight": (ffn, hidden) for p in ("gate", "up")}
-            layer[f"{block}.down_proj.weight"] = (hidden, ffn)
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+            layer |= gated(block, ffn, hidden)
+        shapes |= below(f"model.layers.{i}", layer)
     return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (config["vocab_size"], hidden)}
 
 
-def large4_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def large4_shapes(config: Mapping[str, Any]) -> Shapes:
     """Every tensor of a checkpoint of Mistral Large 4 that graphs read."""
     hidden, heads, rank = config["hidden_size"], config["num_attention_heads"], config["kv_lora_rank"]
     index_heads, index_dim = config["index_n_heads"], config["index_head_dim"]
     plain, rotary, value = config["qk_nope_head_dim"], config["qk_rope_head_dim"], config["v_head_dim"]
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_hidden_layers"]):
         turning = rotary if config["no_rope_layers"][i] else 0
-        attention: dict[str, tuple[int, ...]] = {
+        attention: Shapes = {
             "q_proj.weight": (heads * (plain + rotary), hidden),
             "k_up_proj.weight": (heads * rank, plain + rotary - turning),
             "v_up_proj.weight": (heads * value, rank),
@@ -163,7 +161,7 @@ def large4_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
                 "indexer.wk.weight": (index_dim, hidden),
                 "indexer.weights_proj.weight": (index_heads, hidden),
             }
-        layer = {f"self_attn.{name}": shape for name, shape in attention.items()}
+        layer = below("self_attn", attention)
         layer |= {f"{n}_layernorm.weight": (hidden,) for n in ("input", "post_attention")}
         blocks = {"mlp": config["intermediate_size"]}
         if config["mlp_layer_types"][i] == "sparse":
@@ -172,9 +170,8 @@ def large4_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             blocks |= {f"mlp.experts.{e}": width for e in range(count)}
             layer["mlp.gate.weight"] = (count, hidden)
         for block, ffn in blocks.items():
-            layer |= {f"{block}.{p}_proj.weight": (ffn, hidden) for p in ("gate", "up")}
-            layer[f"{block}.down_proj.weight"] = (hidden, ffn)
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+            layer |= gated(block, ffn, hidden)
+        shapes |= below(f"model.layers.{i}", layer)
     return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (config["vocab_size"], hidden)}
 
 

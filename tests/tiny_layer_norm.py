@@ -11,26 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Shapes = dict[str, tuple[int, ...]]
+from tiny_parts import Shapes, module, words
 
 #: Architectures whose norms subtract the mean.
-LAYER_NORMS = (
-    *(
-        "biogpt",
-        "bloom",
-        "codegen",
-        "cohere",
-        "cohere2",
-        "cohere_compass_text",
-        "falcon",
-        "gpt2",
-        "gpt_bigcode",
-        "gpt_neo",
-        "gpt_neox",
-        "gptj",
-        "jais2",
-    ),
-    *("mpt", "nemotron", "olmo", "opt", "orion", "phi", "stablelm", "starcoder2"),
+LAYER_NORMS = words(
+    "biogpt bloom codegen cohere cohere2 cohere_compass_text falcon gpt2 gpt_bigcode gpt_neo gpt_neox gptj jais2 "
+    "mpt nemotron olmo opt orion phi stablelm starcoder2"
 )
 _OF_GPT = {
     "hidden_size": "n_embd",
@@ -77,46 +63,16 @@ KEYS = {
     },
 }
 #: Whose heads all have keys and values of their own, or whose files say otherwise which do.
-_WITHOUT_KV_HEADS = (
-    "baichuan",
-    "deci",
-    "openai-gpt",
-    "jais",
-    "openelm",
-    "qwen",
-    "telechat",
-    "xglm",
-    "biogpt",
-    "bloom",
-    "mpt",
-    "codegen",
-    "gpt2",
-    "gpt_bigcode",
-    "gpt_neo",
-    "gptj",
-    "opt",
-    "gpt_neox",
-    "falcon",
+_WITHOUT_KV_HEADS = words(
+    "baichuan deci openai-gpt jais openelm qwen telechat xglm biogpt bloom mpt codegen gpt2 gpt_bigcode gpt_neo "
+    "gptj opt gpt_neox falcon"
 )
 
 
 #: Architectures that have no rope_scaling.
-NOT_ROTATING = (
-    *(
-        "biogpt",
-        "bloom",
-        "falcon_mamba",
-        "gpt2",
-        "jais",
-        "openai-gpt",
-        "xglm",
-        "gpt_bigcode",
-        "gpt_neo",
-        "jamba",
-        "kimi_linear",
-        "mamba",
-    ),
-    *("mamba2", "mpt", "nemotron_h", "opt"),
+NOT_ROTATING = words(
+    "biogpt bloom falcon_mamba gpt2 jais openai-gpt xglm gpt_bigcode gpt_neo jamba kimi_linear mamba mamba2 mpt "
+    "nemotron_h opt"
 )
 
 
@@ -158,28 +114,17 @@ def as_stored(config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float3
     return {name: np.ascontiguousarray(t.T) if is_gpt2 and ".h." in name else t for name, t in tensors.items()}
 
 
-def _with_bias(name: str, shape: tuple[int, ...], has_bias: bool) -> Shapes:
-    """A module's weight and bias."""
-    found: Shapes = {f"{name}.weight": shape}
-    return found | ({f"{name}.bias": shape[:1]} if has_bias else {})
-
-
 def _gpt2(c: Mapping[str, Any]) -> Shapes:
     e = c["n_embd"]
     f = c.get("n_inner") or 4 * e
     shapes: Shapes = {"transformer.wte.weight": (c["vocab_size"], e), "transformer.wpe.weight": (c["n_positions"], e)}
     for i in range(c["n_layer"]):
         h = f"transformer.h.{i}"
-        shapes |= _with_bias(f"{h}.ln_1", (e,), True)
-        for module, shape in {
-            "attn.c_attn": (3 * e, e),
-            "attn.c_proj": (e, e),
-            "mlp.c_fc": (f, e),
-            "mlp.c_proj": (e, f),
-        }.items():
-            shapes |= _with_bias(f"{h}.{module}", shape, True)
-        shapes |= _with_bias(f"{h}.ln_2", (e,), True)
-    shapes |= _with_bias("transformer.ln_f", (e,), True)
+        shapes |= module(f"{h}.ln_1", (e,), True)
+        shapes |= module(f"{h}.attn.c_attn", (3 * e, e), True) | module(f"{h}.attn.c_proj", (e, e), True)
+        shapes |= module(f"{h}.mlp.c_fc", (f, e), True) | module(f"{h}.mlp.c_proj", (e, f), True)
+        shapes |= module(f"{h}.ln_2", (e,), True)
+    shapes |= module("transformer.ln_f", (e,), True)
     return shapes | ({} if c["tie_word_embeddings"] else {"lm_head.weight": (c["vocab_size"], e)})
 
 
@@ -191,11 +136,11 @@ def _opt(c: Mapping[str, Any]) -> Shapes:
     shapes[f"{d}.embed_positions.weight"] = (c["max_position_embeddings"] + 2, e)
     for i in range(c["num_hidden_layers"]):
         for p in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            shapes |= _with_bias(f"{d}.layers.{i}.self_attn.{p}", (e, e), bias)
-        shapes |= _with_bias(f"{d}.layers.{i}.fc1", (f, e), bias) | _with_bias(f"{d}.layers.{i}.fc2", (e, f), bias)
+            shapes |= module(f"{d}.layers.{i}.self_attn.{p}", (e, e), bias)
+        shapes |= module(f"{d}.layers.{i}.fc1", (f, e), bias) | module(f"{d}.layers.{i}.fc2", (e, f), bias)
         for norm in ("self_attn_layer_norm", "final_layer_norm"):
-            shapes |= _with_bias(f"{d}.layers.{i}.{norm}", (e,), True) if affine else {}
-    shapes |= _with_bias(f"{d}.final_layer_norm", (e,), True) if affine else {}
+            shapes |= module(f"{d}.layers.{i}.{norm}", (e,), True) if affine else {}
+    shapes |= module(f"{d}.final_layer_norm", (e,), True) if affine else {}
     return shapes | ({} if c["tie_word_embeddings"] else {"lm_head.weight": (c["vocab_size"], e)})
 
 
@@ -205,13 +150,13 @@ def _gpt_neox(c: Mapping[str, Any]) -> Shapes:
     for i in range(c["num_hidden_layers"]):
         h = f"gpt_neox.layers.{i}"
         for norm in ("input_layernorm", "post_attention_layernorm"):
-            shapes |= _with_bias(f"{h}.{norm}", (e,), True)
+            shapes |= module(f"{h}.{norm}", (e,), True)
         bias = c.get("attention_bias", True)
-        shapes |= _with_bias(f"{h}.attention.query_key_value", (3 * e, e), bias)
-        shapes |= _with_bias(f"{h}.attention.dense", (e, e), bias)
-        shapes |= _with_bias(f"{h}.mlp.dense_h_to_4h", (f, e), True)
-        shapes |= _with_bias(f"{h}.mlp.dense_4h_to_h", (e, f), True)
-    shapes |= _with_bias("gpt_neox.final_layer_norm", (e,), True)
+        shapes |= module(f"{h}.attention.query_key_value", (3 * e, e), bias)
+        shapes |= module(f"{h}.attention.dense", (e, e), bias)
+        shapes |= module(f"{h}.mlp.dense_h_to_4h", (f, e), True)
+        shapes |= module(f"{h}.mlp.dense_4h_to_h", (e, f), True)
+    shapes |= module("gpt_neox.final_layer_norm", (e,), True)
     return shapes | ({} if c["tie_word_embeddings"] else {"embed_out.weight": (c["vocab_size"], e)})
 
 
@@ -229,28 +174,28 @@ def _falcon(c: Mapping[str, Any]) -> Shapes:
     for i in range(c["num_hidden_layers"]):
         h = f"transformer.h.{i}"
         for norm in norms:
-            shapes |= _with_bias(f"{h}.{norm}", (e,), True)
-        shapes |= _with_bias(f"{h}.self_attention.query_key_value", (rows, e), bias)
-        shapes |= _with_bias(f"{h}.self_attention.dense", (e, e), bias)
-        shapes |= _with_bias(f"{h}.mlp.dense_h_to_4h", (f, e), bias)
-        shapes |= _with_bias(f"{h}.mlp.dense_4h_to_h", (e, f), bias)
-    shapes |= _with_bias("transformer.ln_f", (e,), True)
+            shapes |= module(f"{h}.{norm}", (e,), True)
+        shapes |= module(f"{h}.self_attention.query_key_value", (rows, e), bias)
+        shapes |= module(f"{h}.self_attention.dense", (e, e), bias)
+        shapes |= module(f"{h}.mlp.dense_h_to_4h", (f, e), bias)
+        shapes |= module(f"{h}.mlp.dense_4h_to_h", (e, f), bias)
+    shapes |= module("transformer.ln_f", (e,), True)
     return shapes | ({} if c["tie_word_embeddings"] else {"lm_head.weight": (c["vocab_size"], e)})
 
 
 def _bloom(c: Mapping[str, Any]) -> Shapes:
     e, t = c["hidden_size"], "transformer"
     shapes: Shapes = {f"{t}.word_embeddings.weight": (c["vocab_size"], e)}
-    shapes |= _with_bias(f"{t}.word_embeddings_layernorm", (e,), True)
+    shapes |= module(f"{t}.word_embeddings_layernorm", (e,), True)
     for i in range(c["n_layer"]):
         h = f"{t}.h.{i}"
         for norm in ("input_layernorm", "post_attention_layernorm"):
-            shapes |= _with_bias(f"{h}.{norm}", (e,), True)
-        shapes |= _with_bias(f"{h}.self_attention.query_key_value", (3 * e, e), True)
-        shapes |= _with_bias(f"{h}.self_attention.dense", (e, e), True)
-        shapes |= _with_bias(f"{h}.mlp.dense_h_to_4h", (4 * e, e), True)
-        shapes |= _with_bias(f"{h}.mlp.dense_4h_to_h", (e, 4 * e), True)
-    shapes |= _with_bias(f"{t}.ln_f", (e,), True)
+            shapes |= module(f"{h}.{norm}", (e,), True)
+        shapes |= module(f"{h}.self_attention.query_key_value", (3 * e, e), True)
+        shapes |= module(f"{h}.self_attention.dense", (e, e), True)
+        shapes |= module(f"{h}.mlp.dense_h_to_4h", (4 * e, e), True)
+        shapes |= module(f"{h}.mlp.dense_4h_to_h", (e, 4 * e), True)
+    shapes |= module(f"{t}.ln_f", (e,), True)
     return shapes | ({} if c["tie_word_embeddings"] else {"lm_head.weight": (c["vocab_size"], e)})
 
 
@@ -279,12 +224,12 @@ def _of_model(c: Mapping[str, Any]) -> Shapes:
     for i in range(c["num_hidden_layers"]):
         h = f"model.layers.{i}"
         for p, rows in (("q", q), ("k", kv), ("v", kv)):
-            shapes |= _with_bias(f"{h}.self_attn.{p}_proj", (rows, e), in_qkv)
-        shapes |= _with_bias(f"{h}.self_attn.{'dense' if kind == 'phi' else 'o_proj'}", (e, q), in_o)
+            shapes |= module(f"{h}.self_attn.{p}_proj", (rows, e), in_qkv)
+        shapes |= module(f"{h}.self_attn.{'dense' if kind == 'phi' else 'o_proj'}", (e, q), in_o)
         if kind in ("phi", "starcoder2"):
             up, down = ("fc1", "fc2") if kind == "phi" else ("c_fc", "c_proj")
-            shapes |= _with_bias(f"{h}.mlp.{up}", (f, e), everywhere)
-            shapes |= _with_bias(f"{h}.mlp.{down}", (e, f), everywhere)
+            shapes |= module(f"{h}.mlp.{up}", (f, e), everywhere)
+            shapes |= module(f"{h}.mlp.{down}", (e, f), everywhere)
         else:
             for p, shape in (("gate", (f, e)), ("up", (f, e)), ("down", (e, f))):
                 shapes[f"{h}.mlp.{p}_proj.weight"] = shape
@@ -294,11 +239,11 @@ def _of_model(c: Mapping[str, Any]) -> Shapes:
             if c.get("qk_layernorm"):
                 shapes |= {f"{h}.self_attn.{p}_layernorm.norms.{n}.weight": (head_dim,) for n in range(count)}
         for norm in ("input_layernorm", *(("post_attention_layernorm",) if has_two else ())):
-            shapes |= _with_bias(f"{h}.{norm}", (e,), kind != "cohere")
-    shapes |= _with_bias("model.final_layernorm" if kind == "phi" else "model.norm", (e,), kind != "cohere")
+            shapes |= module(f"{h}.{norm}", (e,), kind != "cohere")
+    shapes |= module("model.final_layernorm" if kind == "phi" else "model.norm", (e,), kind != "cohere")
     if c["tie_word_embeddings"]:
         return shapes
-    return shapes | _with_bias("lm_head", (c["vocab_size"], e), kind == "phi")
+    return shapes | module("lm_head", (c["vocab_size"], e), kind == "phi")
 
 
 _OF = {

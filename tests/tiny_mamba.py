@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Shapes = dict[str, tuple[int, ...]]
+from tiny_parts import MIXTRAL, Shapes, below, ended, experts, gated
 
 
 def nemotron_h_shapes(config: Mapping[str, Any]) -> Shapes:
@@ -19,7 +19,7 @@ def nemotron_h_shapes(config: Mapping[str, Any]) -> Shapes:
     for i, letter in enumerate(config["hybrid_override_pattern"]):
         of_mixer = {"M": _nemotron_mamba, "*": _attention, "-": _ffn, "E": _experts}[letter](config)
         shapes[f"backbone.layers.{i}.norm.weight"] = (hidden,)
-        shapes |= {f"backbone.layers.{i}.mixer.{name}": shape for name, shape in of_mixer.items()}
+        shapes |= below(f"backbone.layers.{i}.mixer", of_mixer)
     return shapes | {"backbone.norm_f.weight": (hidden,), "lm_head.weight": (vocab, hidden)}
 
 
@@ -37,17 +37,14 @@ def granite_hybrid_shapes(config: Mapping[str, Any]) -> Shapes:
     for i, kind in enumerate(config["layer_types"]):
         of_layer = {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
         part, of_part = ("mamba", of_mamba) if kind == "mamba" else ("self_attn", of_attention)
-        of_layer |= {f"{part}.{name}": shape for name, shape in of_part.items()}
+        of_layer |= below(part, of_part)
         of_layer |= {"shared_mlp.input_linear.weight": (2 * shared, hidden)}
         of_layer |= {"shared_mlp.output_linear.weight": (hidden, shared)}
         if count:
             of_layer["block_sparse_moe.router.layer.weight"] = (count, hidden)
-        for e in range(count):
-            matrices = {"gate_proj": (width, hidden), "up_proj": (width, hidden), "down_proj": (hidden, width)}
-            of_layer |= {f"block_sparse_moe.experts.{e}.{p}.weight": shape for p, shape in matrices.items()}
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in of_layer.items()}
-    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
-    return shapes | {"model.norm.weight": (hidden,)} | ends
+        of_layer |= experts("block_sparse_moe.experts", count, width, hidden)
+        shapes |= below(f"model.layers.{i}", of_layer)
+    return ended(config, shapes)
 
 
 def mamba2_shapes(config: Mapping[str, Any]) -> Shapes:
@@ -59,9 +56,8 @@ def mamba2_shapes(config: Mapping[str, Any]) -> Shapes:
     shapes: Shapes = {"backbone.embeddings.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_hidden_layers"]):
         shapes[f"backbone.layers.{i}.norm.weight"] = (hidden,)
-        shapes |= {f"backbone.layers.{i}.mixer.{name}": shape for name, shape in of_mixer.items()}
-    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
-    return shapes | {"backbone.norm_f.weight": (hidden,)} | ends
+        shapes |= below(f"backbone.layers.{i}.mixer", of_mixer)
+    return ended(config, shapes, "backbone.norm_f")
 
 
 def mamba1_shapes(config: Mapping[str, Any]) -> Shapes:
@@ -70,9 +66,8 @@ def mamba1_shapes(config: Mapping[str, Any]) -> Shapes:
     shapes: Shapes = {"backbone.embeddings.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_hidden_layers"]):
         shapes[f"backbone.layers.{i}.norm.weight"] = (hidden,)
-        shapes |= {f"backbone.layers.{i}.mixer.{name}": shape for name, shape in of_mixer.items()}
-    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
-    return shapes | {"backbone.norm_f.weight": (hidden,)} | ends
+        shapes |= below(f"backbone.layers.{i}.mixer", of_mixer)
+    return ended(config, shapes, "backbone.norm_f")
 
 
 def jamba_shapes(config: Mapping[str, Any]) -> Shapes:
@@ -82,22 +77,19 @@ def jamba_shapes(config: Mapping[str, Any]) -> Shapes:
     norms = {"dt": of_mamba["dt_proj.weight"][1], "b": config["mamba_d_state"], "c": config["mamba_d_state"]}
     of_mamba |= {f"{part}_layernorm.weight": (size,) for part, size in norms.items()}
     of_attention = _attention({"head_dim": hidden // config["num_attention_heads"], "attention_bias": False, **config})
-    of_ffn: Shapes = {f"{p}_proj.weight": (width, hidden) for p in ("gate", "up")}
-    of_ffn["down_proj.weight"] = (hidden, width)
     shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_hidden_layers"]):
         attends = i % config["attn_layer_period"] == config["attn_layer_offset"]
         part, found = ("self_attn", of_attention) if attends else ("mamba", of_mamba)
         of_layer: Shapes = {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "pre_ff")}
-        of_layer |= {f"{part}.{name}": shape for name, shape in found.items()}
-        prefixes = ["feed_forward."]
+        of_layer |= below(part, found)
         if count > 1 and i % config["expert_layer_period"] == config["expert_layer_offset"]:
             of_layer["feed_forward.router.weight"] = (count, hidden)
-            prefixes = [f"feed_forward.experts.{e}." for e in range(count)]
-        of_layer |= {f"{prefix}{name}": shape for prefix in prefixes for name, shape in of_ffn.items()}
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in of_layer.items()}
-    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
-    return shapes | {"model.final_layernorm.weight": (hidden,)} | ends
+            of_layer |= experts("feed_forward.experts", count, width, hidden)
+        else:
+            of_layer |= gated("feed_forward", width, hidden)
+        shapes |= below(f"model.layers.{i}", of_layer)
+    return ended(config, shapes, "model.final_layernorm")
 
 
 #: What they call channels of a state and rows of a convolution, how many widths values have, the rank of times, and
@@ -131,11 +123,10 @@ def bamba_shapes(config: Mapping[str, Any]) -> Shapes:
         attends = i in (config["attn_layer_indices"] or [])
         part, found = ("self_attn", _attention(config)) if attends else ("mamba", of_mamba)
         of_layer: Shapes = {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "pre_ff")}
-        of_layer |= {f"{part}.{name}": shape for name, shape in found.items()}
-        of_layer |= {f"feed_forward.{name}": shape for name, shape in of_ffn.items()}
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in of_layer.items()}
-    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
-    return shapes | {"model.final_layernorm.weight": (hidden,)} | ends
+        of_layer |= below(part, found)
+        of_layer |= below("feed_forward", of_ffn)
+        shapes |= below(f"model.layers.{i}", of_layer)
+    return ended(config, shapes, "model.final_layernorm")
 
 
 def zamba2_shapes(config: Mapping[str, Any]) -> Shapes:
@@ -167,9 +158,8 @@ def zamba2_shapes(config: Mapping[str, Any]) -> Shapes:
             more |= {f"self_attn.linear_{p}_adapter_list.{turn}": (both, both) for p in "qkv"}
         for name, (rows, columns) in more.items():
             of_block |= {f"{name}.0.weight": (rank, columns), f"{name}.1.weight": (rows, rank)}
-        shapes |= {f"{block}.{name}": shape for name, shape in of_block.items()}
-    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
-    return shapes | {"model.final_layernorm.weight": (hidden,)} | ends
+        shapes |= below(block, of_block)
+    return ended(config, shapes, "model.final_layernorm")
 
 
 def falcon_h1_shapes(config: Mapping[str, Any]) -> Shapes:
@@ -181,16 +171,13 @@ def falcon_h1_shapes(config: Mapping[str, Any]) -> Shapes:
     of_mamba = mamba_shapes(hidden, config["mamba_n_heads"], values, of_b, config["mamba_d_conv"], **flags)
     if not config["mamba_rms_norm"]:
         del of_mamba["norm.weight"]
-    of_ffn: Shapes = {f"{p}_proj.weight": (width, hidden) for p in ("gate", "up")}
-    of_ffn["down_proj.weight"] = (hidden, width)
-    parts = {"self_attn": _attention(config), "mamba": of_mamba, "feed_forward": of_ffn}
     shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_hidden_layers"]):
         of_layer: Shapes = {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "pre_ff")}
-        of_layer |= {f"{part}.{name}": shape for part, found in parts.items() for name, shape in found.items()}
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in of_layer.items()}
-    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
-    return shapes | {"model.final_layernorm.weight": (hidden,)} | ends
+        of_layer |= below("self_attn", _attention(config)) | below("mamba", of_mamba)
+        of_layer |= gated("feed_forward", width, hidden)
+        shapes |= below(f"model.layers.{i}", of_layer)
+    return ended(config, shapes, "model.final_layernorm")
 
 
 def _nemotron_mamba(config: Mapping[str, Any]) -> Shapes:
@@ -238,7 +225,7 @@ def _experts(config: Mapping[str, Any]) -> Shapes:
     of_expert = _ffn(config, config["moe_intermediate_size"], latent, is_plain=True)
     shapes |= {f"experts.{e}.{name}": shape for e in range(count) for name, shape in of_expert.items()}
     of_shared = _ffn(config, config["moe_shared_expert_intermediate_size"])
-    shapes |= {f"shared_experts.{name}": shape for name, shape in of_shared.items()}
+    shapes |= below("shared_experts", of_shared)
     if latent:
         latents: Shapes = {"fc1_latent_proj.weight": (latent, hidden), "fc2_latent_proj.weight": (hidden, latent)}
         if config["mlp_bias"]:
@@ -258,12 +245,10 @@ def minimax_shapes(config: Mapping[str, Any]) -> Shapes:
     for i, kind in enumerate(kinds):
         of_layer = {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
         of_block = state if kind == "linear_attention" else _attention(config)
-        of_layer |= {f"self_attn.{name}": shape for name, shape in of_block.items()}
+        of_layer |= below("self_attn", of_block)
         of_layer["block_sparse_moe.gate.weight"] = (count, hidden)
-        for e in range(count):
-            matrices = {"w1": (width, hidden), "w3": (width, hidden), "w2": (hidden, width)}
-            of_layer |= {f"block_sparse_moe.experts.{e}.{p}.weight": shape for p, shape in matrices.items()}
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in of_layer.items()}
+        of_layer |= experts("block_sparse_moe.experts", count, width, hidden, MIXTRAL)
+        shapes |= below(f"model.layers.{i}", of_layer)
     return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (config["vocab_size"], hidden)}
 
 

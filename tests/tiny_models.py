@@ -32,6 +32,7 @@ from tiny_latent import (
 )
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
 from tiny_mamba import OF_MAMBA
+from tiny_parts import LLAMA, MIXTRAL, Shapes, below, ended, experts, gated, words
 from tiny_published import PUBLISHED, SINES
 from tiny_short_conv import SHORT_CONVS, convolutions_as_stored, short_conv_shapes
 from tiny_windows import WITH_WINDOWS, step_as_published
@@ -42,69 +43,14 @@ STORIES = SHARED_DATA / "models" / "stories260k"
 #: Of layers that are those of Gemma 4.
 _GEMMA4 = ("gemma4_text", "gemma4_unified_text")
 #: Architectures whose layers have experts.
-MIXTURES = (
-    "afmoe",
-    "axk1",
-    "axk2",
-    "bailing_hybrid",
-    "bailing_moe",
-    "cohere2_moe",
-    "dbrx",
-    "deepseek_v2",
-    "deepseek_v3",
-    "deepseek_v32",
-    "dots1",
-    "dots3_note_text",
-    "ernie4_5_moe",
-    "exaone_moe",
-    "flex_olmo",
-    "flint",
-    "glm4_moe",
-    "glm4_moe_lite",
-    "glm5_next_text",
-    "glm_moe_dsa",
-    "gpt_oss",
-    "granitemoe",
-    "granitemoe_swa",
-    "granitemoehybrid",
-    "granitemoeshared",
-    "hunyuan_v1_moe",
-    "hy_v3",
-    "deepseek_v4",
-    "hy_v4",
-    "jamba",
-    "jetmoe",
-    "kimi_k2",
-    "kimi_linear",
-    "kolibri1",
-    "laguna",
-    "lara_mini",
-    "mimo_v2_flash",
-    "lfm2_moe",
-    "llama4_text",
-    "longcat_flash",
-    "mellum",
-    "minimax",
-    "minimax_m1",
-    "minimax_m2",
-    "minimax_m3_vl_text",
-    "minimax_text_01",
-    "mistral4",
-    "mistral_large4_text",
-    "mixtral",
-    "nemotron_h",
-    "olmoe",
-    "phimoe",
-    "qwen2_moe",
-    "qwen3_5_moe_text",
-    "qwen3_moe",
-    "qwen3_next",
-    "qwen4_exp_text",
-    "sarvam_mla",
-    "sarvam_moe",
-    "solar_open",
-    "step3p5",
-    "zaya",
+MIXTURES = words(
+    "afmoe axk1 axk2 bailing_hybrid bailing_moe cohere2_moe dbrx deepseek_v2 deepseek_v3 deepseek_v32 dots1 "
+    "dots3_note_text ernie4_5_moe exaone_moe flex_olmo flint glm4_moe glm4_moe_lite glm5_next_text glm_moe_dsa "
+    "gpt_oss granitemoe granitemoe_swa granitemoehybrid granitemoeshared hunyuan_v1_moe hy_v3 deepseek_v4 hy_v4 "
+    "jamba jetmoe kimi_k2 kimi_linear kolibri1 laguna lara_mini mimo_v2_flash lfm2_moe llama4_text longcat_flash "
+    "mellum minimax minimax_m1 minimax_m2 minimax_m3_vl_text minimax_text_01 mistral4 mistral_large4_text mixtral "
+    "nemotron_h olmoe phimoe qwen2_moe qwen3_5_moe_text qwen3_moe qwen3_next qwen4_exp_text sarvam_mla sarvam_moe "
+    "solar_open step3p5 zaya"
 )
 
 #: Whose norms' weights have 1 added.
@@ -269,7 +215,7 @@ def weights_read(graph: Graph, seed: int) -> dict[str, NDArray[np.float32]]:
     return tensors
 
 
-def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def weight_shapes(config: Mapping[str, Any]) -> Shapes:
     """Tensor names and shapes of a checkpoint of any architecture that there is."""
     if config["model_type"] in DECODERS:
         return DECODERS[config["model_type"]](config)
@@ -292,13 +238,13 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     head_dim = config.get("head_dim") or hidden // heads
     bias = bool(config.get("attention_bias") or config.get("use_bias"))
     is_joined = kind == "phi3"
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_hidden_layers"]):
-        layer: dict[str, tuple[int, ...]] = {"input_layernorm.weight": (hidden,)}
+        layer: Shapes = {"input_layernorm.weight": (hidden,)}
         if is_hybrid(config) and config["layer_types"][i] == "linear_attention":
             layer |= _recurrent_shapes(config) | {"post_attention_layernorm.weight": (hidden,)}
             layer |= _ffn_shapes(config, i, ffn)
-            shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+            shapes |= below(f"model.layers.{i}", layer)
             continue
         values_are_keys = False
         if kind in _GEMMA4:
@@ -347,7 +293,7 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             layer = {name: shape for name, shape in layer.items() if not name.startswith(unread)}
         layer |= _ffn_shapes(config, i, 2 * ffn if sharing and config.get("use_double_wide_mlp") else ffn)
         layer |= _shapes_of_given(config) | _shapes_of_streams(config)
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+        shapes |= below(f"model.layers.{i}", layer)
     shapes["model.norm.weight"] = (hidden,)
     if width := config.get("hidden_size_per_layer_input"):
         columns = config["num_hidden_layers"] * width
@@ -361,12 +307,12 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _shapes_of_streams(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _shapes_of_streams(config: Mapping[str, Any]) -> Shapes:
     """Of what Gemma 3n does to several residual streams, and beside attention."""
     if "altup_num_inputs" not in config:
         return {}
     hidden, count, rank = config["hidden_size"], config["altup_num_inputs"], config["laurel_rank"]
-    shapes: dict[str, tuple[int, ...]] = {
+    shapes: Shapes = {
         "altup.prediction_coefs.weight": (count**2, count),
         "altup.correction_coefs.weight": (count, count),
         "altup.modality_router.weight": (count, hidden),
@@ -378,7 +324,7 @@ def _shapes_of_streams(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes | {"altup.correct_output_scale": (hidden,)}
 
 
-def _shapes_of_given(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _shapes_of_given(config: Mapping[str, Any]) -> Shapes:
     """Of what a layer makes of the embedding that Gemma 4 may give it."""
     hidden, width = config["hidden_size"], config.get("hidden_size_per_layer_input")
     if not width:
@@ -395,16 +341,15 @@ def _heads_of_kind(config: Mapping[str, Any], kind: str) -> tuple[int, int, bool
     return config[name], config["global_head_dim"], config["attention_k_eq_v"]
 
 
-def _shapes_beside_ffn(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _shapes_beside_ffn(config: Mapping[str, Any]) -> Shapes:
     """Of Gemma 4's experts of a layer, where it has any, their router and the norms of both."""
     if not config.get("enable_moe_block"):
         return {}
     hidden, count, width = config["hidden_size"], config["num_experts"], config["moe_intermediate_size"]
     norms = ("pre_feedforward_layernorm_2", "post_feedforward_layernorm_1", "post_feedforward_layernorm_2")
-    shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (hidden,) for name in norms}
+    shapes: Shapes = {f"{name}.weight": (hidden,) for name in norms}
     shapes |= {"router.proj.weight": (count, hidden), "router.scale": (hidden,), "router.per_expert_scale": (count,)}
-    matrices = {"gate_proj": (width, hidden), "up_proj": (width, hidden), "down_proj": (hidden, width)}
-    return shapes | {f"experts.{e}.{p}.weight": shape for e in range(count) for p, shape in matrices.items()}
+    return shapes | experts("experts", count, width, hidden)
 
 
 def is_hybrid(config: Mapping[str, Any]) -> bool:
@@ -416,34 +361,33 @@ def is_hybrid(config: Mapping[str, Any]) -> bool:
     )
 
 
-def olmo_hybrid_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def olmo_hybrid_shapes(config: Mapping[str, Any]) -> Shapes:
     """Of OLMo Hybrid, under the names that transformers has in memory."""
     hidden, ffn, heads = config["hidden_size"], config["intermediate_size"], config["linear_num_value_heads"]
     k, v = heads * config["linear_key_head_dim"], heads * config["linear_value_head_dim"]
     kv = config["num_key_value_heads"] * hidden // config["num_attention_heads"]
     matrices = {"q": (k, hidden), "k": (k, hidden), "v": (v, hidden), "g": (v, hidden), "o": (hidden, v)}
-    of_rule: dict[str, tuple[int, ...]] = {f"{p}_proj.weight": shape for p, shape in matrices.items()}
+    of_rule: Shapes = {f"{p}_proj.weight": shape for p, shape in matrices.items()}
     of_rule |= {f"{p}_proj.weight": (heads, hidden) for p in "ab"} | {"A_log": (heads,), "dt_bias": (heads,)}
     of_rule |= {"conv1d.weight": (2 * k + v, config["linear_conv_kernel_dim"])}
     of_rule |= {"o_norm.weight": (config["linear_value_head_dim"],)}
     rows = {"q": (hidden, hidden), "k": (kv, hidden), "v": (kv, hidden), "o": (hidden, hidden)}
-    of_attention: dict[str, tuple[int, ...]] = {f"{p}_proj.weight": shape for p, shape in rows.items()}
+    of_attention: Shapes = {f"{p}_proj.weight": shape for p, shape in rows.items()}
     of_attention |= {f"{p}_proj.bias": shape[:1] for p, shape in rows.items()} if config["attention_bias"] else {}
     of_attention |= {"q_norm.weight": (hidden,), "k_norm.weight": (kv,)}
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for i, kind in enumerate(config["layer_types"]):
         block, found, norms = "linear_attn", of_rule, ("input_layernorm", "post_attention_layernorm")
         if kind == "full_attention":
             block, found = "self_attn", of_attention
             norms = ("post_attention_layernorm", "post_feedforward_layernorm")
-        layer: dict[str, tuple[int, ...]] = {f"{norm}.weight": (hidden,) for norm in norms}
-        layer |= {f"{block}.{name}": shape for name, shape in found.items()} | _ffn_shapes(config, i, ffn)
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
-    ends: dict[str, tuple[int, ...]] = {"model.norm.weight": (hidden,)}
-    return shapes | ends | ({} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)})
+        layer: Shapes = {f"{norm}.weight": (hidden,) for norm in norms}
+        layer |= below(block, found) | _ffn_shapes(config, i, ffn)
+        shapes |= below(f"model.layers.{i}", layer)
+    return ended(config, shapes)
 
 
-def _recurrent_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _recurrent_shapes(config: Mapping[str, Any]) -> Shapes:
     """Of a layer by the gated delta rule."""
     hidden, heads = config["hidden_size"], config["linear_num_value_heads"]
     k, v = config["linear_num_key_heads"] * config["linear_key_head_dim"], heads * config["linear_value_head_dim"]
@@ -451,19 +395,19 @@ def _recurrent_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     matrices |= {"in_proj_b": (heads, hidden), "in_proj_a": (heads, hidden)}
     if config["model_type"] == "qwen3_next":
         matrices = {"in_proj_qkvz": (2 * (k + v), hidden), "in_proj_ba": (2 * heads, hidden), "out_proj": (hidden, v)}
-    shapes: dict[str, tuple[int, ...]] = {f"linear_attn.{name}.weight": shape for name, shape in matrices.items()}
+    shapes: Shapes = {f"linear_attn.{name}.weight": shape for name, shape in matrices.items()}
     shapes["linear_attn.conv1d.weight"] = (2 * k + v, config["linear_conv_kernel_dim"])
     shapes |= {f"linear_attn.{name}": (heads,) for name in ("A_log", "dt_bias")}
     return shapes | {"linear_attn.norm.weight": (config["linear_value_head_dim"],)}
 
 
-def _ffn_shapes(config: Mapping[str, Any], layer: int, ffn: int) -> dict[str, tuple[int, ...]]:
+def _ffn_shapes(config: Mapping[str, Any], layer: int, ffn: int) -> Shapes:
     """Of a layer's experts, or of its one FFN."""
     if has_experts(config, layer):
         return _expert_shapes(config)
     hidden, up_is_joined = config["hidden_size"], config["model_type"] in ("phi3", "glm", "glm4")
     of_up = (("gate_up", 2 * ffn, hidden),) if up_is_joined else (("gate", ffn, hidden), ("up", ffn, hidden))
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: Shapes = {}
     for p, rows, columns in (*of_up, ("down", hidden, ffn)):
         shapes[f"mlp.{p}_proj.weight"] = (rows, columns)
         if config.get("mlp_bias") or config.get("use_bias"):
@@ -488,33 +432,30 @@ def has_experts(config: Mapping[str, Any], layer: int) -> bool:
     return layer not in config["mlp_only_layers"] and (layer + 1) % config["decoder_sparse_step"] == 0
 
 
-def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def _expert_shapes(config: Mapping[str, Any]) -> Shapes:
     """Of a layer, router first."""
     hidden = config["hidden_size"]
     names_of_count = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
     count = next(config[name] for name in names_of_count if config.get(name))
     width = config.get("moe_intermediate_size") or config["intermediate_size"]
-    block, names, router = "mlp", ("gate_proj", "up_proj", "down_proj"), "gate"
+    block, names, router = "mlp", LLAMA, "gate"
     if config["model_type"] in ("mixtral", "minimax_m2"):
-        block, names = "block_sparse_moe", ("w1", "w3", "w2")
+        block, names = "block_sparse_moe", MIXTRAL
     elif config["model_type"] == "granitemoe":
         block, router = "block_sparse_moe", "router.layer"
     elif config["model_type"] == "gpt_oss":
         router = "router"
-    shapes: dict[str, tuple[int, ...]] = {f"{block}.{router}.weight": (count, hidden)}
-    matrices = list(zip(names, ((width, hidden), (width, hidden), (hidden, width)), strict=True))
-    shapes |= {f"{block}.experts.{e}.{name}.weight": shape for e in range(count) for name, shape in matrices}
+    shapes: Shapes = {f"{block}.{router}.weight": (count, hidden)}
+    shapes |= experts(f"{block}.experts", count, width, hidden, names)
     if config["model_type"] == "gpt_oss":
         shapes |= {f"{name.removesuffix('.weight')}.bias": shape[:1] for name, shape in list(shapes.items())}
     shared = config.get("shared_expert_intermediate_size")
     if shared:
-        of_shared = ((shared, hidden), (shared, hidden), (hidden, shared))
-        shapes |= {f"mlp.shared_expert.{n}.weight": s for n, s in zip(names, of_shared, strict=True)}
+        shapes |= gated("mlp.shared_expert", shared, hidden, names)
         shapes["mlp.shared_expert_gate.weight"] = (1, hidden)
     shared = (config.get("n_shared_experts") or config.get("moe_num_shared_experts") or 0) * width
     if shared:
-        of_shared = ((shared, hidden), (shared, hidden), (hidden, shared))
-        shapes |= {f"mlp.shared_experts.{n}.weight": s for n, s in zip(names, of_shared, strict=True)}
+        shapes |= gated("mlp.shared_experts", shared, hidden, names)
     if config.get("use_routing_bias"):
         shapes[f"{block}.e_score_correction_bias"] = (count,)
     if "moe_num_experts" in config:

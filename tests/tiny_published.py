@@ -9,13 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Shapes = dict[str, tuple[int, ...]]
-
-
-def _module(name: str, shape: tuple[int, ...], has_bias: bool) -> Shapes:
-    """A module's weight and bias."""
-    found: Shapes = {f"{name}.weight": shape}
-    return found | ({f"{name}.bias": shape[:1]} if has_bias else {})
+from tiny_parts import Shapes, experts, gated, module, whole
 
 
 def _chatglm(c: Mapping[str, Any]) -> Shapes:
@@ -25,7 +19,7 @@ def _chatglm(c: Mapping[str, Any]) -> Shapes:
     for i in range(c["num_layers"]):
         h = f"transformer.encoder.layers.{i}"
         shapes |= {f"{h}.{name}.weight": (e,) for name in ("input_layernorm", "post_attention_layernorm")}
-        shapes |= _module(f"{h}.self_attention.query_key_value", (rows, e), c["add_qkv_bias"])
+        shapes |= module(f"{h}.self_attention.query_key_value", (rows, e), c["add_qkv_bias"])
         shapes[f"{h}.self_attention.dense.weight"] = (e, c["num_attention_heads"] * d)
         shapes |= {f"{h}.mlp.dense_h_to_4h.weight": (2 * f, e), f"{h}.mlp.dense_4h_to_h.weight": (e, f)}
     return shapes | {
@@ -40,7 +34,7 @@ def _qwen(c: Mapping[str, Any]) -> Shapes:
     for i in range(c["num_hidden_layers"]):
         h = f"transformer.h.{i}"
         shapes |= {f"{h}.ln_1.weight": (e,), f"{h}.ln_2.weight": (e,), f"{h}.attn.c_proj.weight": (e, e)}
-        shapes |= _module(f"{h}.attn.c_attn", (3 * e, e), True)
+        shapes |= module(f"{h}.attn.c_attn", (3 * e, e), True)
         shapes |= {f"{h}.mlp.w1.weight": (f, e), f"{h}.mlp.w2.weight": (f, e), f"{h}.mlp.c_proj.weight": (e, f)}
     return shapes | {"transformer.ln_f.weight": (e,), "lm_head.weight": (vocab, e)}
 
@@ -57,26 +51,16 @@ def _llamas(c: Mapping[str, Any]) -> Shapes:
             shapes[f"{h}.self_attn.W_pack.weight"] = (3 * e, e)
         else:
             for p, rows in (("q", heads), ("k", kv), ("v", kv)):
-                shapes |= _module(f"{h}.self_attn.{p}_proj", (rows * d, e), bias)
-        shapes |= _module(f"{h}.self_attn.o_proj", (e, heads * d), bias)
+                shapes |= module(f"{h}.self_attn.{p}_proj", (rows * d, e), bias)
+        shapes |= module(f"{h}.self_attn.o_proj", (e, heads * d), bias)
         if i < c.get("first_k_dense_replace", c["num_hidden_layers"]):
-            shapes |= _gated(f"{h}.mlp", e, f)
+            shapes |= gated(f"{h}.mlp", f, e)
             continue
         width = c["moe_intermediate_size"]
         shapes[f"{h}.mlp.gate.weight"] = (c["n_routed_experts"], e)
-        for expert in range(c["n_routed_experts"]):
-            shapes |= _gated(f"{h}.mlp.experts.{expert}", e, width)
-        shapes |= _gated(f"{h}.mlp.shared_experts", e, c["n_shared_experts"] * width)
-    return {
-        "model.embed_tokens.weight": (c["vocab_size"], e),
-        **shapes,
-        "model.norm.weight": (e,),
-        "lm_head.weight": (c["vocab_size"], e),
-    }
-
-
-def _gated(name: str, e: int, f: int) -> Shapes:
-    return {f"{name}.gate_proj.weight": (f, e), f"{name}.up_proj.weight": (f, e), f"{name}.down_proj.weight": (e, f)}
+        shapes |= experts(f"{h}.mlp.experts", c["n_routed_experts"], width, e)
+        shapes |= gated(f"{h}.mlp.shared_experts", c["n_shared_experts"] * width, e)
+    return whole(c, shapes)
 
 
 def _telechat(c: Mapping[str, Any]) -> Shapes:
@@ -86,7 +70,7 @@ def _telechat(c: Mapping[str, Any]) -> Shapes:
         h = f"transformer.h.{i}"
         shapes |= {f"{h}.{name}.weight": (e,) for name in ("input_layernorm", "post_attention_layernorm")}
         shapes |= {f"{h}.self_attention.query.weight": (e, e), f"{h}.self_attention.key_value.weight": (2 * e, e)}
-        shapes |= _module(f"{h}.self_attention.dense", (e, e), True) | _gated(f"{h}.mlp", e, f)
+        shapes |= module(f"{h}.self_attention.dense", (e, e), True) | gated(f"{h}.mlp", f, e)
         shapes[f"{h}.mlp.down_proj.bias"] = (e,)
     return shapes | {"transformer.ln_f.weight": (e,), "lm_head.weight": (vocab, e)}
 
@@ -112,11 +96,10 @@ def _ouro(c: Mapping[str, Any]) -> Shapes:
     for i in range(c["num_hidden_layers"]):
         h = f"model.layers.{i}"
         norms = ("input_layernorm", "input_layernorm_2", "post_attention_layernorm", "post_attention_layernorm_2")
-        shapes |= {f"{h}.{name}.weight": (e,) for name in norms} | _gated(f"{h}.mlp", e, c["intermediate_size"])
+        shapes |= {f"{h}.{name}.weight": (e,) for name in norms} | gated(f"{h}.mlp", c["intermediate_size"], e)
         shapes |= {f"{h}.self_attn.{p}_proj.weight": (n * d, e) for p, n in (("q", heads), ("k", kv), ("v", kv))}
         shapes[f"{h}.self_attn.o_proj.weight"] = (e, heads * d)
-    ends = {"model.norm.weight": (e,), "lm_head.weight": (c["vocab_size"], e)}
-    return {"model.embed_tokens.weight": (c["vocab_size"], e), **shapes, **ends}
+    return whole(c, shapes)
 
 
 def _deci(c: Mapping[str, Any]) -> Shapes:
@@ -126,9 +109,8 @@ def _deci(c: Mapping[str, Any]) -> Shapes:
         shapes |= {f"{h}.{name}.weight": (e,) for name in ("input_layernorm", "post_attention_layernorm")}
         rows = (("q", e), ("k", kv * e // heads), ("v", kv * e // heads), ("o", e))
         shapes |= {f"{h}.self_attn.{p}_proj.weight": (n, e) for p, n in rows}
-        shapes |= _gated(f"{h}.mlp", e, c["intermediate_size"])
-    ends = {"model.norm.weight": (e,), "lm_head.weight": (c["vocab_size"], e)}
-    return {"model.embed_tokens.weight": (c["vocab_size"], e), **shapes, **ends}
+        shapes |= gated(f"{h}.mlp", c["intermediate_size"], e)
+    return whole(c, shapes)
 
 
 def _jais(c: Mapping[str, Any]) -> Shapes:
@@ -136,11 +118,11 @@ def _jais(c: Mapping[str, Any]) -> Shapes:
     e, f, shapes = c["n_embd"], c["n_inner"], Shapes()
     for i in range(c["n_layer"]):
         h = f"transformer.h.{i}"
-        shapes |= _module(f"{h}.ln_1", (e,), True) | _module(f"{h}.ln_2", (e,), True)
-        shapes |= _module(f"{h}.attn.c_attn", (3 * e, e), True) | _module(f"{h}.attn.c_proj", (e, e), True)
-        shapes |= _module(f"{h}.mlp.c_fc", (f, e), True) | _module(f"{h}.mlp.c_fc2", (f, e), True)
-        shapes |= _module(f"{h}.mlp.c_proj", (e, f), True)
-    return {"transformer.wte.weight": (c["vocab_size"], e), **shapes} | _module("transformer.ln_f", (e,), True)
+        shapes |= module(f"{h}.ln_1", (e,), True) | module(f"{h}.ln_2", (e,), True)
+        shapes |= module(f"{h}.attn.c_attn", (3 * e, e), True) | module(f"{h}.attn.c_proj", (e, e), True)
+        shapes |= module(f"{h}.mlp.c_fc", (f, e), True) | module(f"{h}.mlp.c_fc2", (f, e), True)
+        shapes |= module(f"{h}.mlp.c_proj", (e, f), True)
+    return {"transformer.wte.weight": (c["vocab_size"], e), **shapes} | module("transformer.ln_f", (e,), True)
 
 
 def _xglm(c: Mapping[str, Any]) -> Shapes:
@@ -149,21 +131,21 @@ def _xglm(c: Mapping[str, Any]) -> Shapes:
     for i in range(c["num_layers"]):
         h = f"model.layers.{i}"
         for p in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            shapes |= _module(f"{h}.self_attn.{p}", (e, e), True)
-        shapes |= _module(f"{h}.fc1", (f, e), True) | _module(f"{h}.fc2", (e, f), True)
-        shapes |= _module(f"{h}.self_attn_layer_norm", (e,), True) | _module(f"{h}.final_layer_norm", (e,), True)
+            shapes |= module(f"{h}.self_attn.{p}", (e, e), True)
+        shapes |= module(f"{h}.fc1", (f, e), True) | module(f"{h}.fc2", (e, f), True)
+        shapes |= module(f"{h}.self_attn_layer_norm", (e,), True) | module(f"{h}.final_layer_norm", (e,), True)
     tables = {"model.embed_tokens.weight": (c["vocab_size"], e), SINES: (c["max_position_embeddings"], e)}
-    return {**tables, **shapes} | _module("model.layer_norm", (e,), True)
+    return {**tables, **shapes} | module("model.layer_norm", (e,), True)
 
 
 def _phi_msft(c: Mapping[str, Any]) -> Shapes:
     e, vocab, shapes = c["n_embd"], c["vocab_size"], Shapes()
     for i in range(c["n_layer"]):
         h = f"transformer.h.{i}"
-        shapes |= _module(f"{h}.ln", (e,), True) | _module(f"{h}.mixer.Wqkv", (3 * e, e), True)
-        shapes |= _module(f"{h}.mixer.out_proj", (e, e), True)
-        shapes |= _module(f"{h}.mlp.fc1", (4 * e, e), True) | _module(f"{h}.mlp.fc2", (e, 4 * e), True)
-    ends = _module("lm_head.ln", (e,), True) | _module("lm_head.linear", (vocab, e), True)
+        shapes |= module(f"{h}.ln", (e,), True) | module(f"{h}.mixer.Wqkv", (3 * e, e), True)
+        shapes |= module(f"{h}.mixer.out_proj", (e, e), True)
+        shapes |= module(f"{h}.mlp.fc1", (4 * e, e), True) | module(f"{h}.mlp.fc2", (e, 4 * e), True)
+    ends = module("lm_head.ln", (e,), True) | module("lm_head.linear", (vocab, e), True)
     return {"transformer.embd.wte.weight": (vocab, e), **shapes, **ends}
 
 
@@ -171,9 +153,9 @@ def _stablelm_epoch(c: Mapping[str, Any]) -> Shapes:
     e, f, shapes = c["hidden_size"], c["intermediate_size"], Shapes()
     for i in range(c["num_hidden_layers"]):
         h = f"model.layers.{i}"
-        shapes |= {f"{h}.self_attn.{p}_proj.weight": (e, e) for p in "qkvo"} | _gated(f"{h}.mlp", e, f)
-        shapes |= _module(f"{h}.input_layernorm", (e,), True) | _module(f"{h}.post_attention_layernorm", (e,), True)
-    ends = {"lm_head.weight": (c["vocab_size"], e)} | _module("model.norm", (e,), True)
+        shapes |= {f"{h}.self_attn.{p}_proj.weight": (e, e) for p in "qkvo"} | gated(f"{h}.mlp", f, e)
+        shapes |= module(f"{h}.input_layernorm", (e,), True) | module(f"{h}.post_attention_layernorm", (e,), True)
+    ends = {"lm_head.weight": (c["vocab_size"], e)} | module("model.norm", (e,), True)
     return {"model.embed_tokens.weight": (c["vocab_size"], e), **shapes, **ends}
 
 
@@ -182,9 +164,9 @@ def _openai_gpt(c: Mapping[str, Any]) -> Shapes:
     e, shapes = c["n_embd"], Shapes()
     for i in range(c["n_layer"]):
         h = f"transformer.h.{i}"
-        shapes |= _module(f"{h}.ln_1", (e,), True) | _module(f"{h}.ln_2", (e,), True)
-        shapes |= _module(f"{h}.attn.c_attn", (3 * e, e), True) | _module(f"{h}.attn.c_proj", (e, e), True)
-        shapes |= _module(f"{h}.mlp.c_fc", (4 * e, e), True) | _module(f"{h}.mlp.c_proj", (e, 4 * e), True)
+        shapes |= module(f"{h}.ln_1", (e,), True) | module(f"{h}.ln_2", (e,), True)
+        shapes |= module(f"{h}.attn.c_attn", (3 * e, e), True) | module(f"{h}.attn.c_proj", (e, e), True)
+        shapes |= module(f"{h}.mlp.c_fc", (4 * e, e), True) | module(f"{h}.mlp.c_proj", (e, 4 * e), True)
     tables = {"transformer.tokens_embed.weight": (c["vocab_size"], e)}
     return {**tables, "transformer.positions_embed.weight": (c["n_positions"], e), **shapes}
 

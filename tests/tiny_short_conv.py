@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Shapes = dict[str, tuple[int, ...]]
+from tiny_parts import MIXTRAL, Shapes, below, experts, gated
 
 #: Architectures whose layers have short convolutions.
 SHORT_CONVS = ("lfm2", "lfm2_moe", "lfm3")
@@ -36,8 +36,8 @@ def short_conv_shapes(config: Mapping[str, Any]) -> Shapes:
         if config.get("use_sandwich_norm"):
             layer |= {"post_operator_norm.weight": (hidden,), "post_ffn_norm.weight": (hidden,)}
         has_experts = "num_experts" in config and i >= config["num_dense_layers"]
-        layer |= _experts(config) if has_experts else _ffn("feed_forward", hidden, _width(config))
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+        layer |= _experts(config) if has_experts else gated("feed_forward", _width(config), hidden, MIXTRAL)
+        shapes |= below(f"model.layers.{i}", layer)
     shapes["model.embedding_norm.weight"] = (hidden,)
     if not config.get("tie_embedding", config.get("tie_word_embeddings", True)):
         shapes["lm_head.weight"] = (config["vocab_size"], hidden)
@@ -79,14 +79,8 @@ def _width(config: Mapping[str, Any]) -> int:
     return int(-(-width // multiple) * multiple)
 
 
-def _ffn(block: str, hidden: int, width: int) -> Shapes:
-    matrices = {"w1": (width, hidden), "w3": (width, hidden), "w2": (hidden, width)}
-    return {f"{block}.{name}.weight": shape for name, shape in matrices.items()}
-
-
 def _experts(config: Mapping[str, Any]) -> Shapes:
     hidden, count = config["hidden_size"], config["num_experts"]
     shapes: Shapes = {"feed_forward.gate.weight": (count, hidden)}
-    for e in range(count):
-        shapes |= _ffn(f"feed_forward.experts.{e}", hidden, config["moe_intermediate_size"])
+    shapes |= experts("feed_forward.experts", count, config["moe_intermediate_size"], hidden, MIXTRAL)
     return shapes | ({"feed_forward.expert_bias": (count,)} if config["use_expert_bias"] else {})

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Shapes = dict[str, tuple[int, ...]]
+from tiny_parts import Shapes, experts, gated, whole
 
 
 def _attention(c: Mapping[str, Any], name: str, bias: bool) -> Shapes:
@@ -20,18 +20,6 @@ def _attention(c: Mapping[str, Any], name: str, bias: bool) -> Shapes:
     matrices: Shapes = {"q": (q, e), "k": (kv, e), "v": (kv, e), "o": (e, q)}
     shapes = {f"{name}.{p}_proj.weight": shape for p, shape in matrices.items()}
     return shapes | ({f"{name}.{p}_proj.bias": shape[:1] for p, shape in matrices.items()} if bias else {})
-
-
-def _ffn(c: Mapping[str, Any], name: str, width: int) -> Shapes:
-    e = c["hidden_size"]
-    return {f"{name}.{p}_proj.weight": (e, width) if p == "down" else (width, e) for p in ("gate", "up", "down")}
-
-
-def _whole(c: Mapping[str, Any], layers: Shapes) -> Shapes:
-    """With the ends of a model."""
-    e = c["hidden_size"]
-    ends: Shapes = {} if c["tie_word_embeddings"] else {"lm_head.weight": (c["vocab_size"], e)}
-    return {"model.embed_tokens.weight": (c["vocab_size"], e), **layers, "model.norm.weight": (e,), **ends}
 
 
 def _granites(c: Mapping[str, Any]) -> Shapes:
@@ -43,15 +31,14 @@ def _granites(c: Mapping[str, Any]) -> Shapes:
         layers |= _attention(c, f"{h}.self_attn", c["attention_bias"])
         layers[f"{h}.self_attn.sinks"] = (c["num_attention_heads"],)
         if c["model_type"] == "granite_swa":
-            layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"])
+            layers |= gated(f"{h}.mlp", c["intermediate_size"], e)
             continue
         layers[f"{h}.block_sparse_moe.router.weight"] = (c["num_local_experts"], e)
-        for expert in range(c["num_local_experts"]):
-            layers |= _ffn(c, f"{h}.block_sparse_moe.experts.{expert}", c["intermediate_size"])
+        layers |= experts(f"{h}.block_sparse_moe.experts", c["num_local_experts"], c["intermediate_size"], e)
         if shared := c["shared_intermediate_size"]:
             layers[f"{h}.shared_mlp.input_linear.weight"] = (2 * shared, e)
             layers[f"{h}.shared_mlp.output_linear.weight"] = (e, shared)
-    return _whole(c, layers)
+    return whole(c, layers)
 
 
 def _laguna(c: Mapping[str, Any]) -> Shapes:
@@ -63,14 +50,13 @@ def _laguna(c: Mapping[str, Any]) -> Shapes:
         layers |= {f"{h}.self_attn.{p}_norm.weight": (d,) for p in "qk"}
         layers[f"{h}.self_attn.g_proj.weight"] = (heads * (d if c["gating"] == "per-element" else 1), e)
         if c["mlp_layer_types"][i] == "dense":
-            layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"])
+            layers |= gated(f"{h}.mlp", c["intermediate_size"], e)
             continue
         layers[f"{h}.mlp.gate.weight"] = (c["num_experts"], e)
         layers[f"{h}.mlp.experts.e_score_correction_bias"] = (c["num_experts"],)
-        for expert in range(c["num_experts"]):
-            layers |= _ffn(c, f"{h}.mlp.experts.{expert}", c["moe_intermediate_size"])
-        layers |= _ffn(c, f"{h}.mlp.shared_expert", c["shared_expert_intermediate_size"])
-    return _whole(c, layers)
+        layers |= experts(f"{h}.mlp.experts", c["num_experts"], c["moe_intermediate_size"], e)
+        layers |= gated(f"{h}.mlp.shared_expert", c["shared_expert_intermediate_size"], e)
+    return whole(c, layers)
 
 
 def _step3p5(c: Mapping[str, Any]) -> Shapes:
@@ -83,14 +69,13 @@ def _step3p5(c: Mapping[str, Any]) -> Shapes:
         layers |= {f"{h}.self_attn.{p}_norm.weight": (d,) for p in "qk"}
         layers[f"{h}.self_attn.g_proj.weight"] = (heads, e)
         if c["mlp_layer_types"][i] == "dense":
-            layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"])
+            layers |= gated(f"{h}.mlp", c["intermediate_size"], e)
             continue
         layers[f"{h}.mlp.gate.weight"] = (c["n_routed_experts"], e)
         layers[f"{h}.mlp.gate.e_score_correction_bias"] = (c["n_routed_experts"],)
-        for expert in range(c["n_routed_experts"]):
-            layers |= _ffn(c, f"{h}.mlp.experts.{expert}", c["moe_intermediate_size"])
-        layers |= _ffn(c, f"{h}.mlp.shared_experts", c["share_expert_dim"])
-    return _whole(c, layers)
+        layers |= experts(f"{h}.mlp.experts", c["n_routed_experts"], c["moe_intermediate_size"], e)
+        layers |= gated(f"{h}.mlp.shared_experts", c["share_expert_dim"], e)
+    return whole(c, layers)
 
 
 def _cohere2_moe(c: Mapping[str, Any]) -> Shapes:
@@ -100,14 +85,13 @@ def _cohere2_moe(c: Mapping[str, Any]) -> Shapes:
         layers[f"{h}.input_layernorm.weight"] = (e,)
         layers |= _attention(c, f"{h}.self_attn", c["attention_bias"])
         if kind == "dense":
-            layers |= _ffn(c, f"{h}.mlp", c["prefix_dense_intermediate_size"])
+            layers |= gated(f"{h}.mlp", c["prefix_dense_intermediate_size"], e)
             continue
         layers[f"{h}.mlp.gate.weight"] = (c["num_experts"], e)
-        for expert in range(c["num_experts"]):
-            layers |= _ffn(c, f"{h}.mlp.experts.{expert}", f)
+        layers |= experts(f"{h}.mlp.experts", c["num_experts"], f, e)
         if c["num_shared_experts"]:
-            layers |= _ffn(c, f"{h}.mlp.shared_experts", c["num_shared_experts"] * f)
-    return _whole(c, layers)
+            layers |= gated(f"{h}.mlp.shared_experts", c["num_shared_experts"] * f, e)
+    return whole(c, layers)
 
 
 def _flint(c: Mapping[str, Any]) -> Shapes:
@@ -123,15 +107,14 @@ def _flint(c: Mapping[str, Any]) -> Shapes:
         if is_flint:
             layers[f"{h}.self_attn.softmax_offset"] = (c["num_attention_heads"],)
             if i in (c["mlp_only_layers"] or (0, 1)):
-                layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"])
+                layers |= gated(f"{h}.mlp", c["intermediate_size"], e)
                 continue
         else:
             layers[f"{h}.moe.router.expert_bias"] = (c["num_experts"],)
         layers[f"{h}.mlp.gate.weight"] = (c["num_experts"], e)
-        for expert in range(c["num_experts"]):
-            layers |= _ffn(c, f"{h}.mlp.experts.{expert}", c["moe_intermediate_size"])
-        layers |= _ffn(c, f"{h}.mlp.shared_expert{'' if is_flint else 's'}", c["shared_expert_intermediate_size"])
-    return _whole(c, layers)
+        layers |= experts(f"{h}.mlp.experts", c["num_experts"], c["moe_intermediate_size"], e)
+        layers |= gated(f"{h}.mlp.shared_expert{'' if is_flint else 's'}", c["shared_expert_intermediate_size"], e)
+    return whole(c, layers)
 
 
 def _lara(c: Mapping[str, Any]) -> Shapes:
@@ -152,10 +135,9 @@ def _lara(c: Mapping[str, Any]) -> Shapes:
             layers |= _attention(c, f"{h}.self_attn", c["attention_bias"])
             layers |= {f"{h}.self_attn.{p}_norm.weight": (c["head_dim"],) for p in "qk"}
         layers[f"{h}.mlp.gate.weight"] = (c["num_experts"], e)
-        for expert in range(c["num_experts"]):
-            layers |= _ffn(c, f"{h}.mlp.experts.{expert}", c["moe_intermediate_size"])
-        layers |= _ffn(c, f"{h}.mlp.shared_expert", c["shared_expert_intermediate_size"])
-    return _whole(c, layers)
+        layers |= experts(f"{h}.mlp.experts", c["num_experts"], c["moe_intermediate_size"], e)
+        layers |= gated(f"{h}.mlp.shared_expert", c["shared_expert_intermediate_size"], e)
+    return whole(c, layers)
 
 
 def _mimo(c: Mapping[str, Any]) -> Shapes:
@@ -172,13 +154,12 @@ def _mimo(c: Mapping[str, Any]) -> Shapes:
             layers |= {f"{h}.self_attn.{p}_proj.bias": (n,) for p, n in rows.items()}
         layers[f"{h}.self_attn.o_proj.weight"] = (e, heads * c["v_head_dim"])
         if c["mlp_layer_types"][i] == "dense":
-            layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"])
+            layers |= gated(f"{h}.mlp", c["intermediate_size"], e)
             continue
         layers[f"{h}.mlp.gate.weight"] = (c["n_routed_experts"], e)
         layers[f"{h}.mlp.gate.e_score_correction_bias"] = (c["n_routed_experts"],)
-        for expert in range(c["n_routed_experts"]):
-            layers |= _ffn(c, f"{h}.mlp.experts.{expert}", c["moe_intermediate_size"])
-    return _whole(c, layers)
+        layers |= experts(f"{h}.mlp.experts", c["n_routed_experts"], c["moe_intermediate_size"], e)
+    return whole(c, layers)
 
 
 def _jetmoe(c: Mapping[str, Any]) -> Shapes:
@@ -193,8 +174,8 @@ def _jetmoe(c: Mapping[str, Any]) -> Shapes:
         for expert in range(c["num_local_experts"]):
             layers[f"{h}.self_attention.experts.{expert}.q_proj.weight"] = (kv, e)
             layers[f"{h}.self_attention.experts.{expert}.o_proj.weight"] = (e, kv)
-            layers |= _ffn(c, f"{h}.mlp.experts.{expert}", c["intermediate_size"])
-    return _whole(c, layers)
+            layers |= gated(f"{h}.mlp.experts.{expert}", c["intermediate_size"], e)
+    return whole(c, layers)
 
 
 #: model_type -> every tensor of a checkpoint, as it is read.

@@ -55,7 +55,7 @@ def threads_allowed(cpus: float | None, num_cores: int) -> int:
 
 def _folders(root: Path, own: Path, controller: str) -> Iterator[Path]:
     """Of each mounted version, the group this process is in and those around it."""
-    for line in _read(own).splitlines():
+    for line in read_text(own).splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers and controller not in controllers.split(","):
@@ -72,7 +72,7 @@ def _folders(root: Path, own: Path, controller: str) -> Iterator[Path]:
 
 def _number(folder: Path, *names: str) -> int | None:
     for name in names:
-        text = _read(folder / name).strip()
+        text = read_text(folder / name).strip()
         if text.isdigit():
             return int(text)
     return None
@@ -80,18 +80,19 @@ def _number(folder: Path, *names: str) -> int | None:
 
 def _files(folder: Path) -> int:
     """Bytes of files that the kernel keeps in memory for the group and gives up when it needs them."""
-    stat = dict(line.split(maxsplit=1) for line in _read(folder / "memory.stat").splitlines() if " " in line)
+    stat = dict(line.split(maxsplit=1) for line in read_text(folder / "memory.stat").splitlines() if " " in line)
     return sum(int(stat.get("total_" + key) or stat.get(key) or 0) for key in ("active_file", "inactive_file"))
 
 
 def _quota(folder: Path) -> float | None:
-    quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
+    quota, _, period = read_text(folder / "cpu.max").strip().partition(" ")
     if not quota:
-        quota, period = (_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+        quota, period = (read_text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A file of the system, empty where there is none."""
     try:
         return path.read_text()
     except OSError:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from albireo.api.machine.memory import available_bytes, machine_bytes
-from albireo.backends.cpu.fingerprint import cpu_name, read_text
-from albireo.control_group import control_group
+from albireo.backends.cpu.fingerprint import cpu_name
+from albireo.control_group import control_group, read_text
 
 _CPUINFO = Path("/proc/cpuinfo")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")

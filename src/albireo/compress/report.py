@@ -6,13 +6,13 @@ Called by cli/quantize.py. What the page looks like is page.py's.
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
 from albireo.compress.page import page
 from albireo.compress.result import Outcome
+from albireo.verify.report import finite
 
 REPORT_JSON, REPORT_PAGE = "quantization.json", "quantization.html"
 _FORMAT, _VERSION = "albireo-quantization", 1
@@ -45,8 +45,8 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
     data["bits_per_weight"] = outcome.bits_per_weight
     for entry, found in zip(data["qualities"], outcome.qualities, strict=True):
         entry["perplexity_change"] = found.perplexity_change
-    finite: dict[str, Any] = _finite(data)
-    return finite
+    whole: dict[str, Any] = finite(data)
+    return whole
 
 
 def report_files(outcome: Outcome) -> dict[str, bytes]:
@@ -67,11 +67,3 @@ def _speed_lines(outcome: Outcome) -> list[str]:
         f"({speeds.prefill_ratio:.2f} x); one request of {speeds.num_prompt_tokens} + {speeds.num_output_tokens} "
         f"tokens, {speeds.num_threads} threads",
     ]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

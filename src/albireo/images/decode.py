@@ -67,20 +67,26 @@ def as_image(value: Any) -> Image.Image:
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
     """Decoded, turned as its EXIF says. What is behind transparency is white, as for processors of transformers."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     width, height = image.size
     what = f"a picture of {width} x {height} pixels{f' ({image.format})' if image.format else ''}"
     if not 0 < width * height <= MAX_PIXELS:
         raise InvalidParams(f"{what} is too large: send one of 1 to {MAX_PIXELS} pixels")
     try:
-        image = ImageOps.exif_transpose(image)
-        if "A" not in image.getbands() and image.info.get("transparency") is None:
-            return image.convert("RGB")
-        paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+        return on_white(ImageOps.exif_transpose(image))
     except Exception as error:  # decoders raise whatever the damage leads to
         raise InvalidParams(f"{what} cannot be decoded ({short(str(error))}); {_ALLOWED}") from None
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """In colours; what is behind transparency is white."""
+    from PIL import Image
+
+    if "A" not in image.getbands() and image.info.get("transparency") is None:
+        return image.convert("RGB")
+    paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
 
 
 def has_pillow() -> bool:

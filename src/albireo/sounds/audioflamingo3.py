@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from albireo.errors import InvalidParams
 from albireo.sounds.features import F32, LogMel
-from albireo.sounds.prepared import HasSpectra, PreparedSound, refuse_longer
+from albireo.sounds.prepared import HasSpectra, PreparedSound, nothing_heard, refuse_longer
 from albireo.sounds.qwen2_audio import framed, with_end
 from albireo.sounds.settings import STRIDE, SoundSettings
 
@@ -42,9 +41,7 @@ class AudioFlamingo3(HasSpectra):
         # an end that is too short to be a row is not heard
         tiles = tuple(tile for tile in found if self.rows(*tile.shape))
         if not tiles:
-            raise InvalidParams(
-                f"the sound has {len(samples)} samples; of fewer than {STRIDE * spectra.hop + 1} nothing is heard"
-            )
+            raise nothing_heard(samples, STRIDE * spectra.hop + 1)
         return PreparedSound(tiles, self.row_token * sum(self.rows(*tile.shape) for tile in tiles))
 
     def _tile(self, samples: F32) -> F32:

@@ -122,6 +122,14 @@ def log_mel_fields(directory: Path) -> Fields:
     return fields
 
 
+def check_mels(fields: Fields, num_mels: int, bands: int, rate: int, hop: int) -> None:
+    """Raises: ModelError unless these are the bands that an encoder hears, a hundred times a second."""
+    if num_mels != bands:
+        fields.fail("feature_size", num_mels, f"must be num_mel_bins={bands} of config.json: they are of two models")
+    if rate != 100 * hop:
+        fields.fail("hop_length", hop, f"must be a hundredth of sampling_rate={rate}")
+
+
 def says_of_sounds(directory: Path) -> bool:
     """Whether there is such a file. Raises: ModelError for a damaged one."""
     return _said_of_sounds(directory) is not None

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import InvalidParams
 from albireo.json_file import keys
 from albireo.sounds.bounds import MAX_BANDS, MAX_FFT, MAX_RATE, check_frames
 from albireo.sounds.features import F32, kaldi_bands, kaldi_powers
-from albireo.sounds.prepared import PreparedSound, refuse_longer
+from albireo.sounds.prepared import PreparedSound, nothing_heard, refuse_longer
 from albireo.sounds.settings import SoundSettings
 
 _TYPE = "FunAsrNanoFeatureExtractor"
@@ -88,7 +87,7 @@ class FunAsrNano:
     def prepare(self, samples: F32) -> PreparedSound:
         refuse_longer(samples, self.rate, self.longest_s)
         if len(samples) < self.width:
-            raise InvalidParams(f"the sound has {len(samples)} samples; of fewer than {self.width} nothing is heard")
+            raise nothing_heard(samples, self.width)
         tile = self._stacked(self._spectrum(samples))
         return PreparedSound((tile,), self.row_token * len(tile))
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from albireo.errors import InvalidParams
 from albireo.json_file import Fields, read_json
 from albireo.sounds.features import F32, filled
-from albireo.sounds.prepared import PreparedSound, refuse_longer
+from albireo.sounds.prepared import PreparedSound, nothing_heard, refuse_longer
 from albireo.sounds.settings import OF_PICTURES, SoundSettings
 from albireo.sounds.usm import UsmMel
 
@@ -71,7 +70,7 @@ class Gemma3n:
         tile = self.spectra.spectrum(filled(samples, -(-len(samples) // _MULTIPLE) * _MULTIPLE))
         if not len(tile):
             least = self.spectra.width // _MULTIPLE * _MULTIPLE + 1
-            raise InvalidParams(f"the sound has {len(samples)} samples; of fewer than {least} nothing is heard")
+            raise nothing_heard(samples, least)
         return PreparedSound((tile,), f"\n\n{BEGIN}{self.row_token * self.count}{END}\n\n")
 
     @property

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from albireo.errors import InvalidParams
 from albireo.json_file import keys
 from albireo.sounds.bounds import MAX_RATE
 from albireo.sounds.features import F32, filled
-from albireo.sounds.prepared import PreparedSound, refuse_longer
+from albireo.sounds.prepared import PreparedSound, nothing_heard, refuse_longer
 from albireo.sounds.settings import SoundSettings
 from albireo.sounds.usm import UsmMel
 
@@ -77,7 +76,7 @@ class Gemma4:
         tile = self.spectra.spectrum(np.pad(samples, (self.spectra.width // 2, 0)))
         if not len(tile):
             least = self.spectra.width - self.spectra.width // 2 + 1
-            raise InvalidParams(f"the sound has {len(samples)} samples; of fewer than {least} nothing is heard")
+            raise nothing_heard(samples, least)
         return _standing(self.row_token, self.rows(*tile.shape), tile)
 
     @property

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from albireo.errors import InvalidParams
 from albireo.sounds.features import F32, LogMel
-from albireo.sounds.prepared import HasSpectra, PreparedSound
+from albireo.sounds.prepared import HasSpectra, PreparedSound, nothing_heard
 from albireo.sounds.settings import STRIDE, SoundSettings
 
 #: Frames of a tile behind what is heard, of which the last is silent; and positions that become a row.
@@ -42,7 +41,7 @@ class GlmAsr(HasSpectra):
         tiles = tuple(tile for tile in found if self.rows(*tile.shape))
         if not tiles:
             fewest = STRIDE * (_MERGE - 1) * self.spectra.hop + 1
-            raise InvalidParams(f"the sound has {len(samples)} samples; of fewer than {fewest} nothing is heard")
+            raise nothing_heard(samples, fewest)
         return PreparedSound(tiles, self.row_token * sum(self.rows(*tile.shape) for tile in tiles))
 
     def _tile(self, samples: F32) -> F32:

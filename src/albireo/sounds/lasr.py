@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from albireo.errors import InvariantError
 from albireo.json_file import keys
 from albireo.sounds.bounds import MAX_BANDS, MAX_FFT, MAX_RATE
-from albireo.sounds.features import F32, kaldi_bands, log_mel_fields
+from albireo.sounds.features import F32, check_mels, kaldi_bands, log_mel_fields
 
 _TYPE = "LasrFeatureExtractor"
 _IGNORABLE = keys("feature_extractor_type processor_class padding_side padding_value return_attention_mask")
@@ -76,12 +76,7 @@ def open_lasr_mel(directory: Path, bands: int, seconds: int, fewest: int) -> Las
         fewest,
     )
     fields.refuse_unread(_IGNORABLE, {})
-    if found.num_mels != bands:
-        fields.fail(
-            "feature_size", found.num_mels, f"must be num_mel_bins={bands} of config.json: they are of two models"
-        )
-    if found.rate != 100 * found.hop:
-        fields.fail("hop_length", found.hop, f"must be a hundredth of sampling_rate={found.rate}")
+    check_mels(fields, found.num_mels, bands, found.rate, found.hop)
     if found.width <= 2 * found.hop:
         # the longest sound would have more frames than the encoder hears
         fields.fail("win_length", found.width, f"must be more than two of hop_length={found.hop}")

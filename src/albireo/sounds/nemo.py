@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from albireo.errors import InvariantError
 from albireo.json_file import keys
 from albireo.sounds.bounds import MAX_BANDS, MAX_FFT, MAX_RATE
-from albireo.sounds.features import F32, log_mel_fields, slaney_bands
+from albireo.sounds.features import F32, check_mels, log_mel_fields, slaney_bands
 
 #: What extractors are called.
 COHERE, PARAKEET = "CohereAsrFeatureExtractor", "ParakeetFeatureExtractor"
@@ -100,10 +100,5 @@ def open_nemo_mel(directory: Path, bands: int, seconds: float, extractor: str = 
         extractor != STREAMING,
     )
     fields.refuse_unread(_IGNORABLE, {"mel_filters_dtype": ("float32",)})
-    if found.num_mels != bands:
-        fields.fail(
-            "feature_size", found.num_mels, f"must be num_mel_bins={bands} of config.json: they are of two models"
-        )
-    if found.rate != 100 * found.hop:
-        fields.fail("hop_length", found.hop, f"must be a hundredth of sampling_rate={found.rate}")
+    check_mels(fields, found.num_mels, bands, found.rate, found.hop)
     return found

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import InvalidParams
 from albireo.json_file import Fields, keys, read_json
 from albireo.sounds.bounds import MAX_BANDS, MAX_FFT, MAX_RATE
 from albireo.sounds.features import F32, kaldi_bands
-from albireo.sounds.prepared import PreparedSound, refuse_longer
+from albireo.sounds.prepared import PreparedSound, nothing_heard, refuse_longer
 from albireo.sounds.settings import OF_PICTURES, SoundSettings
 
 _TYPE, _TOKENIZER = "Phi4MultimodalFeatureExtractor", "tokenizer_config.json"
@@ -85,7 +84,7 @@ class Phi4Multimodal:
     def prepare(self, samples: F32) -> PreparedSound:
         refuse_longer(samples, self.rate, self.longest_s)
         if len(samples) < self.width:
-            raise InvalidParams(f"the sound has {len(samples)} samples; of fewer than {self.width} nothing is heard")
+            raise nothing_heard(samples, self.width)
         tile = self._spectrum(samples)
         return PreparedSound((tile,), self.row_token * self.rows(*tile.shape))
 

@@ -106,6 +106,11 @@ class HasSpectra:
         """See SoundProcessor."""
 
 
+def nothing_heard(samples: F32, fewest: int) -> InvalidParams:
+    """What is wrong with a sound that is too short."""
+    return InvalidParams(f"the sound has {len(samples)} samples; of fewer than {fewest} nothing is heard")
+
+
 def refuse_longer(samples: F32, rate: int, longest_s: float) -> None:
     """Raises: InvalidParams for samples of more seconds than a model hears."""
     seconds = len(samples) / rate

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from albireo.errors import InvalidParams
 from albireo.sounds.features import F32, LogMel, filled
-from albireo.sounds.prepared import HasSpectra, PreparedSound, refuse_longer
+from albireo.sounds.prepared import HasSpectra, PreparedSound, nothing_heard, refuse_longer
 from albireo.sounds.settings import OF_PICTURES, STRIDE, SoundSettings
 
 #: Positions of the encoder that become a row; chunks of a tile, see models/hearing/qwen2_5_omni.py.
@@ -49,9 +48,7 @@ class Qwen25Omni(HasSpectra):
         # an end that is too short to be a row is not heard
         tiles = tuple(np.ascontiguousarray(each) for each in found if self.rows(*each.shape))
         if not tiles:
-            raise InvalidParams(
-                f"the sound has {len(samples)} samples; of fewer than {STRIDE * spectra.hop + 1} nothing is heard"
-            )
+            raise nothing_heard(samples, STRIDE * spectra.hop + 1)
         return PreparedSound(tiles, self.row_token * sum(self.rows(*tile.shape) for tile in tiles))
 
     def rows(self, frames: int, bands: int) -> int:

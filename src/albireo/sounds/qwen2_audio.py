@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from albireo.errors import InvalidParams
 from albireo.sounds.features import F32, LogMel
-from albireo.sounds.prepared import HasSpectra, PreparedSound, refuse_longer
+from albireo.sounds.prepared import HasSpectra, PreparedSound, nothing_heard, refuse_longer
 from albireo.sounds.settings import STRIDE, SoundSettings
 
 #: Positions of the encoder that become a row.
@@ -38,9 +37,7 @@ class Qwen2Audio(HasSpectra):
         num_frames = -(-len(samples) // spectra.hop)
         rows = self.rows(framed(num_frames), spectra.num_mels)
         if not rows:
-            raise InvalidParams(
-                f"the sound has {len(samples)} samples; of fewer than {STRIDE * spectra.hop + 1} nothing is heard"
-            )
+            raise nothing_heard(samples, STRIDE * spectra.hop + 1)
         return PreparedSound((with_end(spectra.features(samples), framed(num_frames)),), self.row_token * rows)
 
     @property

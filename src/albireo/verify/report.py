@@ -56,7 +56,7 @@ def to_json(found: Verification, environment: Mapping[str, str]) -> dict[str, An
             "proves": stage.proves,
             "summary": stage.summary,
             "finding": stage.finding,
-            "figures": _finite(stage.figures),
+            "figures": finite(stage.figures),
         }
         for stage in found.stages
     ]
@@ -129,9 +129,10 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """For JSON: numbers that are not are words."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from albireo.errors import InvalidParams, InvariantError, short
+from albireo.images.decode import on_white
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -130,11 +131,7 @@ def usable_rate(num_frames: int, seconds: float) -> float:
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Decoded, turned as its EXIF says, on white where it is transparent; as pictures are."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     check_frame(*image.size)
-    image = ImageOps.exif_transpose(image)
-    if "A" not in image.getbands() and image.info.get("transparency") is None:
-        return image.convert("RGB")
-    paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+    return on_white(ImageOps.exif_transpose(image))

@@ -10,6 +10,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+from albireo.control_group import read_text
+
 _CPUINFO = Path("/proc/cpuinfo")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 #: Lines of /proc/cpuinfo that tell generations apart, of x86 and of Arm; virtual machines give several the same name.
@@ -100,11 +102,3 @@ def cache_bytes(folder: Path = _CACHES) -> int:
 def _line(name: str, cpuinfo: str) -> str:
     match = re.search(rf"^{name}\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return match[1].strip() if match else ""
-
-
-def read_text(path: Path) -> str:
-    """A file of the system, empty where there is none."""
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

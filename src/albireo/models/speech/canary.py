@@ -48,10 +48,7 @@ IGNORABLE_WEIGHTS = cohere_asr.IGNORABLE_WEIGHTS
 
 
 def _blocks(fields: Fields) -> BlockSettings:
-    heads = fields.integer("num_attention_heads", 1, 2**10, 8)
-    if fields.integer("num_key_value_heads", 1, 2**10, heads) != heads:
-        fields.unsupported("num_key_value_heads", fields.raw("num_key_value_heads"), f"supported: {heads}, as queries")
-    return BlockSettings(is_layer_norm=True, qkv_bias=True, o_bias=True, ffn_bias=True, sound_positions=HALVED)
+    return replace(cohere_asr.blocks(fields), sound_positions=HALVED)
 
 
 CONFIG = replace(

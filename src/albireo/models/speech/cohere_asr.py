@@ -53,7 +53,8 @@ _POSITIONS = NEMO_POSITIONS
 _NETS = {"q": "query_net", "k": "key_net", "v": "value_net"}
 
 
-def _blocks(fields: Fields) -> BlockSettings:
+def blocks(fields: Fields) -> BlockSettings:
+    """Of a decoder whose heads all have keys and values of their own."""
     heads = fields.integer("num_attention_heads", 1, 2**10, 8)
     if fields.integer("num_key_value_heads", 1, 2**10, heads) != heads:
         fields.unsupported("num_key_value_heads", fields.raw("num_key_value_heads"), f"supported: {heads}, as queries")
@@ -63,7 +64,7 @@ def _blocks(fields: Fields) -> BlockSettings:
 
 
 CONFIG = ConfigRules(
-    blocks=_blocks,
+    blocks=blocks,
     has_rope=False,
     activation="plain",
     built_in={"is_encoder_decoder": True, "attention_bias": True},

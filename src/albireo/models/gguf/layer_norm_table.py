@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from albireo.models.gguf import mixture_settings, name_maps, plain_settings, put_back
 from albireo.models.gguf.architecture import GgufArchitecture
 
+_normed = partial(GgufArchitecture, is_layer_norm=True)
 LAYER_NORMS: Mapping[str, GgufArchitecture] = {
-    "starcoder2": GgufArchitecture(
+    "starcoder2": _normed(
         "starcoder2",
         plain_settings.starcoder2,
         {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"},
         keys={"rms_norm_eps": "norm_epsilon"},
-        is_layer_norm=True,
     ),
-    "cohere2": GgufArchitecture("cohere2", plain_settings.cohere2, keys=name_maps.LAYER_NORM_EPS, is_layer_norm=True),
-    "olmo": GgufArchitecture("olmo", put_back=(put_back.pairs,), has_biases=True, is_layer_norm=True),
-    "nemotron": GgufArchitecture("nemotron", keys=name_maps.NORM_EPS, has_biases=True, is_layer_norm=True),
-    "starcoder": GgufArchitecture(
+    "cohere2": _normed("cohere2", plain_settings.cohere2, keys=name_maps.LAYER_NORM_EPS),
+    "olmo": _normed("olmo", put_back=(put_back.pairs,), has_biases=True),
+    "nemotron": _normed("nemotron", keys=name_maps.NORM_EPS, has_biases=True),
+    "starcoder": _normed(
         "gpt_bigcode",
         plain_settings.starcoder,
         name_maps.GPT2,
         name_maps.GPT2_ENDS,
         "transformer.h",
         keys=name_maps.GPT2_KEYS,
-        is_layer_norm=True,
     ),
-    "command-r": GgufArchitecture("cohere", plain_settings.cohere, keys=name_maps.LAYER_NORM_EPS, is_layer_norm=True),
-    "falcon": GgufArchitecture(
+    "command-r": _normed("cohere", plain_settings.cohere, keys=name_maps.LAYER_NORM_EPS),
+    "falcon": _normed(
         "falcon",
         plain_settings.falcon,
         {**name_maps.FALCON, "attn_norm": "input_layernorm"},
@@ -37,12 +37,9 @@ LAYER_NORMS: Mapping[str, GgufArchitecture] = {
         ("blk.0.attn_norm_2.weight", {"attn_norm": "ln_mlp", "attn_norm_2": "ln_attn"}),
         (put_back.heads_by_group,),
         {**name_maps.LAYER_NORM_EPSILON, "intermediate_size": "ffn_hidden_size"},
-        is_layer_norm=True,
     ),
-    "stablelm": GgufArchitecture(
-        "stablelm", plain_settings.stablelm, keys=name_maps.LAYER_NORM_EPS, is_layer_norm=True
-    ),
-    "gptneox": GgufArchitecture(
+    "stablelm": _normed("stablelm", plain_settings.stablelm, keys=name_maps.LAYER_NORM_EPS),
+    "gptneox": _normed(
         "gpt_neox",
         plain_settings.gptneox,
         {
@@ -55,18 +52,11 @@ LAYER_NORMS: Mapping[str, GgufArchitecture] = {
         "gpt_neox.layers",
         put_back=(put_back.heads_by_group,),
         keys={**name_maps.LAYER_NORM_EPS, "partial_rotary_factor": "rotary_pct"},
-        is_layer_norm=True,
     ),
-    "gpt2": GgufArchitecture(
-        "gpt2",
-        plain_settings.gpt2,
-        name_maps.GPT2,
-        name_maps.GPT2_ENDS,
-        "transformer.h",
-        keys=name_maps.GPT2_KEYS,
-        is_layer_norm=True,
+    "gpt2": _normed(
+        "gpt2", plain_settings.gpt2, name_maps.GPT2, name_maps.GPT2_ENDS, "transformer.h", keys=name_maps.GPT2_KEYS
     ),
-    "phi2": GgufArchitecture(
+    "phi2": _normed(
         "phi",
         plain_settings.phi2,
         {
@@ -78,10 +68,9 @@ LAYER_NORMS: Mapping[str, GgufArchitecture] = {
         {"output_norm": "model.final_layernorm"},
         put_back=(put_back.apart,),
         keys=name_maps.LAYER_NORM_EPS,
-        is_layer_norm=True,
     ),
-    "jais2": GgufArchitecture("jais2", plain_settings.jais2, keys=name_maps.LAYER_NORM_EPS, is_layer_norm=True),
-    "bloom": GgufArchitecture(
+    "jais2": _normed("jais2", plain_settings.jais2, keys=name_maps.LAYER_NORM_EPS),
+    "bloom": _normed(
         "bloom",
         plain_settings.bloom,
         name_maps.FALCON,
@@ -89,18 +78,16 @@ LAYER_NORMS: Mapping[str, GgufArchitecture] = {
         "transformer.h",
         put_back=(put_back.heads_by_group,),
         keys=name_maps.BLOOM_KEYS,
-        is_layer_norm=True,
     ),
-    "mpt": GgufArchitecture(
+    "mpt": _normed(
         "mpt",
         plain_settings.mpt,
         name_maps.MPT,
         name_maps.MPT_ENDS,
         "transformer.blocks",
         keys={**name_maps.MPT_KEYS, **name_maps.LAYER_NORM_EPSILON},
-        is_layer_norm=True,
     ),
-    "dbrx": GgufArchitecture(
+    "dbrx": _normed(
         "dbrx",
         plain_settings.dbrx,
         name_maps.DBRX,
@@ -113,9 +100,8 @@ LAYER_NORMS: Mapping[str, GgufArchitecture] = {
             "num_local_experts": "moe_num_experts",
             "num_experts_per_tok": "moe_top_k",
         },
-        is_layer_norm=True,
     ),
-    "phimoe": GgufArchitecture("phimoe", plain_settings.phimoe, name_maps.MIXTRAL, is_layer_norm=True),
-    "cohere2moe": GgufArchitecture("cohere2_moe", mixture_settings.cohere2, name_maps.SHARED, is_layer_norm=True),
-    "orion": GgufArchitecture("orion", is_layer_norm=True, has_biases=True),
+    "phimoe": _normed("phimoe", plain_settings.phimoe, name_maps.MIXTRAL),
+    "cohere2moe": _normed("cohere2_moe", mixture_settings.cohere2, name_maps.SHARED),
+    "orion": _normed("orion", has_biases=True),
 }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from albireo.models.gguf import latent_settings, layered_settings, mixture_settings, name_maps, put_back
 from albireo.models.gguf.architecture import GgufArchitecture
 
+_latent = partial(GgufArchitecture, put_back=(put_back.latent_projections,), is_latent=True)
 MIXTURES: Mapping[str, GgufArchitecture] = {
     "llama4": GgufArchitecture("llama4_text", mixture_settings.llama4, name_maps.LLAMA4, has_biases=True),
     "qwen2moe": GgufArchitecture("qwen2_moe", mixture_settings.qwen2),
@@ -23,13 +25,7 @@ MIXTURES: Mapping[str, GgufArchitecture] = {
     "gpt-oss": GgufArchitecture(
         "gpt_oss", mixture_settings.gpt_oss, {**name_maps.NORM_BEHIND, "ffn_gate_inp": "mlp.router"}
     ),
-    "deepseek2": GgufArchitecture(
-        "deepseek_v3",
-        latent_settings.deepseek2,
-        {**name_maps.DEEPSEEK, **name_maps.LATENT},
-        put_back=(put_back.latent_projections,),
-        is_latent=True,
-    ),
+    "deepseek2": _latent("deepseek_v3", latent_settings.deepseek2, {**name_maps.DEEPSEEK, **name_maps.LATENT}),
     "glm4moe": GgufArchitecture("glm4_moe", mixture_settings.glm4, {**name_maps.DEEPSEEK, **name_maps.NORM_BEHIND}),
     "dots1": GgufArchitecture("dots1", mixture_settings.dots1, name_maps.DEEPSEEK),
     "ernie4_5-moe": GgufArchitecture(
@@ -66,32 +62,14 @@ MIXTURES: Mapping[str, GgufArchitecture] = {
             "routed_scaling_factor": "route_scale",
         },
     ),
-    "deepseek32": GgufArchitecture(
-        "deepseek_v32",
-        latent_settings.deepseek32,
-        name_maps.DSA,
-        put_back=(put_back.latent_projections,),
-        is_latent=True,
-    ),
-    "glm-dsa": GgufArchitecture(
-        "glm_moe_dsa",
-        latent_settings.glm_dsa,
-        name_maps.DSA,
-        put_back=(put_back.latent_projections,),
-        is_latent=True,
-    ),
+    "deepseek32": _latent("deepseek_v32", latent_settings.deepseek32, name_maps.DSA),
+    "glm-dsa": _latent("glm_moe_dsa", latent_settings.glm_dsa, name_maps.DSA),
     "laguna": GgufArchitecture("laguna", layered_settings.laguna, name_maps.LAGUNA),
     "mimo2": GgufArchitecture("mimo_v2_flash", layered_settings.mimo, name_maps.MIMO, is_latent=True, is_by_layer=True),
     "step35": GgufArchitecture("step3p5", layered_settings.step, name_maps.STEP),
     "minimax-m3": GgufArchitecture("minimax_m3_vl_text", layered_settings.minimax_m3, name_maps.MINIMAX_M3),
     "mellum": GgufArchitecture("mellum", layered_settings.mellum),
-    "mistral4": GgufArchitecture(
-        "mistral4",
-        latent_settings.mistral4,
-        {**name_maps.DEEPSEEK, **name_maps.LATENT},
-        put_back=(put_back.latent_projections,),
-        is_latent=True,
-    ),
+    "mistral4": _latent("mistral4", latent_settings.mistral4, {**name_maps.DEEPSEEK, **name_maps.LATENT}),
     "deepseek4": GgufArchitecture(
         "deepseek_v4",
         latent_settings.deepseek4,

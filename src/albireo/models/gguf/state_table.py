@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from albireo.models.gguf import hybrid_settings, latent_settings, name_maps, put_back
 from albireo.models.gguf.architecture import GgufArchitecture
 
+#: As Mamba's authors call what is around layers.
+_backbone = partial(
+    GgufArchitecture,
+    ends=name_maps.NEMOTRON_H_ENDS,
+    layer="backbone.layers",
+    put_back=(put_back.decays,),
+    keys=name_maps.LAYER_NORM_EPSILON,
+)
 STATES: Mapping[str, GgufArchitecture] = {
     "qwen3next": GgufArchitecture(
         "qwen3_5_moe_text",
@@ -41,23 +50,8 @@ STATES: Mapping[str, GgufArchitecture] = {
         name_maps.SHORT_CONV_ENDS,
         keys=name_maps.NORM_EPS,
     ),
-    "nemotron_h": GgufArchitecture(
-        "nemotron_h",
-        hybrid_settings.nemotron,
-        name_maps.NEMOTRON_H,
-        name_maps.NEMOTRON_H_ENDS,
-        "backbone.layers",
-        put_back=(put_back.decays,),
-        keys=name_maps.LAYER_NORM_EPSILON,
-    ),
-    "nemotron_h_moe": GgufArchitecture(
-        "nemotron_h",
-        hybrid_settings.nemotron,
-        name_maps.NEMOTRON_H,
-        name_maps.NEMOTRON_H_ENDS,
-        "backbone.layers",
-        put_back=(put_back.decays,),
-        keys=name_maps.LAYER_NORM_EPSILON,
+    **dict.fromkeys(
+        ("nemotron_h", "nemotron_h_moe"), _backbone("nemotron_h", hybrid_settings.nemotron, name_maps.NEMOTRON_H)
     ),
     "falcon-h1": GgufArchitecture(
         "falcon_h1",
@@ -66,26 +60,10 @@ STATES: Mapping[str, GgufArchitecture] = {
         name_maps.FALCON_H1_ENDS,
         put_back=(put_back.decays,),
     ),
-    "mamba2": GgufArchitecture(
-        "mamba2",
-        hybrid_settings.mamba2,
-        {**name_maps.mamba_in("mixer"), "attn_norm": "norm"},
-        name_maps.NEMOTRON_H_ENDS,
-        "backbone.layers",
-        put_back=(put_back.decays,),
-        keys=name_maps.LAYER_NORM_EPSILON,
-        is_by_layer=True,
+    "mamba2": _backbone(
+        "mamba2", hybrid_settings.mamba2, {**name_maps.mamba_in("mixer"), "attn_norm": "norm"}, is_by_layer=True
     ),
-    "mamba": GgufArchitecture(
-        "mamba",
-        hybrid_settings.mamba1,
-        name_maps.MAMBA1,
-        name_maps.NEMOTRON_H_ENDS,
-        "backbone.layers",
-        put_back=(put_back.decays,),
-        keys=name_maps.LAYER_NORM_EPSILON,
-        is_by_layer=True,
-    ),
+    "mamba": _backbone("mamba", hybrid_settings.mamba1, name_maps.MAMBA1, is_by_layer=True),
     "jamba": GgufArchitecture(
         "jamba",
         hybrid_settings.jamba,

@@ -22,11 +22,13 @@ def text(model_type: str, named: str, **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in left_out and value is not ...}
 
 
-_SIGLIP = {"vision_config": {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "image_size": 28}}
-_SIGLIP["vision_config"] |= {"num_hidden_layers": 1, "patch_size": 7}
-_CLIP = {"vision_config": {**_SIGLIP["vision_config"], "model_type": "clip_vision_model"}}
-_INTERNVL = {"vision_config": {**_SIGLIP["vision_config"], "model_type": "internvl_vision"}}
-_SIGLIP2 = {"vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip2_vision_model", "num_patches": 16}}
+_SIGHT = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1}
+_SIGHT |= {"image_size": 28, "patch_size": 7}
+_CLIP = {**_SIGHT, "model_type": "clip_vision_model"}
+_SIGLIP = {**_SIGHT, "model_type": "siglip_vision_model"}
+_SAM = {"hidden_size": 16, "mlp_dim": 24, "num_attention_heads": 2, "num_hidden_layers": 2, "image_size": 32}
+_SAM |= {"patch_size": 8, "output_channels": 8, "window_size": 3, "global_attn_indexes": [1]}
+_INTERNVL = {**_SIGHT, "model_type": "internvl_vision"}
 _GEMMA4_VISION = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "head_dim": 8}
 _GEMMA4_VISION |= {"num_hidden_layers": 1, "num_key_value_heads": 2}
 _GEMMA4 = {"vision_config": _GEMMA4_VISION, "audio_config": None, "tie_word_embeddings": True}
@@ -49,51 +51,35 @@ def _glm(architecture: str, named: str, rope: dict[str, Any], **changes: Any) ->
     return {"text_config": of_text, "vision_config": vision, "tie_word_embeddings": False}
 
 
+def _whole(of_text: str | dict[str, Any], vision: dict[str, Any], ties: bool, **beside: Any) -> dict[str, Any]:
+    """Args: of_text: keys of the text part, or which tiny one it is."""
+    of_text = text(of_text, of_text) if isinstance(of_text, str) else of_text
+    return {"text_config": of_text, "vision_config": vision, "tie_word_embeddings": ties, **beside}
+
+
 #: The model_type of the whole, and its config.
 WHOLES: dict[str, dict[str, Any]] = {
-    "qwen2_5_vl": {
-        "text_config": text("qwen2", "qwen2_5_vl_text", rope_parameters=CHUNKS, rope_theta=...),
-        "vision_config": _QWEN2_5,
-        "tie_word_embeddings": True,
-    },
-    "qwen2_vl": {
-        "text_config": text("qwen2", "qwen2_vl_text", rope_parameters=CHUNKS, rope_theta=...),
-        "vision_config": _QWEN2,
-        "tie_word_embeddings": False,
-    },
-    "qwen3_vl": {
-        "text_config": text("qwen3", "qwen3_vl_text", rope_parameters=_PLACES, rope_theta=...),
-        "vision_config": _QWEN,
-        "tie_word_embeddings": True,
-    },
-    "qwen3_vl_moe": {
-        "text_config": text("qwen3_moe", "qwen3_vl_moe_text", rope_parameters=_PLACES, rope_theta=...),
-        "vision_config": _QWEN,
-        "tie_word_embeddings": False,
-    },
+    "qwen2_5_vl": _whole(text("qwen2", "qwen2_5_vl_text", rope_parameters=CHUNKS, rope_theta=...), _QWEN2_5, ties=True),
+    "qwen2_vl": _whole(text("qwen2", "qwen2_vl_text", rope_parameters=CHUNKS, rope_theta=...), _QWEN2, ties=False),
+    "qwen3_vl": _whole(text("qwen3", "qwen3_vl_text", rope_parameters=_PLACES, rope_theta=...), _QWEN, ties=True),
+    "qwen3_vl_moe": _whole(
+        text("qwen3_moe", "qwen3_vl_moe_text", rope_parameters=_PLACES, rope_theta=...), _QWEN, ties=False
+    ),
     # text alone: their towers are left where they lie
-    "cohere_compass": {
-        "text_config": text("cohere_compass_text", "cohere_compass_text"),
-        "vision_config": {**_QWEN, "out_hidden_size": 48},
-        "tie_word_embeddings": True,
-    },
-    "hyperclovax_vision_v2": {
-        "text_config": text("hyperclovax", "hyperclovax"),
-        "vision_config": {**_QWEN2_5, "model_type": "qwen2_5_vl_vision"},
-        "tie_word_embeddings": False,
-    },
-    "lfm3_vl": {
-        "text_config": text("lfm3", "lfm3"),
-        "vision_config": {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
+    "cohere_compass": _whole("cohere_compass_text", {**_QWEN, "out_hidden_size": 48}, ties=True),
+    "hyperclovax_vision_v2": _whole("hyperclovax", {**_QWEN2_5, "model_type": "qwen2_5_vl_vision"}, ties=False),
+    "lfm3_vl": _whole(
+        "lfm3",
+        {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
         | {"num_hidden_layers": 1, "num_key_value_heads": 1, "layer_types": ["conv"]},
-        "tie_word_embeddings": True,
-    },
-    "step3p7": {
-        "text_config": text("step3p5", "step3p5"),
-        "vision_config": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_ratio": 2.0}
+        ties=True,
+    ),
+    "step3p7": _whole(
+        "step3p5",
+        {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_ratio": 2.0}
         | {"image_size": 28, "max_position_embeddings": 4},
-        "tie_word_embeddings": False,
-    },
+        ties=False,
+    ),
     # of which tokens of pictures have experts of another width
     "ernie4_5_vl_moe": {
         "text_config": text(
@@ -111,20 +97,18 @@ WHOLES: dict[str, dict[str, Any]] = {
     "glm_ocr without head_dim": _glm(
         "glm4", "glm_ocr_text", _WHOLLY, attention_bias=False, hidden_size=64, head_dim=...
     ),
-    "paddleocr_vl": {
-        "text_config": text(
-            "ernie4_5", "paddleocr_vl_text", rope_parameters={**_WHOLLY, "mrope_section": [2, 2, 2]}, rope_theta=...
-        ),
-        "vision_config": {**_SIGLIP["vision_config"], "model_type": "paddleocr_vl_vision", "num_attention_heads": 2},
-        "tie_word_embeddings": True,
-    },
+    "paddleocr_vl": _whole(
+        text("ernie4_5", "paddleocr_vl_text", rope_parameters={**_WHOLLY, "mrope_section": [2, 2, 2]}, rope_theta=...),
+        {**_SIGHT, "model_type": "paddleocr_vl_vision", "num_attention_heads": 2},
+        ties=True,
+    ),
     "gemma4": {"text_config": text("gemma4_text", "gemma4_text"), **_GEMMA4},
-    "gemma4_unified": {
-        "text_config": text("gemma4_unified_text", "gemma4_unified_text"),
-        "vision_config": {"patch_size": 4, "mm_embed_dim": 16, "mm_posemb_size": 6, "output_proj_dims": 16},
-        "audio_config": {"audio_embed_dim": 20},
-        "tie_word_embeddings": True,
-    },
+    "gemma4_unified": _whole(
+        "gemma4_unified_text",
+        {"patch_size": 4, "mm_embed_dim": 16, "mm_posemb_size": 6, "output_proj_dims": 16},
+        ties=True,
+        audio_config={"audio_embed_dim": 20},
+    ),
     "gemma4 with experts": {
         "text_config": text("gemma4_text", "gemma4_text", **VARIANTS["gemma4_text, experts"]),
         **_GEMMA4,
@@ -133,136 +117,67 @@ WHOLES: dict[str, dict[str, Any]] = {
         "text_config": text("gemma4_text", "gemma4_text", **VARIANTS["gemma4_text, embeddings of layers"]),
         **_GEMMA4,
     },
-    "qwen3_5": {
-        "text_config": text("qwen3_5_text", "qwen3_5_text", rope_parameters=_PLACES | {"partial_rotary_factor": 0.5}),
-        "vision_config": {**_QWEN, "out_hidden_size": 40},
-        "tie_word_embeddings": False,
-    },
-    "qwen3_5_moe": {
-        "text_config": text("qwen3_5_moe_text", "qwen3_5_moe_text"),
-        "vision_config": {**_QWEN, "out_hidden_size": 36},
-        "tie_word_embeddings": False,
-    },
-    "qwen4_exp": {
-        "text_config": text("qwen4_exp_text", "qwen4_exp_text"),
-        "vision_config": {**_QWEN, "out_hidden_size": 36},
-        "tie_word_embeddings": False,
-    },
-    "glm5_next": {
-        "text_config": text("glm5_next_text", "glm5_next_text"),
-        "vision_config": {**_GLM, "out_hidden_size": 40, "projection_intermediate_size": 24},
-        "tie_word_embeddings": False,
-    },
-    "mistral3": {
-        "text_config": text("mistral", "mistral"),
-        "vision_config": _PIXTRAL,
-        "tie_word_embeddings": False,
-    },
-    "lighton_ocr": {
-        "text_config": text("qwen3", "qwen3"),
-        "vision_config": _PIXTRAL,
-        "tie_word_embeddings": True,
-    },
-    "llava": {"text_config": text("llama", "llama"), **_CLIP, "tie_word_embeddings": False},
-    "video_llama_3": {
-        "text_config": text("qwen2", "qwen2"),
-        "vision_config": {**_SIGLIP["vision_config"], "model_type": "video_llama_3_vision"},
-        "tie_word_embeddings": False,
-    },
-    "vipllava": {
-        "text_config": text("llama", "llama"),
-        **_CLIP,
-        "vision_feature_layer": [1],
-        "tie_word_embeddings": False,
-    },
-    "llava_next": {"text_config": text("mistral", "mistral"), **_CLIP, "tie_word_embeddings": False},
-    "llava_next of granite": {
-        "text_config": text("granite", "granite"),
-        "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
-        "tie_word_embeddings": False,
-    },
-    "aya_vision": {
-        "text_config": text("cohere2", "cohere2", logit_scale=1.0),
-        "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
-        "tie_word_embeddings": True,
-    },
-    "aya_vision of cohere": {
-        "text_config": text("cohere", "cohere", logit_scale=1.0),
-        "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
-        "tie_word_embeddings": True,
-    },
-    "exaone4_5": {
-        "text_config": text("exaone4", "exaone4"),
-        "vision_config": {**_QWEN2_5, "num_key_value_heads": 1, "out_hidden_size": text("exaone4", "")["hidden_size"]},
-        "tie_word_embeddings": False,
-    },
-    "minicpm_ocr": {
-        "text_config": text("qwen3_5_text", "qwen3_5_text"),
-        "vision_config": {**_SIGLIP["vision_config"], "model_type": "minicpm_ocr_vision", "num_hidden_layers": 3},
-        "insert_layer_id": 0,
-        "tie_word_embeddings": True,
-    },
-    "minicpmv4_6": {
-        "text_config": text("qwen3_5_text", "qwen3_5_text", rope_parameters=_PLACES | {"partial_rotary_factor": 0.5}),
-        "vision_config": {**_SIGLIP["vision_config"], "model_type": "minicpmv4_6_vision", "num_hidden_layers": 3},
-        "insert_layer_id": 0,
-        "tie_word_embeddings": False,
-    },
-    "paligemma": {
-        "text_config": text("gemma", "gemma", use_bidirectional_attention=True, num_image_tokens=16),
-        "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
-        "projection_dim": 40,
-        "tie_word_embeddings": True,
-    },
-    "paligemma of gemma2": {
-        "text_config": text("gemma2", "gemma2"),
-        "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
-        "projection_dim": 48,
-        "tie_word_embeddings": True,
-    },
-    "cohere2_vision": {
-        "text_config": text("cohere2", "cohere2", logit_scale=1.0),
-        "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
-        "alignment_intermediate_size": 40,
-        "tie_word_embeddings": True,
-    },
-    "llava_onevision": {
-        "text_config": text("qwen2", "qwen2"),
-        "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
-        "tie_word_embeddings": True,
-    },
-    "llava_next of qwen2": {"text_config": text("qwen2", "qwen2"), **_CLIP, "tie_word_embeddings": True},
-    "llava of mistral": {"text_config": text("mistral", "mistral"), **_CLIP, "tie_word_embeddings": False},
-    "llava of pixtral": {
-        "text_config": text("mistral", "mistral", is_composition=True),
-        "vision_config": _PIXTRAL,
-        "tie_word_embeddings": False,
-    },
-    "internvl": {"text_config": text("qwen2", "qwen2"), **_INTERNVL, "tie_word_embeddings": False},
-    "pp_chart2table": {
-        "text_config": text("qwen2", "qwen2"),
-        "vision_config": {
-            **{"hidden_size": 16, "mlp_dim": 24, "num_attention_heads": 2, "num_hidden_layers": 2, "image_size": 32},
-            **{"patch_size": 8, "output_channels": 8, "window_size": 3, "global_attn_indexes": [1]},
-        },
-        "tie_word_embeddings": True,
-    },
-    "ovis2": {
-        "text_config": text("qwen2", "qwen2"),
-        "vision_config": {**_SIGLIP["vision_config"], "model_type": "ovis2_vision", "vocab_size": 21},
-        "hidden_size": text("qwen2", "qwen2")["hidden_size"],
-        "tie_word_embeddings": True,
-    },
-    "got_ocr2": {
-        "text_config": text("qwen2", "qwen2"),
-        "vision_config": {
-            **{"hidden_size": 16, "mlp_dim": 24, "num_attention_heads": 2, "num_hidden_layers": 2, "image_size": 32},
-            **{"patch_size": 8, "output_channels": 8, "window_size": 3, "global_attn_indexes": [1]},
-        },
-        "tie_word_embeddings": True,
-    },
-    "hunyuan_vl": {
-        "text_config": text(
+    "qwen3_5": _whole(
+        text("qwen3_5_text", "qwen3_5_text", rope_parameters=_PLACES | {"partial_rotary_factor": 0.5}),
+        {**_QWEN, "out_hidden_size": 40},
+        ties=False,
+    ),
+    "qwen3_5_moe": _whole("qwen3_5_moe_text", {**_QWEN, "out_hidden_size": 36}, ties=False),
+    "qwen4_exp": _whole("qwen4_exp_text", {**_QWEN, "out_hidden_size": 36}, ties=False),
+    "glm5_next": _whole(
+        "glm5_next_text", {**_GLM, "out_hidden_size": 40, "projection_intermediate_size": 24}, ties=False
+    ),
+    "mistral3": _whole("mistral", _PIXTRAL, ties=False),
+    "lighton_ocr": _whole("qwen3", _PIXTRAL, ties=True),
+    "llava": _whole("llama", _CLIP, ties=False),
+    "video_llama_3": _whole("qwen2", {**_SIGHT, "model_type": "video_llama_3_vision"}, ties=False),
+    "vipllava": _whole("llama", _CLIP, ties=False, vision_feature_layer=[1]),
+    "llava_next": _whole("mistral", _CLIP, ties=False),
+    "llava_next of granite": _whole("granite", _SIGLIP, ties=False),
+    "aya_vision": _whole(text("cohere2", "cohere2", logit_scale=1.0), _SIGLIP, ties=True),
+    "aya_vision of cohere": _whole(text("cohere", "cohere", logit_scale=1.0), _SIGLIP, ties=True),
+    "exaone4_5": _whole(
+        "exaone4",
+        {**_QWEN2_5, "num_key_value_heads": 1, "out_hidden_size": text("exaone4", "")["hidden_size"]},
+        ties=False,
+    ),
+    "minicpm_ocr": _whole(
+        "qwen3_5_text",
+        {**_SIGHT, "model_type": "minicpm_ocr_vision", "num_hidden_layers": 3},
+        ties=True,
+        insert_layer_id=0,
+    ),
+    "minicpmv4_6": _whole(
+        text("qwen3_5_text", "qwen3_5_text", rope_parameters=_PLACES | {"partial_rotary_factor": 0.5}),
+        {**_SIGHT, "model_type": "minicpmv4_6_vision", "num_hidden_layers": 3},
+        ties=False,
+        insert_layer_id=0,
+    ),
+    "paligemma": _whole(
+        text("gemma", "gemma", use_bidirectional_attention=True, num_image_tokens=16),
+        _SIGLIP,
+        ties=True,
+        projection_dim=40,
+    ),
+    "paligemma of gemma2": _whole("gemma2", _SIGLIP, ties=True, projection_dim=48),
+    "cohere2_vision": _whole(
+        text("cohere2", "cohere2", logit_scale=1.0), _SIGLIP, ties=True, alignment_intermediate_size=40
+    ),
+    "llava_onevision": _whole("qwen2", _SIGLIP, ties=True),
+    "llava_next of qwen2": _whole("qwen2", _CLIP, ties=True),
+    "llava of mistral": _whole("mistral", _CLIP, ties=False),
+    "llava of pixtral": _whole(text("mistral", "mistral", is_composition=True), _PIXTRAL, ties=False),
+    "internvl": _whole("qwen2", _INTERNVL, ties=False),
+    "pp_chart2table": _whole("qwen2", _SAM, ties=True),
+    "ovis2": _whole(
+        "qwen2",
+        {**_SIGHT, "model_type": "ovis2_vision", "vocab_size": 21},
+        ties=True,
+        hidden_size=text("qwen2", "qwen2")["hidden_size"],
+    ),
+    "got_ocr2": _whole("qwen2", _SAM, ties=True),
+    "hunyuan_vl": _whole(
+        text(
             "hunyuan_v1_dense",
             "hunyuan_vl_text",
             rope_parameters={
@@ -270,51 +185,43 @@ WHOLES: dict[str, dict[str, Any]] = {
                 "mrope_section": [2, 1, 3, 2],
             },
         ),
-        "vision_config": {
-            **{key: value for key, value in _SIGLIP["vision_config"].items() if key != "image_size"},
+        {
+            **{key: value for key, value in _SIGHT.items() if key != "image_size"},
             "max_image_size": 28,
         },
-        "tie_word_embeddings": True,
-    },
-    "nemotron_h_omni": {
-        "text_config": text("nemotron_h", "nemotron_h"),
-        "vision_config": {
+        ties=True,
+    ),
+    "nemotron_h_omni": _whole(
+        "nemotron_h",
+        {
             **{"model_type": "radio", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1},
             **{"patch_size": 7, "max_img_size": 28, "video_temporal_patch_size": 2},
         },
-        "vision_hidden_size": 16,
-        "projector_hidden_size": 24,
-        "audio_config": None,
-        "tie_word_embeddings": False,
-    },
-    "janus": {
-        "text_config": text("llama", "llama"),
-        "vision_config": {
-            **{key: value for key, value in _SIGLIP["vision_config"].items() if key != "intermediate_size"},
+        ties=False,
+        vision_hidden_size=16,
+        projector_hidden_size=24,
+        audio_config=None,
+    ),
+    "janus": _whole(
+        "llama",
+        {
+            **{key: value for key, value in _SIGHT.items() if key != "intermediate_size"},
             **{"mlp_ratio": 1.5, "projection_dim": load_architecture("llama").tiny["hidden_size"]},
             "num_image_tokens": 16,
         },
-        "vq_config": {"base_channels": 32, "num_embeddings": 8, "projection_dim": 8, "latent_channels": 8},
-        "tie_word_embeddings": False,
-    },
-    "deepseek_vl": {
-        "text_config": text("llama", "llama"),
-        "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
-        "tie_word_embeddings": False,
-    },
-    "internvl of llama": {"text_config": text("llama", "llama"), **_INTERNVL, "tie_word_embeddings": True},
-    "internvl of phi3": {"text_config": text("phi3", "phi3"), **_INTERNVL, "tie_word_embeddings": False},
-    "internvl of mistral": {"text_config": text("mistral", "mistral"), **_INTERNVL, "tie_word_embeddings": False},
-    "internvl of qwen3": {"text_config": text("qwen3", "qwen3"), **_INTERNVL, "tie_word_embeddings": False},
-    "qianfan_ocr": {
-        "text_config": text("qwen3", "qwen3"),
-        "vision_config": {**_SIGLIP["vision_config"], "model_type": "qianfan_ocr_vision"},
-        "tie_word_embeddings": False,
-    },
-    "internvl of qwen3_moe": {"text_config": text("qwen3_moe", "qwen3_moe"), **_INTERNVL, "tie_word_embeddings": False},
-    "internvl of gpt_oss": {"text_config": text("gpt_oss", "gpt_oss"), **_INTERNVL, "tie_word_embeddings": False},
-    "idefics3": {"text_config": text("llama", "llama"), **_SIGLIP, "scale_factor": 2, "tie_word_embeddings": False},
-    "smolvlm": {"text_config": text("llama", "llama"), **_SIGLIP, "scale_factor": 2, "tie_word_embeddings": True},
+        ties=False,
+        vq_config={"base_channels": 32, "num_embeddings": 8, "projection_dim": 8, "latent_channels": 8},
+    ),
+    "deepseek_vl": _whole("llama", _SIGLIP, ties=False),
+    "internvl of llama": _whole("llama", _INTERNVL, ties=True),
+    "internvl of phi3": _whole("phi3", _INTERNVL, ties=False),
+    "internvl of mistral": _whole("mistral", _INTERNVL, ties=False),
+    "internvl of qwen3": _whole("qwen3", _INTERNVL, ties=False),
+    "qianfan_ocr": _whole("qwen3", {**_SIGHT, "model_type": "qianfan_ocr_vision"}, ties=False),
+    "internvl of qwen3_moe": _whole("qwen3_moe", _INTERNVL, ties=False),
+    "internvl of gpt_oss": _whole("gpt_oss", _INTERNVL, ties=False),
+    "idefics3": _whole("llama", _SIGHT, ties=False, scale_factor=2),
+    "smolvlm": _whole("llama", _SIGHT, ties=True, scale_factor=2),
     "apertus1p5": {
         "text_config": text("apertus1p5_text", "apertus1p5_text"),
         "vision_config": {
@@ -327,36 +234,22 @@ WHOLES: dict[str, dict[str, Any]] = {
         },
         **{"image_token_id": 7, "audio_token_id": 9, "image_token_offset": 121, "audio_token_offset": 129},
     },
-    "lfm2_vl": {"text_config": text("lfm2", "lfm2"), **_SIGLIP2, "tie_word_embeddings": True},
-    "kimi_k25": {
-        "text_config": text("deepseek_v3", "deepseek_v3"),
-        "vision_config": {
-            **{key: value for key, value in _SIGLIP["vision_config"].items() if key != "image_size"},
+    "lfm2_vl": _whole("lfm2", {**_SIGHT, "model_type": "siglip2_vision_model", "num_patches": 16}, ties=True),
+    "kimi_k25": _whole(
+        "deepseek_v3",
+        {
+            **{key: value for key, value in _SIGHT.items() if key != "image_size"},
             **{"pos_emb_height": 4, "pos_emb_width": 4},
         },
-        "projection_hidden_size": 16,
-        "tie_word_embeddings": False,
-    },
-    "llama4": {
-        "text_config": text("llama4_text", "llama4_text"),
-        "vision_config": {**_SIGLIP["vision_config"], "model_type": "llama4_vision_model", "vision_output_dim": 16},
-        "tie_word_embeddings": False,
-    },
-    "mistral_large4": {
-        "text_config": text("mistral_large4_text", "mistral_large4_text"),
-        "vision_config": _PIXTRAL,
-        "tie_word_embeddings": False,
-    },
-    "mistral3 of mistral4": {
-        "text_config": text("mistral4", "mistral4"),
-        "vision_config": _PIXTRAL,
-        "tie_word_embeddings": False,
-    },
-    "mistral3 of ministral3": {
-        "text_config": text("ministral3", "ministral3"),
-        "vision_config": _PIXTRAL,
-        "tie_word_embeddings": False,
-    },
+        ties=False,
+        projection_hidden_size=16,
+    ),
+    "llama4": _whole(
+        "llama4_text", {**_SIGHT, "model_type": "llama4_vision_model", "vision_output_dim": 16}, ties=False
+    ),
+    "mistral_large4": _whole("mistral_large4_text", _PIXTRAL, ties=False),
+    "mistral3 of mistral4": _whole("mistral4", _PIXTRAL, ties=False),
+    "mistral3 of ministral3": _whole("ministral3", _PIXTRAL, ties=False),
 }
 
 

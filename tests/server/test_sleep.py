@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from albireo.api.sources.locate import BUNDLED
+from albireo.engine_process.model_files import marks_of, told
 from albireo.errors import EngineError
 from albireo.server import run
 from server_process import Server, has_ended, wait_until
@@ -71,6 +75,43 @@ def test_it_sleeps_by_itself_and_what_is_kept_in_files_is_there_when_it_wakes(st
     # lines are read by a thread
     wait_until(lambda: len(slept(server)) > 1, server)
     assert json.loads(slept(server)[0])["rest_s"] == 0.2
+
+
+def test_weights_that_were_replaced_while_it_slept_are_named(start: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED, folder)
+    server, weights = start(str(folder)), folder / "model.safetensors"
+    assert server.http.post("/sleep").status_code == 200 and server.http.post("/wake_up").status_code == 200
+    assert others(server) == [], "nothing was written"
+    assert server.http.post("/sleep").status_code == 200
+    shutil.copy(weights, tmp_path / "new")
+    (tmp_path / "new").rename(weights)
+    assert server.http.post("/v1/completions", json=ASK).status_code == 200
+    (line,) = wait_until(lambda: others(server), server)
+    assert "model.safetensors (another file); answers are from now on theirs" in line
+
+
+def others(server: Server) -> list[str]:
+    """Lines of the log, of each time that files were others than before."""
+    return [line for line in list(server.lines) if "are others than before" in line]
+
+
+def test_what_is_said_of_files_that_are_others(tmp_path: Path) -> None:
+    for name in ("config.json", "a.safetensors", "b.safetensors"):
+        (tmp_path / name).write_text("old")
+    before = marks_of(tmp_path)
+    assert told(before, marks_of(tmp_path)) is None and len(before) == 3
+    (tmp_path / "a.safetensors").write_text("newer")
+    (tmp_path / "b.safetensors").unlink()
+    words = told(before, marks_of(tmp_path))
+    assert words is not None and "a.safetensors (3 bytes, now 5), b.safetensors (gone); answers" in words
+    assert not words.endswith("again")
+    os.utime(tmp_path / "config.json", ns=(1, 1))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    words = told(before, marks_of(tmp_path))
+    assert words is not None and "config.json (written to), tokenizer.json (new)" in words
+    assert words.endswith("start the server again")
+    assert list(marks_of(tmp_path / "a.safetensors")) == ["a.safetensors"], "of a file itself"
 
 
 def slept(server: Server) -> list[str]:

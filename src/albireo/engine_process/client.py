@@ -36,6 +36,7 @@ from albireo.engine_process.messages import (
     Stepped,
     Watch,
 )
+from albireo.engine_process.model_files import told
 from albireo.engine_process.recovery import Recovery
 from albireo.engine_process.retries import Retries
 from albireo.engine_process.tracked import Tracked
@@ -376,6 +377,8 @@ class EngineClient:
             self._fail(_error(message.error, message.message, ConfigError))
 
     def _is_ready(self, ready: Ready) -> None:
+        if self.ready is not None and (words := told(self.ready.files, ready.files)) is not None:
+            _LOG.warning("%s: %s", self.name, words)
         self.ready = ready
         self.health.state, self.health.loaded_frac = "ready", 1.0
         self.health.last_step_s = self._rest_since_s = time.monotonic()

@@ -13,6 +13,7 @@ import msgspec
 
 from albireo.api.machine.share import ALONE, Share
 from albireo.engine.settings import EngineSettings
+from albireo.engine_process.model_files import Marks
 from albireo.image_input import ImageInput
 from albireo.models.settings.generation import GenerationDefaults
 from albireo.models.settings.pooling_rule import PoolingRule
@@ -119,6 +120,7 @@ class Ready(Message):
 
     Fields:
         config_directory: where config.json is, and what says how images are prepared.
+        files: the model's, as they lay there before any was read.
         memory: bytes of weights, arena and kv, as planned. device: where they are, cpu or cuda.
         windows, pooling_rule, generates, num_token_types, is_causal, are_prompts_whole, image_problem, sound_problem,
             video_problem, are_images_whole, narrowest_window, sound_positions, writes_frames: see EngineSettings.
@@ -151,6 +153,7 @@ class Ready(Message):
     writes_frames: bool = False
     config_directory: str = ""
     device: str = "cpu"
+    files: Marks = msgspec.field(default_factory=dict)
 
     def settings(self) -> EngineSettings:
         """What the engine decides with, as far as requests are refused by it."""

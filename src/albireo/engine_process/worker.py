@@ -19,6 +19,7 @@ import msgspec
 
 from albireo.api.guarded_engine import GuardedEngine
 from albireo.api.load import Loaded, load
+from albireo.api.sources.locate import locate_model
 from albireo.artifact.reader import tokenizer_directory
 from albireo.config import EngineConfig
 from albireo.engine.request import SequenceUpdate
@@ -49,6 +50,7 @@ from albireo.engine_process.messages import (
     Watch,
     frame,
 )
+from albireo.engine_process.model_files import Marks, marks_of
 from albireo.engine_process.watcher import Watcher
 from albireo.errors import DeviceLost, EngineError, InvalidParams, RankLost
 
@@ -73,14 +75,14 @@ def run(socket_path: str, ledger_path: str) -> None:
             _clear(socket_path)
             return
         try:
-            loaded = _load(start, connection)
+            loaded, files = _load(start, connection)
         except EngineError as error:
             connection.sendall(frame(Failed(type(error).__name__, str(error))))
             return
         ledger = Ledger(Path(ledger_path))
         grammars = Grammars(lambda: vocabulary_of(loaded), inbox.put, ledger)
         worker = Worker(loaded, ledger, connection, grammars, inbox)
-        worker.tell(_ready(loaded))
+        worker.tell(_ready(loaded, files))
         serve(worker)
     _clear(socket_path)
 
@@ -105,7 +107,8 @@ def serve(worker: Worker) -> None:
         os._exit(1)
 
 
-def _load(start: Start, connection: socket.socket) -> Loaded:
+def _load(start: Start, connection: socket.socket) -> tuple[Loaded, Marks]:
+    """Returns: the model, and its files as they lay there."""
     told = 0.0
 
     def tell(fraction: float) -> None:
@@ -116,10 +119,11 @@ def _load(start: Start, connection: socket.socket) -> Loaded:
 
     # Text is made in the client.
     config = EngineConfig.from_kwargs(**{**start.engine, "skip_tokenizer_init": True})
-    return load(config, share=start.share, on_progress=tell)
+    files = marks_of(locate_model(config.model))  # before any is read: one that is replaced meanwhile is another
+    return load(config, share=start.share, on_progress=tell), files
 
 
-def _ready(loaded: Loaded) -> Ready:
+def _ready(loaded: Loaded, files: Marks) -> Ready:
     settings = loaded.settings
     return Ready(
         engine=msgspec.to_builtins(loaded.config),
@@ -153,6 +157,7 @@ def _ready(loaded: Loaded) -> Ready:
         narrowest_window=settings.narrowest_window,
         sound_positions=settings.sound_positions,
         writes_frames=settings.writes_frames,
+        files=files,
     )
 
 

@@ -96,7 +96,9 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert opened(tmp_path, is_ours=False).done == {"a"}
 
 
-def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(results_module, "RETRY_S", 0.01)
     true_fsync, calls = results_module.Appended.write, []
 
@@ -115,6 +117,10 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     asyncio.run(run())
     assert len(calls) > 3 and ids(tmp_path / "out") == ["a", "c"] and ids(tmp_path / "err") == ["b"]
+    assert [line.split(" (")[0].split(" to ")[0] for line in caplog.messages] == [
+        "results of a batch cannot be written",
+        "results of a batch are written",
+    ], "it is said once, and once that it is over"
 
 
 def test_a_cancelled_line_counts_or_does_not(tmp_path: Path) -> None:

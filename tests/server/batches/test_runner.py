@@ -290,7 +290,9 @@ def test_an_input_that_is_gone(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_disk_that_fails_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(runner, "RETRY_S", 0.01)
     true_save, calls = Store.save, []
 
@@ -313,6 +315,7 @@ def test_a_disk_that_fails_for_a_while(tmp_path: Path, monkeypatch: pytest.Monke
         assert Store(tmp_path).records[batch.id].batch.status == "completed"
 
     asyncio.run(run())
+    assert sum("waits for the disk" in line for line in caplog.messages) == 1, "it is said once"
 
 
 def test_too_many_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,14 +155,21 @@ class Results:
             (file, b"".join(each.data for each in taken if len(self._files) == 1 or each.is_failure == bool(index)))
             for index, file in enumerate(self._files)
         ]
+        where, told = parts[0][0].path.parent, None
         while True:
             try:
                 await asyncio.to_thread(_append, parts)
-                return
             except OSError as error:
-                where, reason = parts[0][0].path.parent, error.strerror or error
-                _LOG.error("results of a batch cannot be written to %s (%s); trying again", where, reason)
+                reason = str(error.strerror or error)
+                if reason != told:  # a disk may be full for hours: once is said why, and once that it is over
+                    told = reason
+                    words = "results of a batch cannot be written to %s (%s); tried again every %g s until they are"
+                    _LOG.error(words, where, reason, RETRY_S)
                 await asyncio.sleep(RETRY_S)
+                continue
+            if told is not None:
+                _LOG.warning("results of a batch are written to %s again", where)
+            return
 
     async def settled(self, patience_s: float | None = None) -> None:
         """Wait until what was put is in `done`, also where nobody waits for it any more."""

@@ -136,6 +136,7 @@ class Batches:
 
     async def _live(self, record: Record) -> None:
         """Until it is over."""
+        told = None
         while True:
             try:
                 await self._advance(record)
@@ -143,7 +144,10 @@ class Batches:
             except Exception as error:
                 cause = _first_cause(error)
                 if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
-                    _LOG.error("%s waits for the disk (%s)", record.batch.id, cause.strerror or cause)
+                    reason = str(cause.strerror or cause)
+                    if reason != told:  # once, however long it lasts
+                        told = reason
+                        _LOG.error("%s waits for the disk (%s)", record.batch.id, reason)
                     await asyncio.sleep(RETRY_S)
                     continue
                 _LOG.error("%s cannot go on", record.batch.id, exc_info=cause)

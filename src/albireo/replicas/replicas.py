@@ -21,6 +21,7 @@ from albireo.engine_process.client import EngineClient, Health
 from albireo.engine_process.messages import MAX_MEDIA_BYTES, AdapterLoaded, Blocks, Ready, Stepped
 from albireo.engine_process.tracked import Inbox, Tracked
 from albireo.errors import ConfigError, EngineError, InvalidParams
+from albireo.outputs import FinishReason
 from albireo.replicas.place import Place
 from albireo.replicas.prefixes import block_keys
 from albireo.replicas.router import Router, Standing
@@ -235,12 +236,12 @@ class Replicas:
         self._give(tracked)
         return tracked
 
-    def abort(self, tracked: Tracked) -> None:
-        """Its reader is gone, or has waited long enough: let its blocks go. Safe when it is over."""
+    def abort(self, tracked: Tracked, reason: FinishReason = "abort") -> None:
+        """Its reader is gone, or has waited long enough, or has enough: let its blocks go. Safe when it is over."""
         if tracked.key not in self.requests:
             return
         self.engines[tracked.replica].release(tracked)
-        tracked.end_all("abort", None)
+        tracked.end_all(reason, None)
         self._over(tracked)
 
     # -- who has what --------------------------------------------------------------------------------------------------

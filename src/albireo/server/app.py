@@ -17,7 +17,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from albireo.server.batches.runner import Batches
-from albireo.server.endpoints import ollama
+from albireo.server.endpoints import llama_cpp, ollama
 from albireo.server.endpoints.adapters import AdapterEndpoints
 from albireo.server.endpoints.batches import BatchEndpoints
 from albireo.server.endpoints.chat import chat
@@ -28,6 +28,7 @@ from albireo.server.endpoints.docs import Docs
 from albireo.server.endpoints.embeddings import embeddings
 from albireo.server.endpoints.files import FileEndpoints, Upload
 from albireo.server.endpoints.invocations import Invocations
+from albireo.server.endpoints.llama_cpp_told import LlamaTold
 from albireo.server.endpoints.messages import TokenCounts, messages
 from albireo.server.endpoints.ollama_embed import embed, embedding
 from albireo.server.endpoints.ollama_models import OllamaModels
@@ -75,6 +76,9 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
         Route("/api/embed", embed(serving), methods=["POST"]),
         Route("/api/embeddings", embedding(serving), methods=["POST"]),
         *OllamaModels(lambda: [serving]).routes(),
+        Route("/completion", llama_cpp.completion(serving), methods=["POST"]),
+        Route("/infill", llama_cpp.infill(serving), methods=["POST"]),
+        *LlamaTold(serving).routes(),
         Route("/v1/responses", creating, methods=["POST"]),
         Route("/v1/responses/input_tokens", creating.count, methods=["POST"]),
         Route("/v1/responses/{name}", stored.one, methods=["GET", "DELETE"]),

@@ -39,8 +39,11 @@ WAKING = (
     "/score", "/v1/score",
     "/rerank", "/v1/rerank", "/v2/rerank", "/invocations", "/v1/messages", "/v1/responses", "/v1/audio/transcriptions",
     "/v1/audio/translations", "/api/chat", "/api/generate", "/api/embed", "/api/embeddings",
+    "/completion", "/infill",
 )  # fmt: skip
-TEXT_ONLY = ("/v1/messages/count_tokens", "/v1/responses/input_tokens", "/tokenize", "/detokenize")
+TEXT_ONLY = (
+    "/v1/messages/count_tokens", "/v1/responses/input_tokens", "/tokenize", "/detokenize", "/apply-template",
+)  # fmt: skip
 
 
 class _Named(msgspec.Struct):
@@ -78,7 +81,10 @@ def application(models: Models) -> ASGIApp:
             Route("/v1/requests/{name:path}/explain", _Owned(models, _has_account), methods=["GET"]),
             Route("/v1/responses/{name}", _Owned(models, _has_response), methods=["GET", "DELETE"]),
             Route("/v1/responses/{name}/cancel", _Owned(models, _has_response), methods=["POST"]),
-            *(Route(path, _Watched(models), methods=["GET"]) for path in ("/v1/stats", "/tokenizer_info")),
+            *(
+                Route(path, _Watched(models), methods=["GET"])
+                for path in ("/v1/stats", "/tokenizer_info", "/props", "/slots")
+            ),
             Route("/load", told.load),
             Route("/sleep", sleep.sleep, methods=["POST"]),
             Route("/wake_up", sleep.wake_up, methods=["POST"]),

@@ -74,7 +74,9 @@ class Generation:
         priority: int,
         received_s: float,
         wants_stream: bool,
+        is_enough: Callable[[Tracked], bool] | None = None,
     ) -> None:
+        """Args: is_enough: asked of each request with news, whether it is to be ended, as by its length."""
         if serving.accounts.is_open(request_id):
             raise HttpError(400, f"request_id {request_id!r} is in use; give each request its own", param="request_id")
         self.requests: list[Tracked] = []
@@ -83,7 +85,8 @@ class Generation:
         self._submissions = submissions
         self._priority = priority + scope.get(BEHIND, 0)
         self._timeout_s = None if BEHIND in scope else serving.timeout_s(scope["headers"])
-        self._inbox = Inbox(wants_ends_only=not wants_stream)
+        self._is_enough = is_enough
+        self._inbox = Inbox(wants_ends_only=not wants_stream and is_enough is None)
         running = sum(tracked.times.last_token_s is not None for tracked in serving.client.requests.values())
         waiting = len(serving.client.requests) - running
         self.account = Account(
@@ -133,12 +136,17 @@ class Generation:
 
     async def news(self) -> list[Tracked]:
         """Requests with something new. Raises: ClientGone; HttpError when it took too long."""
-        return await self._inbox.wait()
+        found = await self._inbox.wait()
+        if self._is_enough is not None:
+            for tracked in found:
+                if not tracked.is_over and self._is_enough(tracked):
+                    self._serving.client.abort(tracked, "length")
+        return found
 
     async def finished(self) -> None:
         """Wait until all are over. Raises: as news(); HttpError for one that the engine gave up."""
         while not all(tracked.is_over for tracked in self.requests):
-            await self._inbox.wait()
+            await self.news()
         for tracked in self.requests:
             check(tracked)
 

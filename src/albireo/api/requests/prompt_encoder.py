@@ -82,10 +82,20 @@ class PromptEncoder:
             )
         return marks
 
-    def infilled(self, marks: InfillMarks, prefix: str, suffix: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of what stands round a gap. Raises: as encode()."""
-        self._check_length(prefix + suffix)
-        return marks.ids(self.tokenizer, prefix, suffix, add_special_tokens=add_special_tokens)
+    def infilled(
+        self,
+        marks: InfillMarks,
+        prefix: str,
+        suffix: str,
+        *,
+        add_special_tokens: bool = True,
+        before: str = "",
+        begun: str = "",
+    ) -> list[int]:
+        """Token ids of what stands round a gap. Args: before, begun: see InfillMarks.ids(). Raises: as encode()."""
+        self._check_length(f"{before}{prefix}{suffix}{begun}")
+        special = add_special_tokens
+        return marks.ids(self.tokenizer, prefix, suffix, add_special_tokens=special, before=before, begun=begun)
 
     def _num_kept(self, params: SamplingParams) -> int | None:
         """Most tokens of a prompt, at least one; None: all."""

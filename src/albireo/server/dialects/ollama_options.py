@@ -11,6 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from albireo.server.body import converted_object
+from albireo.server.dialects.llama_sampling import PENALTIES, SAMPLING, check_window
 from albireo.server.errors import HttpError, unsupported
 from albireo.server.protocol.fields import unneutral
 from albireo.server.protocol.ollama import Options
@@ -45,20 +46,6 @@ _ADVICE = {
     "mirostat": "use temperature, top_p or min_p, or leave it out",
     "f16_kv": "--kv-cache-dtype says it where the server is started",
 }
-#: Option -> the same of a request here.
-SAMPLING = {
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "seed": "seed",
-    "stop": "stop",
-    "repeat_penalty": "repetition_penalty",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-}
-#: Penalties, and what of each asks for nothing.
-_PENALTIES = {"repeat_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
 
 
 def options_of(given: dict[str, Any] | None, max_model_len: int, advice: Mapping[str, Any]) -> Options:
@@ -80,16 +67,8 @@ def options_of(given: dict[str, Any] | None, max_model_len: int, advice: Mapping
     if options.num_ctx in (0, max_model_len):
         options = replace(options, num_ctx=None)
     if options.repeat_last_n == 0:  # penalties that look at nothing
-        options = replace(options, **_PENALTIES)
-    said = {name: advice.get(SAMPLING[name]) if (at := getattr(options, name)) is None else at for name in _PENALTIES}
-    penalties = [name for name, value in said.items() if value not in (None, _PENALTIES[name])]
-    if options.repeat_last_n not in (None, -1) and penalties:
-        raise HttpError(
-            400,
-            f"options.repeat_last_n={options.repeat_last_n} is not supported beside {penalties[0]}="
-            f"{said[penalties[0]]}: penalties look at the whole context here; leave it out, or give -1 or 0",
-            param="options",
-        )
+        options = replace(options, **PENALTIES)
+    check_window("options.repeat_last_n", options.repeat_last_n, sampling_of(options), advice)
     return options
 
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from albireo import __version__
+from albireo.server.endpoints.llama_cpp_told import REFUSED as LLAMA_REFUSED
 from albireo.server.endpoints.ollama_models import REFUSED
 from albireo.server.protocol.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from albireo.server.protocol.anthropic import CountTokensRequest, MessageAnswer, MessagesRequest, TokenCount
@@ -20,6 +21,7 @@ from albireo.server.protocol.chat import ChatBatchRequest, ChatCompletion, ChatR
 from albireo.server.protocol.classify import ClassifyRequest, ClassList
 from albireo.server.protocol.completions import Completion, CompletionRequest
 from albireo.server.protocol.embeddings import EmbeddingList, EmbeddingRequest
+from albireo.server.protocol.llama_cpp import AppliedTemplate, Completed, CompletionAsk, InfillAsk
 from albireo.server.protocol.ollama import (
     ChatAnswered,
     ChatAsk,
@@ -55,6 +57,9 @@ _POSTS = (
     ("/api/generate", "Answer a text, or go on with it.", GenerateAsk, GenerateAnswered),
     ("/api/embed", "Texts to vectors.", EmbedAsk, Embedded),
     ("/api/embeddings", "A text to a vector, which is not scaled.", EmbeddingAsk, EmbeddedOne),
+    ("/completion", "Go on with a text; llama.cpp's protocol.", CompletionAsk, Completed),
+    ("/infill", "Fill a gap in a text.", InfillAsk, Completed),
+    ("/apply-template", "A conversation as a text.", ChatRequest, AppliedTemplate),
     ("/v1/batches", "Run the requests of a file.", BatchRequest, Batch),
     ("/v1/load_lora_adapter", "Serve an adapter.", LoadAdapterRequest, str),
     ("/v1/unload_lora_adapter", "Serve it no more.", UnloadAdapterRequest, str),
@@ -62,7 +67,9 @@ _POSTS = (
     ("/detokenize", "Token ids to text.", DetokenizeRequest, Detokenized),
 )
 #: Of them, those that answer with events where `stream` is true.
-_STREAMING = ("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages")
+_STREAMING = (
+    "/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/completion", "/infill",
+)  # fmt: skip
 #: Of them, those that answer with lines of JSON unless `stream` is false.
 _LINES = ("/api/chat", "/api/generate")
 _JSON, _EVENTS, _TEXT, _NDJSON = "application/json", "text/event-stream", "text/plain", "application/x-ndjson"
@@ -81,6 +88,9 @@ _OTHERS = (
     ("post", "/api/show", "What is known of one."),
     ("post", "/api/pull", "Nothing: of a model that is here."),
     *((method.lower(), path, "Refused.") for method, path in REFUSED if method != "HEAD"),
+    ("get", "/props", "The model, and what holds where a request says nothing; llama.cpp's protocol."),
+    ("get", "/slots", "What runs at one time."),
+    *((method.lower(), path, "Refused.") for method, path in LLAMA_REFUSED),
     ("get", "/v1/models", "The models there are."),
     ("get", "/v1/models/{name}", "One of them."),
     ("get", "/v1/responses/{name}", "A response that is kept, or its events."),
@@ -150,6 +160,8 @@ _QUERIES: dict[tuple[str, str], tuple[tuple[str, dict[str, Any], str], ...]] = {
     ),
     ("get", "/v1/stats"): (_MODEL,),
     ("get", "/tokenizer_info"): (_MODEL,),
+    ("get", "/props"): (_MODEL,),
+    ("get", "/slots"): (_MODEL, ("fail_on_no_slot", _FLAG, "503 where all are in use.")),
     ("get", "/v1/responses/{name}"): (
         ("stream", _FLAG, "Its events, as server-sent events; those to come, too."),
         ("starting_after", {"type": "integer", "minimum": 0}, "Only those behind the one with this sequence_number."),

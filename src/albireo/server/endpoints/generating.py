@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from albireo.api.requests.submission import Submission
+from albireo.engine_process.tracked import Tracked
 from albireo.server.body import ClientGone, parse, received_s
 from albireo.server.forms import blaming
 from albireo.server.generation import Generation, answer_id
@@ -48,7 +49,7 @@ class Way(Generic[R]):
     Fields:
         prefix: of the answers' ids. answer: what is made of a request.
         framing: how a stream is written. id_headers: of a whole answer, those that hold its id.
-        form: what response_format is called in the protocol.
+        form: what response_format is called in the protocol. is_enough: see Generation.
     """
 
     prefix: str
@@ -56,6 +57,7 @@ class Way(Generic[R]):
     framing: Framing = OPENAI
     id_headers: tuple[str, ...] = ("x-request-id",)
     form: str = "response_format"
+    is_enough: Callable[[Tracked], bool] | None = None
 
     async def go(
         self,
@@ -78,6 +80,7 @@ class Way(Generic[R]):
             priority=request.priority or 0,
             received_s=arrival_s,
             wants_stream=bool(request.stream),
+            is_enough=self.is_enough,
         ) as generation:
             answer = self.answer(serving, request, generation)
             with blaming(request, self.form):

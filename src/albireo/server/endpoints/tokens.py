@@ -15,8 +15,15 @@ from albireo.server.body import parse
 from albireo.server.conversation import readable
 from albireo.server.errors import HttpError, refused, unsupported
 from albireo.server.intake import template_kwargs, template_of
-from albireo.server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
+from albireo.server.protocol.tokens import (
+    Detokenized,
+    DetokenizeRequest,
+    Tokenized,
+    TokenizeRequest,
+    TokenPiece,
+)
 from albireo.server.serving import Serving
+from albireo.text.tokenizer import Tokenizer
 
 _TOKENIZE = msgspec.json.Decoder(TokenizeRequest)
 _DETOKENIZE = msgspec.json.Decoder(DetokenizeRequest)
@@ -35,10 +42,13 @@ class Tokens:
             request = parse(body, _TOKENIZE)
         serving.check_model(request.model)
         admission, tokenizer = serving.admission, serving.tokenizer
-        if (request.prompt is None) == (request.messages is None):
-            raise HttpError(400, "give prompt or messages, one of them", param="prompt")
+        if [request.prompt, request.messages, request.content].count(None) != 2:
+            raise HttpError(400, "give prompt, messages or content, one of them", param="prompt")
         _check_fields(request)
         try:
+            if request.content is not None:
+                pieces = await serving.in_thread(lambda: _pieces(request, tokenizer))
+                return _json(Tokenized(len(pieces), serving.ready.max_model_len, pieces))
             if request.prompt is not None:
                 text, special = request.prompt, request.add_special_tokens is not False
                 ids = await serving.in_thread(lambda: tokenizer.encode(text, add_special_tokens=special))
@@ -46,7 +56,7 @@ class Tokens:
                 ids = await serving.in_thread(lambda: self._chat(request, admission))
         except EngineError as error:
             raise refused(error, "messages" if request.prompt is None else "prompt") from None
-        answer = Tokenized(len(ids), serving.ready.max_model_len, ids)
+        answer = Tokenized(len(ids), serving.ready.max_model_len, [*ids])
         if request.return_token_strs:
             answer.token_strs = [tokenizer.id_to_token(token) or "" for token in ids]
         return _json(answer)
@@ -96,16 +106,51 @@ class Tokens:
                 400, f"token id {beyond} is outside the vocabulary; ids are 0 to {size - 1}", param="tokens"
             )
         text = await serving.in_thread(lambda: tokenizer.decode(request.tokens, skip_special_tokens=False))
-        return _json(Detokenized(text))
+        return _json(Detokenized(text, text))
+
+
+def _pieces(request: TokenizeRequest, tokenizer: Tokenizer) -> list[int | TokenPiece]:
+    """Of llama.cpp's content."""
+    ids = tokenizer.encode(request.content or "", add_special_tokens=bool(request.add_special))
+    if not request.with_pieces:
+        return [*ids]
+    texts = tokenizer.token_strings(ids)
+    return [TokenPiece(token, _piece(tokenizer, token, text)) for token, text in zip(ids, texts, strict=True)]
+
+
+def _piece(tokenizer: Tokenizer, token: int, text: str) -> str | list[int]:
+    """A token's text, with the space that is a part of it; its bytes where they are none."""
+    piece = None if tokenizer.pieces.kind == "whole" else tokenizer.pieces.piece(token)
+    if piece is None:
+        return text
+    try:
+        return piece.data.decode()
+    except UnicodeDecodeError:
+        return list(piece.data)
+
+
+#: Fields of llama.cpp's content, and of what else is tokenized.
+_OF_CONTENT = ("add_special", "parse_special", "with_pieces")
+_OF_MESSAGES = ("tools", "continue_final_message", "chat_template", "chat_template_kwargs")
 
 
 def _check_fields(request: TokenizeRequest) -> None:
-    """Raises: HttpError 400 for what goes with the other kind of prompt only."""
+    """Raises: HttpError 400 for what goes with another kind of prompt only."""
+    if request.content is not None:
+        if request.parse_special is False:
+            raise unsupported("parse_special", False, "texts of special tokens become them; leave it out")
+        for name in ("add_special_tokens", "return_token_strs", "add_generation_prompt", *_OF_MESSAGES):
+            if value := getattr(request, name):
+                raise unsupported(name, value, "it goes with prompt or messages, and there is content")
+        return
+    for name in _OF_CONTENT:
+        if (value := getattr(request, name)) is not None:
+            raise unsupported(name, value, "it goes with content")
     if request.prompt is None:
         if request.add_special_tokens:
             raise unsupported("add_special_tokens", True, "a chat has those that its template writes")
         return
-    for name in ("tools", "continue_final_message", "chat_template", "chat_template_kwargs"):
+    for name in _OF_MESSAGES:
         if value := getattr(request, name):
             raise unsupported(name, value, "it goes with messages, and there is a prompt")
 

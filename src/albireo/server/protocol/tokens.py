@@ -1,4 +1,4 @@
-"""/tokenize and /detokenize, as vLLM has them."""
+"""/tokenize and /detokenize, as vLLM has them, and llama.cpp."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from albireo.server.protocol.fields import Count
 
 
 class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A prompt, or the messages and tools of a chat."""
+    """A prompt, or the messages and tools of a chat; or llama.cpp's content, with its own words for what is done to it.
+
+    Fields: parse_special: texts of special tokens become them; so it is in a prompt. with_pieces: what each is, too.
+    """
 
     model: str | None = None
     prompt: str | None = None
@@ -24,13 +27,25 @@ class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
+    content: str | None = None
+    add_special: bool | None = None
+    parse_special: bool | None = None
+    with_pieces: bool | None = None
+
+
+class TokenPiece(msgspec.Struct):
+    """A token and its text; its bytes, where these are no text."""
+
+    id: int
+    piece: str | list[int]
+
 
 class Tokenized(msgspec.Struct):
-    """tokens: ids; token_strs: their names in the vocabulary ("Ġthe"), when asked for."""
+    """tokens: ids, or with_pieces what each is; token_strs: their names in the vocabulary ("Ġthe"), when asked for."""
 
     count: int
     max_model_len: int
-    tokens: list[int]
+    tokens: list[int | TokenPiece]
     token_strs: list[str] | UnsetType | None = UNSET
 
 
@@ -42,6 +57,7 @@ class DetokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
 
 
 class Detokenized(msgspec.Struct):
-    """Their text."""
+    """Their text, as vLLM and as llama.cpp call it."""
 
     prompt: str
+    content: str

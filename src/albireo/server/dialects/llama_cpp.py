@@ -1,0 +1,128 @@
+"""A request of llama.cpp's -> a request of a completion.
+
+Used by endpoints/llama_cpp.py. What would not be done is refused; what asks for what is so anyway is taken. Some fields
+say how llama.cpp keeps its cache, which each slot has for itself: prefixes are everybody's here (cache_prompt,
+id_slot), and a text longer than the context is not shifted (n_keep, n_discard). t_max_prompt_ms does
+nothing there either. Does not know the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from albireo.server.dialects.llama_sampling import PENALTIES, SAMPLING, check_window
+from albireo.server.errors import HttpError, unsupported
+from albireo.server.protocol.completions import CompletionRequest
+from albireo.server.protocol.fields import unneutral
+from albireo.server.protocol.llama_cpp import SAMPLED_NEUTRAL, SampledFields
+
+_SAMPLERS = {
+    "e": "penalties", "d": "dry", "s": "top_n_sigma", "k": "top_k", "y": "typ_p", "p": "top_p", "m": "min_p",
+    "x": "xtc", "t": "temperature", "i": "infill",
+}  # fmt: skip
+_KNOWN = {*_SAMPLERS.values(), "typical_p", "typical", "top-k", "top-p", "min-p", "typ-p", "top-n-sigma"}
+#: Sampler -> what of a request asks for it not to be used.
+_UNUSED: dict[str, dict[str, Any]] = {
+    "penalties": {SAMPLING[name]: value for name, value in PENALTIES.items()},
+    "top_k": {"top_k": 0},
+    "top_p": {"top_p": 1.0},
+    "min_p": {"min_p": 0.0},
+    "temperature": {"temperature": 1.0},
+}
+#: Fields of a request here -> what they are called there.
+FIELDS = {
+    "max_tokens": "n_predict",
+    "repetition_penalty": "repeat_penalty",
+    "logprobs": "n_probs",
+    "suffix": "input_suffix",
+}
+#: What is added to a token that is never to come; the largest there is.
+_NEVER = -100.0
+
+
+def as_completion(
+    ask: SampledFields,
+    prompt: str | list[Any],
+    advice: Mapping[str, Any],
+    tokens_of: Callable[[str], Sequence[int]],
+) -> CompletionRequest:
+    """What is asked.
+
+    Args:
+        prompt: a text, or token ids.
+        advice: what holds where a request says nothing, by names of SamplingParams.
+        tokens_of: a text's.
+    Raises: HttpError 400 that names a field.
+    """
+    asked = unneutral(ask, SAMPLED_NEUTRAL)
+    if asked is not None:
+        raise unsupported(*asked)
+    wants = {ours: value for name, ours in SAMPLING.items() if (value := getattr(ask, name)) is not None}
+    if ask.repeat_last_n == 0:  # penalties that look at nothing
+        wants |= _UNUSED["penalties"]
+    for name in _unused(ask.samplers):
+        wants |= _UNUSED[name]
+    check_window("repeat_last_n", ask.repeat_last_n, wants, advice)
+    most = ask.max_tokens if ask.n_predict is None else ask.n_predict
+    return CompletionRequest(
+        model=ask.model,
+        prompt=prompt,
+        stream=ask.stream,
+        max_tokens=None if most is None or most < 0 else most,
+        echo=most == 0,  # the prompt alone is wanted
+        ignore_eos=ask.ignore_eos,
+        logprobs=ask.n_probs or None,
+        logit_bias=_bias(ask, tokens_of),
+        structured_outputs=_form(ask),
+        **wants,
+    )
+
+
+def told_settings(ask: SampledFields, params: Any) -> dict[str, Any]:
+    """What an answer says it was made with. Args: params: SamplingParams."""
+    found = {name: getattr(params, ours) for name, ours in SAMPLING.items()}
+    return {
+        **found,
+        "n_predict": -1 if params.max_tokens is None else params.max_tokens,
+        "ignore_eos": params.ignore_eos,
+        "n_probs": ask.n_probs or 0,
+        "stream": bool(ask.stream),
+        "grammar": ask.grammar or "",
+    }
+
+
+def _unused(samplers: str | list[str] | None) -> list[str]:
+    """Those of ours that a list of samplers leaves out. Raises: HttpError 400."""
+    if samplers is None:
+        return []
+    named = samplers
+    if isinstance(samplers, str):  # letters, of which llama.cpp leaves out those that it does not know
+        named = [_SAMPLERS.get(letter, letter) for letter in samplers]
+    for name in named:
+        if name not in _KNOWN:
+            known = ", ".join(_SAMPLERS.values())
+            raise HttpError(400, f"samplers has {name!r:.40}, which is not known; there are {known}", param="samplers")
+    used = {name.replace("-", "_") for name in named}
+    return [name for name in _UNUSED if name not in used]
+
+
+def _bias(ask: SampledFields, tokens_of: Callable[[str], Sequence[int]]) -> dict[str, float] | None:
+    given = ask.logit_bias
+    pairs = list(given.items()) if isinstance(given, dict) else given or []
+    found: dict[str, float] = {}
+    for token, bias in pairs:
+        if bias is True:
+            raise HttpError(400, f"logit_bias of {token!r:.40} is true; it is a number, or false", param="logit_bias")
+        is_id = isinstance(token, int) or (isinstance(given, dict) and token.isdigit())
+        for each in (int(token),) if is_id else tokens_of(str(token)):
+            found[str(each)] = _NEVER if bias is False else float(bias)
+    return found or None
+
+
+def _form(ask: SampledFields) -> dict[str, Any] | None:
+    if ask.grammar and ask.json_schema is not None:
+        raise HttpError(400, "grammar and json_schema exclude each other; give one of them", param="json_schema")
+    if ask.json_schema is not None:
+        return {"json": ask.json_schema}
+    return {"grammar": ask.grammar} if ask.grammar else None

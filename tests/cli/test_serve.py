@@ -12,6 +12,7 @@ import pytest
 
 import albireo.server.run
 from albireo.api.machine.share import Share
+from albireo.cli import environment
 from albireo.cli import serve as serve_module
 from albireo.cli.vllm_flags import known, words
 from albireo.replicas.place import Place
@@ -228,6 +229,10 @@ def test_objects_key_by_key_as_vllm_takes_them(albireo: Any, served: list[Any], 
         (["--disable-log-requests"], "here it is --no-log-requests"),
         (["--no-enable-chunked-prefill"], "not needed: prompts are computed in chunks"),
         (["--trust-remote-code"], "not needed: nothing of a model's directory is ever run"),
+        (["--no-enable-sleep-mode"], "not taken here: POST /sleep is always there"),
+        (["--spec-method", "ngram"], "here it is --speculative-config"),
+        (["--ir-op-priority", "x"], "says how vLLM computes"),
+        (["--no-hear-everything"], "No such option"),
         (["--pipeline-parallel-size", "2"], "there is no such thing here"),
         (["-pp", "2"], "-pp is vLLM's, and there is no such thing here"),
         (["--model=fox"], "here it is the argument: albireo serve MODEL"),
@@ -246,6 +251,33 @@ def test_switches_that_ask_for_what_is_so_anyway_are_taken(albireo: Any, served:
     assert result.exit_code == 0 and len(served) == 1
     assert result.stderr.count("note: --enable-auto-tool-choice is not needed: tools are offered") == 1
     assert "note: --enable-chunked-prefill is not needed: prompts are always computed in chunks" in result.stderr
+
+
+def test_switches_that_are_turned_off_anyway_are_taken(albireo: Any, served: list[Any]) -> None:
+    flags = ("--no-enable-lora", "--no_enable_eplb", "--no-trust-remote-code", "--no-enforce-eager")
+    result = albireo("serve", *flags, "--no-enable-prefix-caching")
+    assert result.exit_code == 0 and len(served) == 1, result.stderr
+    assert "note: --no-enable-lora is not needed: --enable-lora is off unless it is given" in result.stderr
+    assert "note: --no-enable-eplb is not needed: there is no --enable-eplb here" in result.stderr
+    assert result.stderr.count("note: ") == 4 and served[0][1]["enable_prefix_caching"] is False
+
+
+def test_what_others_read_from_the_environment_is_said(
+    albireo: Any, served: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "4")
+    monkeypatch.setenv("OLLAMA_NUM_PARALLEL", "2")
+    monkeypatch.setenv("VLLM_API_KEY", "sesame")
+    result = albireo("serve")
+    assert result.exit_code == 0 and served[0][0].api_key == ("sesame",)
+    assert "note: VLLM_CPU_KVCACHE_SPACE is set, and is not read here: --kv-cache-memory-bytes says it" in result.stderr
+    assert "note: OLLAMA_NUM_PARALLEL is set" in result.stderr and "sesame" not in result.stderr
+    assert "note: requests need the key of VLLM_API_KEY" in result.stderr
+    assert albireo("serve", "--api-key", "other").exit_code == 0 and served[1][0].api_key == ("other",)
+    ours = {flag for param in serve_module.command.params for flag in (*param.opts, *param.secondary_opts)}
+    for line in environment.notes(dict.fromkeys((*environment._CALLED, "VLLM_OTHER"), "1")):
+        named = {found.rstrip(",;:") for found in line.split() if found.startswith("--")}
+        assert named <= ours, line
 
 
 def test_what_is_said_of_flags_is_of_none_there_is_and_names_those_there_are() -> None:

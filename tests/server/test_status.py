@@ -33,6 +33,9 @@ def test_metrics_count_exactly(server: Server) -> None:
     found = server.metrics_since(before)
     assert found["vllm:prompt_tokens_total"] == 3 * num_prompt
     assert found["vllm:generation_tokens_total"] == 240
+    by_source = {each: total for each, total in sources(server).items() if each != "external_kv_transfer"}
+    assert sum(by_source.values()) == server.metrics()["vllm:prompt_tokens_total"]
+    assert by_source["local_cache_hit"] == server.metrics()["vllm:prompt_tokens_cached_total"]
     assert found["vllm:request_success_total"] == 6
     assert found["vllm:time_to_first_token_seconds_count"] == 3
     assert found["vllm:inter_token_latency_seconds_count"] == 3 * 2 * 39
@@ -44,6 +47,13 @@ def test_metrics_count_exactly(server: Server) -> None:
         "cpu_cache_usage_perc",
     ):  # fmt: skip
         assert found[f"vllm:{name}"] == 0
+
+
+def sources(server: Server) -> dict[str, float]:
+    """Prompt tokens by where they came from."""
+    families = {family.name: family for family in text_string_to_metric_families(server.http.get("/metrics").text)}
+    samples = families["vllm:prompt_tokens_by_source"].samples
+    return {each.labels["source"]: each.value for each in samples if each.name.endswith("_total")}
 
 
 def test_prometheus_can_read_them(server: Any) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import openai
 import pytest
 
+from server_process import Server, wait_until
+
 CHAT: dict[str, Any] = {"model": "story", "messages": [{"role": "user", "content": "Once upon a time"}]}
 CHAT |= {"temperature": 0, "max_tokens": 20}
 RESPONSE: dict[str, Any] = {"model": "story", "input": "Once", "max_output_tokens": 30}
@@ -200,3 +202,45 @@ def test_what_cannot_be_told_of_is_a_400(server: Any, path: str, fields: dict[st
     del base["messages" if path == "completions" else "prompt"]
     got = server.http.post(f"/v1/{path}", json={**base, **fields})
     assert got.status_code == 400 and got.json()["error"]["param"] == "logprob_token_ids" and words in got.text
+
+
+def test_the_text_of_the_prompt_is_told_once(thinker: Server) -> None:
+    ask = {"messages": CHAT["messages"], "max_tokens": 4, "temperature": 0, "return_prompt_text": True}
+    whole = thinker.http.post("/v1/chat/completions", json=ask).json()
+    assert "prompt_token_ids" not in whole
+    ids = thinker.http.post("/tokenize", json={"messages": CHAT["messages"]}).json()["tokens"]
+    asked = {"prompt": whole["prompt_text"], "add_special_tokens": False}
+    assert thinker.http.post("/tokenize", json=asked).json()["tokens"] == ids
+    client = thinker.client()
+    chunks = list(client.chat.completions.create(model="story", stream=True, **ask_body(ask)))
+    told = [chunk.model_extra.get("prompt_text") for chunk in chunks]
+    assert told[0] == whole["prompt_text"] and not any(told[1:])
+    bad = {"messages": [CHAT["messages"]], "return_prompt_text": True}
+    refused = thinker.http.post("/v1/chat/completions/batch", json=bad)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "return_prompt_text")
+
+
+def ask_body(ask: dict[str, Any]) -> dict[str, Any]:
+    """The same for the client, which knows some of the fields."""
+    known = {name: ask[name] for name in ("messages", "max_tokens", "temperature")}
+    return {**known, "extra_body": {name: value for name, value in ask.items() if name not in known}}
+
+
+def test_a_stream_that_waits_sends_comments_when_told_to(start: Any, open_stream: Any) -> None:
+    server = start("--sse-keep-alive-interval", "0.05", is_poisoned=True)
+    server.gate.hold(1)
+    connection = open_stream(server, {"prompt": "Once", "max_tokens": 3, "stream": True})
+    wait_until(server.gate.is_holding, server)
+    got = b""
+    while got.count(b": keep-alive\n\n") < 3:
+        got += connection.recv(1 << 16)
+    assert b"HTTP/1.1 200" in got and b"[DONE]" not in got
+    server.gate.open()
+    while b"[DONE]" not in got:
+        got += connection.recv(1 << 16)
+    server.gate.hold(1)
+    with server.client().completions.create(model="story", prompt="Once", max_tokens=3, stream=True) as chunks:
+        server.gate.open()
+        assert sum(len(chunk.choices) for chunk in chunks) >= 1, "clients read over comments"
+    lines = server.http.post("/api/generate", json={"prompt": "Once", "options": {"num_predict": 3}}).text
+    assert "keep-alive" not in lines

@@ -6,6 +6,7 @@ server is made of is imported here, so that a start takes as long as the slower 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from albireo.cli import environment
 from albireo.cli.folder import uncollected
 from albireo.cli.options import engine_options, server_options
 from albireo.cli.served import ServedCommand, needs_serve, other_models, server_settings
@@ -40,6 +42,11 @@ def command(models: tuple[str, ...], server: dict[str, Any], engine: dict[str, A
       albireo serve small=./qwen-0.5b big=./qwen-7b
     """
     server["api_key"] = [key for text in server.get("api_key", ()) for key in _keys(text)]
+    for note in environment.notes(os.environ):
+        click.echo(f"note: {note}", err=True)
+    if not server["api_key"] and (found := environment.key_of(os.environ)) is not None:
+        server["api_key"] = [found[1]]
+        click.echo(f"note: requests need the key of {found[0]}; --api-key names others", err=True)
     others = other_models(models, server)
     settings = server_settings(models[0] if models else None, server, engine)
     if settings.batch_dir is not None and engine.setdefault("scheduling_policy", "priority") != "priority":

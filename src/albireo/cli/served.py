@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from albireo.api.sources.locate import locate_model
-from albireo.cli.vllm_flags import HONOURED, known, words
+from albireo.cli.vllm_flags import HONOURED, known, turned_off, words
 from albireo.errors import ConfigError
 from albireo.server.settings import ServerSettings
 
@@ -37,7 +37,9 @@ class ServedCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ours = {flag for param in self.params for flag in param.opts + param.secondary_opts}
-        found = _spread(_without_honoured([_dashed(arg, ours | set(known())) for arg in args]))
+        all_flags = ours | set(known())
+        all_flags |= {"--no-" + flag.removeprefix("--") for flag in all_flags}
+        found = _spread(_without_honoured([_dashed(arg, all_flags) for arg in args], ours))
         try:
             found = _whole(found)
         except ValueError as error:
@@ -100,12 +102,17 @@ def _put(value: dict[str, Any], keys: list[str], text: str, spelled: str) -> Non
         value[last] = text
 
 
-def _without_honoured(args: list[str]) -> list[str]:
+def _without_honoured(args: list[str], ours: set[str]) -> list[str]:
     """Without the switches that ask for what is so anyway; a line tells of each."""
-    for arg in dict.fromkeys(args):
+    taken = dict[str, str]()
+    for arg in args:
         if arg in HONOURED:
-            click.echo(f"note: {words(arg)}", err=True)
-    return [arg for arg in args if arg not in HONOURED]
+            taken[arg] = str(words(arg))
+        elif (why := turned_off(arg, ours)) is not None:
+            taken[arg] = f"{arg} is not needed: {why}"
+    for said in taken.values():
+        click.echo(f"note: {said}", err=True)
+    return [arg for arg in args if arg not in taken]
 
 
 def _spread(args: list[str]) -> list[str]:

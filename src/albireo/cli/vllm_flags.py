@@ -1,6 +1,6 @@
 """Flags of `vllm serve` that are none here, and what is said of each: what ours is called, or why none is needed.
 
-Used by served.py. Facts about vLLM 0.11 and later; does not know what our flags do.
+Used by served.py. Facts about vLLM 0.11 to 0.32; does not know what our flags do.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ _CALLED = {
     "--ssl-ca-certs": "a proxy in front; clients are known by --api-key",
     "--ssl-cert-reqs": "a proxy in front; clients are known by --api-key",
     "--data-parallel-backend": "--distributed-executor-backend",
+    "-n": "--distributed-executor-backend ray with -dp",
+    "-r": "--distributed-executor-backend ray with -dp",
+    "-dpa": "--distributed-executor-backend ray with -dp",
+    "-dpb": "--distributed-executor-backend",
+    "-dpl": "--distributed-executor-backend ray with -dp",
+    "-dpp": "--distributed-executor-backend ray with -dp",
     "--nnodes": "--distributed-executor-backend ray with -dp",
     "--node-rank": "--distributed-executor-backend ray with -dp",
     "--master-addr": "--distributed-executor-backend ray with -dp",
@@ -55,6 +61,33 @@ _CALLED = {
     "--h11-max-incomplete-event-size": "--max-body-bytes; headers have 64 KiB",
     "--media-io-kwargs": "--limit-mm-per-prompt, or videos_kwargs of --mm-processor-kwargs (fps, max_frames)",
     "--config": "flags on the command line",
+    "--spec-method": "--speculative-config",
+    "--spec-model": "--speculative-config",
+    "--spec-tokens": "--speculative-config",
+    "-sc": "--speculative-config",
+    "-q": "--quantization",
+    "--max-num-queued-reqs": "--max-num-queued-requests",
+    "--max-num-active-seqs": "--max-num-seqs",
+    "--max-num-scheduled-tokens": "--max-num-batched-tokens",
+    "--device-memory-utilization": "--gpu-memory-utilization",
+    "--device-ids": "the environment: CUDA_VISIBLE_DEVICES",
+    "--enable-per-request-metrics": "return_timings of a request, or /v1/requests/{id}/explain",
+    "--per-request-spec-decode-metrics": "/metrics, with --speculative-config",
+    "--log-level": "--no-log-requests; what goes wrong is always logged",
+    "--logging-config": "--no-log-requests; what goes wrong is always logged",
+    "--numa-bind": "numactl in front of the command, or --num-threads",
+    "--numa-bind-nodes": "numactl in front of the command, or --num-threads",
+    "--numa-bind-cpus": "taskset in front of the command, or --num-threads",
+    "--offload-backend": "--quantization, to need less memory",
+    "--kv-cache-metrics": "GET /v1/stats, which has the blocks",
+    "--quantization-config": "--quantization, or a directory that albireo quantize wrote",
+    "--sleep-preserve-parameter-names": "POST /sleep, which gives all memory back",
+    "--watermark": "nothing: what is written has no mark",
+    "--enable-offline-docs": "GET /docs, which fetches nothing",
+    "--ssl-ciphers": "a proxy in front, or the system's OpenSSL",
+    "--kv-cache-dtype-skip-layers": "--kv-cache-dtype, of all layers",
+    "--prefix-cache-retention-interval": "--prefix-cache-dir, which keeps prefixes in files",
+    "--trust-request-mm-kwargs": "--mm-processor-kwargs, of all requests",
 }  # fmt: skip
 #: Switch that asks for what is so anyway -> why. Such a one is taken, and a line says so.
 HONOURED = {
@@ -116,6 +149,37 @@ _ALWAYS = {
     "--enable-expert-parallel": "experts are shared among ranks by -tp",
     "--disable-fastapi-docs": "/docs fetches nothing, and has no data",
     "--show-hidden-metrics-for-version": "no metric is hidden",
+    "--skip-tokenizer-init": "ask with token ids and return_token_ids; texts are known beside",
+    "--attention-config": "kernels are chosen for this machine",
+    "-ac": "kernels are chosen for this machine",
+    "-cc": "a model is compiled for this machine; --enforce-eager records no graphs",
+    "-asc": "one process answers; the engine has its own",
+    "-ep": "experts are shared among ranks by -tp",
+    "--kernel-config": "kernels are chosen for this machine",
+    "--moe-backend": "kernels are chosen for this machine",
+    "--linear-backend": "kernels are chosen for this machine",
+    "--mamba-backend": "kernels are chosen for this machine",
+    "--gdn-prefill-backend": "kernels are chosen for this machine",
+    "--kda-prefill-backend": "kernels are chosen for this machine",
+    "--kda-decode-backend": "kernels are chosen for this machine",
+    "--mm-encoder-attn-backend": "kernels are chosen for this machine",
+    "--sparse-indexer-topk-backend": "kernels are chosen for this machine",
+    "--all2all-backend": "experts are shared among ranks by -tp",
+    "--expert-placement-strategy": "experts are shared among ranks by -tp",
+    "--max-cudagraph-capture-size": "sizes are chosen by themselves; --enforce-eager records none",
+    "--mamba-block-size": "states are kept at the ends of blocks",
+    "--mamba-cache-mode": "states are cached with prefixes",
+    "--mamba-ssm-cache-dtype": "states are float32",
+    "--scheduler-reserve-full-isl": "a request that waits for blocks is preempted, and goes on with the same bits",
+    "--renderer-num-workers": "texts are encoded beside the streams",
+    "--distributed-timeout-seconds": "ranks on one machine wait for each other",
+    "--cpu-distributed-timeout-seconds": "ranks on one machine wait for each other",
+    "--safetensors-prefetch-num-threads": "weights are read as fast as the disk gives them",
+    "--safetensors-prefetch-block-size": "weights are read as fast as the disk gives them",
+    "--pt-load-map-location": "weights are read from safetensors and GGUF files",
+    "--mm-hasher-algorithm": "it is SHA-256",
+    "--tool-strict-level": "calls of tools with strict fit their schemas, others as tool_choice says",
+    "--fail-on-environ-validation": "variables of others that are set are named at the start",
 }  # fmt: skip
 #: What there is not.
 _NONE = (
@@ -125,10 +189,41 @@ _NONE = (
     "--worker-extension-cls", "--scheduler-cls", "--kv-events-config", "--data-parallel-rank",
     "--data-parallel-external-lb", "--data-parallel-hybrid-lb", "--fully-sharded-loras", "--lora-extra-vocab-size",
     "--max-cpu-loras", "--logprobs-mode", "--allow-credentials", "--log-config-file", "--uvicorn-log-level",
-    "--video-pruning-rate", "--allowed-headers", "--allowed-methods", "--enable-ssl-refresh",
-    "--enable-log-outputs", "--additional-config", "--ec-transfer-config", "--data-parallel-start-rank", "--grpc",
-    "--tokens-only", "--exclude-tools-when-tool-choice-none", "--kv-sharing-fast-prefill", "--interleave-mm-strings",
-    "--override-attention-dtype", "--mm-encoder-tp-mode", "--log-error-stack", "--disable-chunked-mm-input",
+    "--video-pruning-rate", "--allowed-headers", "--allowed-methods", "--enable-ssl-refresh", "--enable-log-outputs",
+    "--additional-config", "--ec-transfer-config", "--data-parallel-start-rank", "--grpc", "--tokens-only",
+    "--exclude-tools-when-tool-choice-none", "--kv-sharing-fast-prefill", "--interleave-mm-strings",
+    "--override-attention-dtype", "--prefill-context-parallel-size", "-pcp", "-dpn", "-dpr", "-dph", "-dpe", "-dpm",
+    "-dc", "--data-parallel-multi-port-external-lb", "--diffusion-config", "--weight-transfer-config",
+    "--profiler-config", "--enable-elastic-ep", "--elastic-ep-max-dp-size", "--enable-fault-tolerance",
+    "--fault-tolerance-config", "--enable-return-routed-experts", "--return-sampling-mask", "--enable-scale-out",
+    "--enable-trace-replay", "--watermark-config", "--grpc-port", "--lora-target-modules",
+    "--enable-tower-connector-lora", "--reasoning-config", "--specialize-active-lora", "--max-lora-cls-labels",
+    "--eplb-config", "--enable-ep-weight-filter", "--ubatch-size", "--engram-config", "--ec-manager-config",
+    "--enable-mfu-metrics", "--custom-histogram-buckets", "--fingerprint-mode", "--fingerprint-value",
+    "--enable-layerwise-nvtx-tracing", "--ray-workers-use-nsight", "--mm-encoder-only", "--video-pruning-method",
+    "--model-class-overrides", "--cohere-format", "--cohere-is-reasoning-model",
+    "--anthropic-disabled-thinking-effort", "--mm-encoder-tp-mode", "--log-error-stack", "--disable-chunked-mm-input",
+)  # fmt: skip
+
+#: What says how vLLM computes, or how its parts find each other.
+_INSIDE = (
+    "--aggregate-engine-logging", "--allow-deprecated-quantization", "--aux-output-config",
+    "--cp-kv-cache-interleave-size", "--cpu-offload-params", "--cudagraph-metrics", "--data-parallel-supervisor-port",
+    "--dbo-decode-token-threshold", "--dbo-prefill-token-threshold", "--dcp-comm-backend",
+    "--dcp-kv-cache-interleave-size", "--dcp-q-replicate", "--disable-nccl-for-dp-synchronization",
+    "--dp-supervisor-probe-failure-threshold", "--dp-supervisor-probe-interval-s", "--dp-supervisor-probe-timeout-s",
+    "--dp-sync-interval", "--enable-batch-sharded-sampling", "--enable-cumem-allocator",
+    "--enable-flash-late-interaction", "--enable-flashinfer-autotune", "--enable-hc-sp", "--enable-log-deltas",
+    "--enable-logging-iteration-details", "--enable-mamba-cache-stochastic-rounding",
+    "--enable-mamba-shared-prefix-checkpoint", "--enable-mixed-moe-lora-format", "--enable-moe-shared-loras",
+    "--enable-nccl-comm-suspend", "--enable-shm-tensor-arena", "--ir-op-priority", "--jit-monitor-mode",
+    "--jit-monitor-verbose", "--kv-cache-metrics-sample", "--long-prefill-token-threshold-adaptive",
+    "--mamba-cache-philox-rounds", "--mamba-ssu-algorithm", "--mm-device-do-normalize", "--mm-encoder-attn-dtype",
+    "--mm-encoder-fp8-scale-path", "--mm-encoder-fp8-scale-save-margin", "--mm-encoder-fp8-scale-save-path",
+    "--mm-ipc-gpu-memory-gb", "--mm-processor-device", "--mm-tensor-ipc", "--offload-group-size",
+    "--offload-num-in-group", "--offload-params", "--offload-prefetch-step", "--prefill-schedule-interval",
+    "--prefix-match-unit", "--replayssm-buffer-len", "--sleep-mode-offload-cudagraph", "--swa-bounded-replay",
+    "--use-fp64-gumbel", "--use-replayssm",
 )  # fmt: skip
 
 
@@ -140,9 +235,27 @@ def words(flag: str) -> str | None:
         return f"{flag} is not needed: {why}"
     if flag in _ALWAYS:
         return f"{flag} is not needed: {_ALWAYS[flag]}; leave it out"
-    return f"{flag} is vLLM's, and there is no such thing here; leave it out" if flag in _NONE else None
+    if flag in _INSIDE:
+        return f"{flag} says how vLLM computes; leave it out"
+    if flag in _NONE:
+        return f"{flag} is vLLM's, and there is no such thing here; leave it out"
+    why = HONOURED.get("--" + flag.removeprefix("--no-"))
+    return None if why is None else f"{flag} is vLLM's, and is not taken here: {why}"
+
+
+def turned_off(flag: str, ours: set[str]) -> str | None:
+    """Why a switch with --no- in front asks for what is so anyway; None: it does not, or is not one of vLLM's.
+
+    Args: ours: flags there are; one of them that is off unless it is given is off.
+    """
+    asked = "--" + flag.removeprefix("--no-")
+    if not flag.startswith("--no-") or words(flag) is not None or flag in ours:
+        return None
+    if asked in ours:
+        return f"{asked} is off unless it is given"
+    return f"there is no {asked} here" if words(asked) is not None and asked not in HONOURED else None
 
 
 def known() -> tuple[str, ...]:
     """All that something is said of."""
-    return (*_CALLED, *HONOURED, *_ALWAYS, *_NONE)
+    return (*_CALLED, *HONOURED, *_ALWAYS, *_NONE, *_INSIDE)

@@ -18,12 +18,14 @@ _HEADERS = [
 
 
 class EventStream:
-    """Events. The answer begins with the first of them, so that until then an error has its own status."""
+    """Events. The answer begins with the first of them, so that until then an error has its own status.
+
+    Attributes: media: type of what is sent.
+    """
 
     def __init__(self, scope: Scope, send: Send, account: Account, media: bytes = EVENTS) -> None:
-        """Args: media: type of what is sent."""
         self.scope = scope
-        self._media = media
+        self.media = media
         self.is_open = False
         self._send = send
         self.account = account
@@ -33,7 +35,7 @@ class EventStream:
         if not self.is_open:
             self.is_open = True
             name = self.account.request_id.encode("latin-1", "replace")
-            headers = [(b"content-type", self._media), *_HEADERS, (b"x-request-id", name)]
+            headers = [(b"content-type", self.media), *_HEADERS, (b"x-request-id", name)]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         self.account.begin_sending()
         await self._send({"type": "http.response.body", "body": events, "more_body": True})

@@ -46,6 +46,8 @@ _LATENCY = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 2
 _STEP = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 _N = (1, 2, 5, 10, 20)
 _PREEMPTIONS = (1, 2, 3, 4, 5, 10, 20)
+#: Of prompt tokens; what an engine reads from files was computed on this machine, and is found as all else.
+_SOURCES = ("local_compute", "local_cache_hit", "external_kv_transfer")
 _REASONS = ("stop", "length", "abort", "error", "repetition")
 
 
@@ -177,6 +179,10 @@ class _EngineMetrics:
         self._hits = self._counter("prefix_cache_hits", "Tokens found in the prefix cache.")
         self._prompt = self._counter("prompt_tokens", "Prompt tokens of requests that got a token, or an embedding.")
         self._cached = self._counter("prompt_tokens_cached", "Of those, found in the prefix cache.")
+        self._by_source = {
+            source: self._of(Counter, "vllm:prompt_tokens_by_source", "Where they came from.", ("source", source))
+            for source in _SOURCES
+        }
         self._generation = self._counter("generation_tokens", "Tokens produced.")
         self._restarts = self._gauge("engine_restarts", "Engine processes started after one died.", "albireo")
         self._sleep = {
@@ -262,6 +268,9 @@ class _EngineMetrics:
         self._generation.inc(sum(lengths) - tracked.num_counted)
         self._cached.inc(tracked.num_cached_tokens)
         num_prompt = len(tracked.submission.prompt_token_ids)
+        if tracked.is_counted or tracked.embedding is not None:  # as vllm:prompt_tokens counts
+            self._by_source["local_cache_hit"].inc(tracked.num_cached_tokens)
+            self._by_source["local_compute"].inc(num_prompt - tracked.num_cached_tokens)
         self._prompts.observe(num_prompt)
         self._computed.observe(num_prompt - tracked.num_cached_tokens)
         self._outputs.observe(sum(lengths))

@@ -53,6 +53,8 @@ class ServerSettings:
             one is put to sleep, once it rests; each may have memory_utilization divided by this.
         switch_after: of several models, seconds after which one that is always busy takes nothing new while another one
             is waited for.
+        sse_keep_alive_interval: seconds without an event after which a stream sends a comment, so that proxies keep the
+            connection; its status is 200 then, and what goes wrong later an event. 0: none is sent.
         reader_timeout: seconds a client may read nothing of its stream before it is given up.
         max_body_bytes: largest request body.
         max_n: most continuations of one request, over all its prompts.
@@ -105,6 +107,7 @@ class ServerSettings:
     sleep_after: float = 0.0
     max_awake_models: int = 1
     switch_after: float = 5.0
+    sse_keep_alive_interval: float = 0.0
     reader_timeout: float = 60.0
     max_body_bytes: int = 10 << 20
     max_n: int = 128

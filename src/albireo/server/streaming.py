@@ -5,6 +5,7 @@ Used by the endpoints, which say what a chunk looks like. Does not know protocol
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -145,7 +146,7 @@ async def stream(
         num_open = len(generation.requests)
         while num_open:
             parts = []
-            for tracked in await generation.news():
+            for tracked in await _news(generation, events, serving.settings.sse_keep_alive_interval):
                 check(tracked)
                 pieces = cursors.pieces(tracked, tells_tokens)
                 parts += [framing.event(chunk) for piece in pieces for chunk in chunks(piece)]
@@ -164,6 +165,19 @@ async def stream(
         return
     finally:
         serving.streams.discard(events)
+
+
+async def _news(generation: Generation, events: EventStream, interval_s: float) -> list[Tracked]:
+    """Requests with something new. While there are none a comment is sent at each interval, for proxies that would take
+    the connection for dead; 0: none is. Lines of JSON have no comments."""
+    if interval_s <= 0 or events.media != EVENTS:
+        return await generation.news()
+    while True:
+        try:
+            async with asyncio.timeout(interval_s):
+                return await generation.news()
+        except TimeoutError:
+            await events.put(b": keep-alive\n\n")
 
 
 def break_stuck(serving: Serving, now: float) -> None:

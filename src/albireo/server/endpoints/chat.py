@@ -72,6 +72,8 @@ class Answer:
         answer = ChatCompletion(self._name, self._created, self._model, choices, usage=self._usage(is_last=True))
         if request.return_token_ids:
             answer.prompt_token_ids = tracked.submission.prompt_token_ids
+        if request.return_prompt_text:
+            answer.prompt_text = tracked.submission.prompt or ""
         if request.prompt_logprobs is not None:
             answer.prompt_logprobs = self._writer.prompt(tracked.prompt_logprobs or [])
         return answer
@@ -134,6 +136,8 @@ class Answer:
             chunk = self._chunk([ChunkChoice(piece.index, Delta(self._echo, "assistant"))])
             if self._request.return_token_ids:
                 chunk.prompt_token_ids = piece.tracked.submission.prompt_token_ids
+            if self._request.return_prompt_text:
+                chunk.prompt_text = piece.tracked.submission.prompt or ""
             found.append(chunk)
         new = self._delta(piece)
         is_wanted = piece.finish_reason or piece.logprobs or self._counts_always or self._request.return_token_ids

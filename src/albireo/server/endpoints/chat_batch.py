@@ -27,6 +27,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
     "tool_choice": ("none",),
     "prompt_logprobs": (),
+    "return_prompt_text": (False,),
 }
 
 

@@ -312,6 +312,8 @@ def _kind(kind: dict[str, Any]) -> str:
         return str(kind["$ref"]).rsplit("/", 1)[-1]
     if "anyOf" in kind:
         return " or ".join(_kind(each) for each in kind["anyOf"])
+    if "prefixItems" in kind:
+        return ", ".join(_kind(each) for each in kind["prefixItems"])
     if kind.get("type") == "array":
         return f"list of {_kind(kind.get('items', {}))}"
     return str(kind.get("type", "anything"))

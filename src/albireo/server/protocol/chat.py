@@ -68,6 +68,9 @@ class ChatFields(GenerationFields, kw_only=True, forbid_unknown_fields=True):
     parallel_tool_calls: bool | None = None
     include_reasoning: bool | None = None
 
+    #: prompt_text of the answer: the chat as the model's template wrote it.
+    return_prompt_text: bool | None = None
+
     functions: Any = None
     function_call: Any = None
 
@@ -79,7 +82,6 @@ class ChatFields(GenerationFields, kw_only=True, forbid_unknown_fields=True):
     mm_processor_kwargs: Any = None
     media_io_kwargs: Any = None
     return_assistant_tokens_mask: Any = None
-    return_prompt_text: Any = None
 
 
 class ChatRequest(ChatFields, kw_only=True, forbid_unknown_fields=True):
@@ -106,7 +108,6 @@ CHAT_NEUTRAL = {
     "mm_processor_kwargs": ({}, {"use_audio_in_video": False}),
     "media_io_kwargs": ({},),
     "return_assistant_tokens_mask": (False,),
-    "return_prompt_text": (False,),
     "add_special_tokens": (False,),
 }
 
@@ -181,6 +182,7 @@ class ChatCompletion(msgspec.Struct):
     object: str = "chat.completion"
     usage: Usage | UnsetType | None = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
+    prompt_text: str | UnsetType = UNSET
     prompt_logprobs: list[dict[str, Any] | None] | UnsetType = UNSET
 
 
@@ -235,3 +237,4 @@ class ChatChunk(msgspec.Struct):
     object: str = "chat.completion.chunk"
     usage: Usage | UnsetType | None = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
+    prompt_text: str | UnsetType = UNSET

@@ -106,7 +106,7 @@ def test_defaults_of_vllms_requests(server: Any, path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "field", "advice"),
     [
-        ("completions", "repeat_penalty", "use repetition_penalty"),
+        ("completions", "max_new_tokens", "use max_tokens"),
         ("completions", "n_predict", "use max_tokens"),
         ("chat/completions", "num_ctx", "use --max-model-len where the server is started"),
         ("chat/completions", "enable_thinking", 'use chat_template_kwargs, as {"enable_thinking": false}'),

@@ -212,6 +212,28 @@ def test_samplers_that_are_left_out_ask_for_nothing() -> None:
         made(logit_bias=[(5, True)])
 
 
+def test_chats_take_what_its_clients_send(server: Server) -> None:
+    """llama.vim's instructions, and the page of llama.cpp."""
+    messages = [{"role": "user", "content": "Once upon a time"}]
+    ask = {"messages": messages, "max_tokens": 12, "seed": 3, "min_p": 0.1, "temperature": 0.1}
+    sent = {**ask, "id_slot": 7, "samplers": ["min_p", "temperature"], "cache_prompt": True}
+    wanted = post(server, "/v1/chat/completions", {**ask, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0})
+    got = post(server, "/v1/chat/completions", {**sent, "timings_per_token": True, "repeat_penalty": 1.5})
+    assert got["choices"] == wanted["choices"] and "timings" not in wanted
+    assert got["timings"]["predicted_n"] == got["usage"]["completion_tokens"]
+    assert got["timings"]["prompt_n"] + got["timings"]["cache_n"] == got["usage"]["prompt_tokens"]
+    stream = server.http.post("/v1/chat/completions", json={**sent, "stream": True, "timings_per_token": True}).text
+    chunks = [json.loads(part[6:]) for part in stream.split("\n\n") if part.startswith("data: {")]
+    assert [each["timings"]["predicted_n"] > 0 for each in chunks] == [True] * len(chunks)
+    text = plain(server, repeat_penalty=1.5)["text"]
+    assert text == plain(server, repetition_penalty=1.5)["text"] != plain(server)["text"]
+    whole = post(server, "/v1/completions", {"prompt": "Once", "max_tokens": 3, "timings_per_token": True})
+    assert whole["timings"]["predicted_n"] == 3
+    assert "are the same" in refusal(server, "/v1/completions", {
+        "prompt": "Once", "repeat_penalty": 1.5, "repetition_penalty": 1.2,
+    })  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def filler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The bundled model, whose last tokens are marks."""

@@ -16,6 +16,7 @@ from albireo.engine.request import check_request
 from albireo.errors import EngineError, PromptTooLong, UnsupportedFeature
 from albireo.params import SamplingParams
 from albireo.server.conversation import readable
+from albireo.server.dialects.llama_sampling import left_out
 from albireo.server.errors import HttpError, cannot, refused, unsupported
 from albireo.server.forms import asked_form
 from albireo.server.output_plan import OutputPlan
@@ -282,6 +283,13 @@ def _params(
     """The model's recommended sampling, with what was given over it."""
     given = {name: value for name in SAMPLING if (value := getattr(request, name)) is not None}
     given |= {name: value for name, value in wants.items() if value is not None}
+    own, theirs = given.get("repetition_penalty"), request.repeat_penalty
+    if theirs is not None and own not in (None, theirs):
+        words = f"repeat_penalty={theirs} and repetition_penalty={own} are the same; give one of them"
+        raise HttpError(400, words, param="repeat_penalty")
+    if theirs is not None:
+        given["repetition_penalty"] = theirs
+    given |= left_out(request.samplers)
     given.setdefault("max_tokens", max_tokens)
     if request.n is not None:
         given["n"] = request.n

@@ -11,25 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from albireo.server.dialects.llama_sampling import PENALTIES, SAMPLING, check_window
+from albireo.server.dialects.llama_sampling import PENALTIES, SAMPLING, check_window, left_out
 from albireo.server.errors import HttpError, unsupported
 from albireo.server.protocol.completions import CompletionRequest
 from albireo.server.protocol.fields import unneutral
 from albireo.server.protocol.llama_cpp import SAMPLED_NEUTRAL, SampledFields
 
-_SAMPLERS = {
-    "e": "penalties", "d": "dry", "s": "top_n_sigma", "k": "top_k", "y": "typ_p", "p": "top_p", "m": "min_p",
-    "x": "xtc", "t": "temperature", "i": "infill",
-}  # fmt: skip
-_KNOWN = {*_SAMPLERS.values(), "typical_p", "typical", "top-k", "top-p", "min-p", "typ-p", "top-n-sigma"}
-#: Sampler -> what of a request asks for it not to be used.
-_UNUSED: dict[str, dict[str, Any]] = {
-    "penalties": {SAMPLING[name]: value for name, value in PENALTIES.items()},
-    "top_k": {"top_k": 0},
-    "top_p": {"top_p": 1.0},
-    "min_p": {"min_p": 0.0},
-    "temperature": {"temperature": 1.0},
-}
 #: Fields of a request here -> what they are called there.
 FIELDS = {
     "max_tokens": "n_predict",
@@ -60,9 +47,8 @@ def as_completion(
         raise unsupported(*asked)
     wants = {ours: value for name, ours in SAMPLING.items() if (value := getattr(ask, name)) is not None}
     if ask.repeat_last_n == 0:  # penalties that look at nothing
-        wants |= _UNUSED["penalties"]
-    for name in _unused(ask.samplers):
-        wants |= _UNUSED[name]
+        wants |= {SAMPLING[name]: value for name, value in PENALTIES.items()}
+    wants |= left_out(ask.samplers)
     check_window("repeat_last_n", ask.repeat_last_n, wants, advice)
     most = ask.max_tokens if ask.n_predict is None else ask.n_predict
     return CompletionRequest(
@@ -90,21 +76,6 @@ def told_settings(ask: SampledFields, params: Any) -> dict[str, Any]:
         "stream": bool(ask.stream),
         "grammar": ask.grammar or "",
     }
-
-
-def _unused(samplers: str | list[str] | None) -> list[str]:
-    """Those of ours that a list of samplers leaves out. Raises: HttpError 400."""
-    if samplers is None:
-        return []
-    named = samplers
-    if isinstance(samplers, str):  # letters, of which llama.cpp leaves out those that it does not know
-        named = [_SAMPLERS.get(letter, letter) for letter in samplers]
-    for name in named:
-        if name not in _KNOWN:
-            known = ", ".join(_SAMPLERS.values())
-            raise HttpError(400, f"samplers has {name!r:.40}, which is not known; there are {known}", param="samplers")
-    used = {name.replace("-", "_") for name in named}
-    return [name for name in _UNUSED if name not in used]
 
 
 def _bias(ask: SampledFields, tokens_of: Callable[[str], Sequence[int]]) -> dict[str, float] | None:

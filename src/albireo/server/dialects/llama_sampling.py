@@ -1,6 +1,6 @@
 """What llama.cpp calls the parameters that choose tokens, which Ollama hands on.
 
-Used by llama_cpp.py and ollama_options.py beside it.
+Used by llama_cpp.py and ollama_options.py beside it, and by intake.py: chats and completions may have `samplers`, too.
 """
 
 from __future__ import annotations
@@ -24,6 +24,37 @@ SAMPLING = {
 }
 #: Penalties, and what of each asks for nothing.
 PENALTIES = {"repeat_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
+
+#: llama.cpp's letters of samplers -> their names.
+_SAMPLERS = {
+    "e": "penalties", "d": "dry", "s": "top_n_sigma", "k": "top_k", "y": "typ_p", "p": "top_p", "m": "min_p",
+    "x": "xtc", "t": "temperature", "i": "infill",
+}  # fmt: skip
+_KNOWN = {*_SAMPLERS.values(), "typical_p", "typical", "top-k", "top-p", "min-p", "typ-p", "top-n-sigma"}
+#: Sampler -> what of a request asks for it not to be used.
+_UNUSED: dict[str, dict[str, Any]] = {
+    "penalties": {SAMPLING[name]: value for name, value in PENALTIES.items()},
+    "top_k": {"top_k": 0},
+    "top_p": {"top_p": 1.0},
+    "min_p": {"min_p": 0.0},
+    "temperature": {"temperature": 1.0},
+}
+
+
+def left_out(samplers: str | list[str] | None) -> dict[str, Any]:
+    """What is asked for by a list of samplers, names or letters, that leaves some out: that they do nothing.
+
+    Raises: HttpError 400.
+    """
+    if samplers is None:
+        return {}
+    named = [_SAMPLERS.get(each, each) for each in samplers] if isinstance(samplers, str) else samplers
+    for name in named:
+        if name not in _KNOWN:
+            known = ", ".join(_SAMPLERS.values())
+            raise HttpError(400, f"samplers has {name!r:.40}, which is not known; there are {known}", param="samplers")
+    used = {name.replace("-", "_") for name in named}
+    return {field: value for name in _UNUSED if name not in used for field, value in _UNUSED[name].items()}
 
 
 def check_window(name: str, window: int | None, wants: Mapping[str, Any], advice: Mapping[str, Any]) -> None:

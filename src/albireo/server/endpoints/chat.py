@@ -13,6 +13,7 @@ from albireo.server import intake
 from albireo.server.assembly import delta, message
 from albireo.server.endpoints.generating import GeneratingEndpoint, Way, as_it_is
 from albireo.server.generation import Generation
+from albireo.server.llama_timings import Timings
 from albireo.server.logprobs import LogprobWriter
 from albireo.server.output_plan import OutputPlan
 from albireo.server.protocol.chat import (
@@ -74,6 +75,8 @@ class Answer:
             answer.prompt_token_ids = tracked.submission.prompt_token_ids
         if request.return_prompt_text:
             answer.prompt_text = tracked.submission.prompt or ""
+        if request.timings_per_token:
+            answer.timings = Timings.of(self._account, [tracked], tracked.num_output_tokens)
         if request.prompt_logprobs is not None:
             answer.prompt_logprobs = self._writer.prompt(tracked.prompt_logprobs or [])
         return answer
@@ -179,6 +182,8 @@ class Answer:
             chunk.usage = self._usage()
         elif self._counts_last:
             chunk.usage = None
+        if self._request.timings_per_token:
+            chunk.timings = Timings.of(self._account, [self._tracked], self._tracked.num_output_tokens)
         return chunk
 
 

@@ -28,6 +28,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tool_choice": ("none",),
     "prompt_logprobs": (),
     "return_prompt_text": (False,),
+    "timings_per_token": (False,),
 }
 
 

@@ -11,6 +11,7 @@ from albireo.engine_process.tracked import Tracked
 from albireo.server import intake
 from albireo.server.endpoints.generating import GeneratingEndpoint, Way, as_it_is
 from albireo.server.generation import Generation
+from albireo.server.llama_timings import Timings
 from albireo.server.logprobs import LogprobWriter
 from albireo.server.protocol.completions import (
     Completion,
@@ -60,7 +61,15 @@ class Answer:
         choices: list[CompletionChoice] = []
         for tracked in self._generation.requests:
             choices += [self._choice(len(choices) + k, tracked, c) for k, c in enumerate(tracked.continuations)]
-        return Completion(self._name, self._created, self._model, choices, usage=self._usage(is_last=True))
+        answer = Completion(self._name, self._created, self._model, choices, usage=self._usage(is_last=True))
+        if self._request.timings_per_token:
+            answer.timings = self._timings()
+        return answer
+
+    def _timings(self) -> Timings:
+        requests = self._generation.requests
+        num = 0 if self._is_prompt_only else sum(tracked.num_output_tokens for tracked in requests)
+        return Timings.of(self._generation.account, requests, num)
 
     def _choice(self, index: int, tracked: Tracked, continuation: Continuation) -> CompletionChoice:
         request = self._request
@@ -149,6 +158,8 @@ class Answer:
             chunk.usage = self._usage()
         elif self._counts_last:
             chunk.usage = None
+        if self._request.timings_per_token:
+            chunk.timings = self._timings()
         return [chunk]
 
     def last(self) -> list[Completion]:

@@ -22,6 +22,7 @@ from albireo.server.dialects import llama_cpp as dialect
 from albireo.server.endpoints.generating import Way
 from albireo.server.errors import HttpError, refused
 from albireo.server.generation import Generation
+from albireo.server.llama_timings import Timings
 from albireo.server.logprobs import LogprobWriter
 from albireo.server.protocol.completions import CompletionRequest
 from albireo.server.protocol.llama_cpp import (
@@ -31,7 +32,6 @@ from albireo.server.protocol.llama_cpp import (
     MixedPrompt,
     PlaceProbs,
     SampledFields,
-    Timings,
     TokenProb,
 )
 from albireo.server.serving import INLINE_CHARS, Serving
@@ -291,22 +291,8 @@ class Answer:
         return found
 
     def _timings(self) -> Timings:
-        spent, tracked = self._generation.account.timings(), self._tracked
-        num_cached = tracked.num_cached_tokens
-        num_prompt = len(tracked.submission.prompt_token_ids) - num_cached
-        num = 0 if self._is_prompt_only else tracked.num_output_tokens
-        prompt_s, decode_s = spent["prefill_s"], spent["decode_s"]
-        return Timings(
-            cache_n=num_cached,
-            prompt_n=num_prompt,
-            prompt_ms=prompt_s * 1000,
-            prompt_per_token_ms=prompt_s * 1000 / max(num_prompt, 1),
-            prompt_per_second=num_prompt / prompt_s if prompt_s else 0.0,
-            predicted_n=num,
-            predicted_ms=decode_s * 1000,
-            predicted_per_token_ms=decode_s * 1000 / max(num, 1),
-            predicted_per_second=num / decode_s if decode_s else 0.0,
-        )
+        num = 0 if self._is_prompt_only else self._tracked.num_output_tokens
+        return Timings.of(self._generation.account, [self._tracked], num)
 
 
 def chosen(answer: Completed, fields: list[str] | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from albireo.server.llama_timings import Timings
 from albireo.server.protocol.fields import NEUTRAL, AtLeastOne, GenerationFields, Usage
 
 #: What a document of the protocol says of shapes that are checked where they are read: templates know further fields.
@@ -181,6 +182,7 @@ class ChatCompletion(msgspec.Struct):
     choices: list[ChatChoice]
     object: str = "chat.completion"
     usage: Usage | UnsetType | None = UNSET
+    timings: Timings | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
     prompt_text: str | UnsetType = UNSET
     prompt_logprobs: list[dict[str, Any] | None] | UnsetType = UNSET
@@ -236,5 +238,6 @@ class ChatChunk(msgspec.Struct):
     choices: list[ChunkChoice]
     object: str = "chat.completion.chunk"
     usage: Usage | UnsetType | None = UNSET
+    timings: Timings | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
     prompt_text: str | UnsetType = UNSET

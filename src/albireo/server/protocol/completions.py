@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from albireo.server.llama_timings import Timings
 from albireo.server.protocol.fields import NEUTRAL, AllOrCount, Count, GenerationFields, Usage
 
 
@@ -54,3 +55,4 @@ class Completion(msgspec.Struct):
     choices: list[CompletionChoice]
     object: str = "text_completion"
     usage: Usage | UnsetType | None = UNSET
+    timings: Timings | UnsetType = UNSET

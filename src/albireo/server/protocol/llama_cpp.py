@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from albireo.server.llama_timings import Timings
 from albireo.server.protocol.fields import AllOrCount, Count, Int64, Text
 
 #: A text, token ids, or both in turn.
@@ -136,20 +137,6 @@ class PlaceProbs(TokenProb):
     """The token that was chosen, and the best there were."""
 
     top_logprobs: list[TokenProb]
-
-
-class Timings(msgspec.Struct):
-    """Milliseconds and tokens: of the prompt, as far as it was computed, and of what was predicted."""
-
-    cache_n: int
-    prompt_n: int
-    prompt_ms: float
-    prompt_per_token_ms: float
-    prompt_per_second: float
-    predicted_n: int
-    predicted_ms: float
-    predicted_per_token_ms: float
-    predicted_per_second: float
 
 
 class Completed(msgspec.Struct, kw_only=True):

@@ -41,9 +41,12 @@ def test_it_is_served(start: Any, file: Path, text: str) -> None:
     shown = server.http.post("/api/show", json={"model": str(file)}).json()
     said = {field.name: field.contents() for field in gguf.GGUFReader(file).fields.values() if len(field.types) == 1}
     said = {key: value for key, value in said.items() if not key.startswith(("GGUF.", "tokenizer."))}
+    num = sum(int(each.n_elements) for each in gguf.GGUFReader(file).tensors)
     beside = {"general.basename": str(file), f"{said['general.architecture']}.context_length": 64}
+    beside["general.parameter_count"] = num
     assert shown["model_info"] == said | beside
     assert (shown["details"]["format"], shown["details"]["family"]) == ("gguf", said["general.architecture"])
+    assert shown["details"]["parameter_size"] == f"{num / 10**6:.2f}M"
     form = {"structured_outputs": {"regex": "[a-c]{3}"}, "max_tokens": 8}
     made = server.http.post("/v1/completions", json={"prompt": "hi", **form}).json()
     assert re.fullmatch("[a-c]{3}", made["choices"][0]["text"]), made

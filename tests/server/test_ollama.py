@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
+from albireo.api.sources.locate import BUNDLED
 from albireo.server.dialect import Dialect
 from albireo.server.dialects.ollama_messages import messages_of
 from albireo.server.dialects.ollama_options import options_of
@@ -347,6 +349,11 @@ def test_models_are_told_and_stay_as_they_are(server: Server) -> None:
     assert len(entry["digest"]) == 64 and entry["size"] > 10**6
     shown = post(server, "show", model="story")
     assert shown["model_info"]["llama.context_length"] == 512 and shown["details"] == entry["details"]
+    data = (BUNDLED / "model.safetensors").read_bytes()
+    head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    num = sum(math.prod(each["shape"]) for name, each in head.items() if name != "__metadata__")
+    assert shown["model_info"]["general.parameter_count"] == num
+    assert shown["details"]["parameter_size"] == f"{num / 10**6:.2f}M"
     assert shown["capabilities"] == ["completion"] and "messages" in shown["template"]
     assert refusal(server, "show", model="other")[0] == 404 and refusal(server, "show")[0] == 400
     assert server.http.get("/api/version").json()["version"].count(".") == 2

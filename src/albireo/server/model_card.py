@@ -6,8 +6,10 @@ Used by the routes of Ollama's protocol. Files are read when somebody first asks
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +47,8 @@ class ModelCard:
     format: of its files. family: model_type of config.json, or the architecture of a GGUF file; empty where it is not
     known. digest: of config.json and the sizes of files. modified_at: of config.json, or the GGUF file.
     encoding: how weights are written.
-    num_bytes: of weights. info: settings of a GGUF file, or numbers of config.json by their names. can: what Ollama
-    calls capabilities.
+    num_bytes: of weights. num_parameters: numbers in its files; 0: not known, as where several are packed in one.
+    info: settings of a GGUF file, or numbers of config.json by their names. can: what Ollama calls capabilities.
     """
 
     format: str = "safetensors"
@@ -55,6 +57,7 @@ class ModelCard:
     modified_at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     encoding: str = ""
     num_bytes: int = 0
+    num_parameters: int = 0
     info: dict[str, Any] = field(default_factory=dict)
     can: tuple[str, ...] = ("completion",)
 
@@ -78,11 +81,13 @@ def card_of(serving: Serving) -> ModelCard:
         modified_at=datetime.fromtimestamp(serving.started_s if told.modified_s is None else told.modified_s, UTC),
         encoding=str(ready.engine["quantization"] or _SHORT.get(written, written)),
         num_bytes=ready.memory.get("weights", 0),
+        num_parameters=told.num_parameters,
         info={
             **told.info,
             "general.architecture": told.family,
             "general.basename": serving.names[0],
             f"{told.family}.context_length": ready.max_model_len,
+            **({"general.parameter_count": told.num_parameters} if told.num_parameters else {}),
         },
         can=_capabilities(serving),
     )
@@ -98,6 +103,7 @@ class _Told:
     sizes: tuple[tuple[str, int], ...] = ()
     modified_s: float | None = None
     raw: bytes = b""
+    num_parameters: int = 0
 
 
 def _of_directory(directory: Path) -> _Told:
@@ -109,14 +115,33 @@ def _of_directory(directory: Path) -> _Told:
     family = str(config.get("model_type", ""))
     inner = next((config[name] for name in _TEXT_PARTS if isinstance(config.get(name), dict)), config)
     info = {f"{family}.{theirs}": inner[ours] for ours, theirs in _KEYS.items() if isinstance(inner.get(ours), int)}
-    return _Told(family, str(inner.get("dtype") or inner.get("torch_dtype") or ""), info, sizes, modified_s, raw)
+    num = 0 if _is_packed(config, inner) else _num_numbers(directory)
+    return _Told(family, str(inner.get("dtype") or inner.get("torch_dtype") or ""), info, sizes, modified_s, raw, num)
+
+
+def _is_packed(*configs: dict[str, Any]) -> bool:
+    return any(config.get("quantization_config") or config.get("compression_config") for config in configs)
+
+
+def _num_numbers(directory: Path) -> int:
+    """In all tensors of a checkpoint, by the heads of its files; 0 where it has none, as a directory that was built."""
+    from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
+
+    try:
+        with closing(SafetensorsFiles(directory)) as files:
+            return sum(prod(files.shape(name)) for name in files.names)
+    except EngineError:
+        return 0
 
 
 def _of_gguf(path: Path) -> _Told:
     """Raises: OSError; ModelError."""
-    from albireo.models.gguf.tensors import read_settings
+    from albireo.models.gguf.split import open_parts
 
-    settings = read_settings(path)
+    files, header = open_parts(path)
+    for file in files:
+        file.close()
+    settings = header.settings
     info = {
         key: value
         for key, value in settings.items()
@@ -124,7 +149,9 @@ def _of_gguf(path: Path) -> _Told:
     }
     sizes = tuple((each.name, each.stat().st_size) for each in part_paths(path))
     encoding = FILE_TYPES.get(settings.get("general.file_type", -1), "")
-    return _Told(str(info.get("general.architecture", "")), encoding, info, sizes, path.stat().st_mtime)
+    num = sum(prod(entry.shape) for entry in header.entries.values())
+    family = str(info.get("general.architecture", ""))
+    return _Told(family, encoding, info, sizes, path.stat().st_mtime, num_parameters=num)
 
 
 def _capabilities(serving: Serving) -> tuple[str, ...]:

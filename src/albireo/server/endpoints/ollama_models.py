@@ -176,9 +176,18 @@ def _details(card: ModelCard) -> dict[str, Any]:
         "format": card.format,
         "family": card.family,
         "families": [card.family] if card.family else [],
-        "parameter_size": "",
+        "parameter_size": _size(card.num_parameters),
         "quantization_level": card.encoding,
     }
+
+
+def _size(num: int) -> str:
+    """A number of parameters as Ollama writes it: 7.6B, 494.03M; empty where it is not known."""
+    if num >= 10**9:
+        return f"{num / 10**9:.1f}B"
+    if num >= 10**6:
+        return f"{num / 10**6:.2f}M"
+    return f"{num / 10**3:.2f}K" if num >= 10**3 else ""
 
 
 def _time(moment: datetime) -> str:

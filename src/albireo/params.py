@@ -75,6 +75,8 @@ class SamplingParams:
         presence_penalty, frequency_penalty: subtracted from the logit of each token of the output so far, once or for
             each time it is there; -2 to 2.
         repetition_penalty: logits of tokens in prompt and output are divided by it if positive, else multiplied; > 0.
+        penalty_window: all three look at the last so many tokens of prompt and output together, as in llama.cpp, and a
+            token there counts wherever it is from; None: at all there is, as said.
         temperature: logits are divided by it; below 1e-5 the likeliest token is taken (greedy).
         top_p: draw from the smallest set of tokens with this much probability, in (0, 1].
         top_k: draw from the k likeliest tokens; 0 and -1: from all.
@@ -116,6 +118,7 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
+    penalty_window: int | None = None
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
@@ -153,7 +156,7 @@ class SamplingParams:
         def set_(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        for name in (*_INTS, *_FLOATS, "thinking_token_budget", "truncate_prompt_tokens"):
+        for name in (*_INTS, *_FLOATS, "thinking_token_budget", "truncate_prompt_tokens", "penalty_window"):
             set_(name, plain_number(getattr(self, name)))
         set_("stop", (self.stop,) if isinstance(self.stop, str) else _list("stop", self.stop))
         set_("stop_token_ids", tuple(map(plain_number, _list("stop_token_ids", self.stop_token_ids))))
@@ -191,6 +194,8 @@ class SamplingParams:
         _number("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         _number("repetition_penalty", self.repetition_penalty, 0.0, math.inf, low_open=True)
+        if self.penalty_window is not None:
+            _int("penalty_window", self.penalty_window, 1, None)
         _number("temperature", self.temperature, 0.0, math.inf)
         _number("top_p", self.top_p, 0.0, 1.0, low_open=True)
         _int("top_k", self.top_k, 0, None, "0 or -1 (all), or at least 1")

@@ -53,6 +53,23 @@ def test_repetition_equals_transformers(penalty: float) -> None:
         assert row.tobytes() == theirs.tobytes()
 
 
+@pytest.mark.parametrize("window", [1, 20, 30, 31, 55, 70, 5000])
+def test_penalties_of_a_window_see_the_last_tokens_of_prompt_and_output(window: int) -> None:
+    torch = pytest.importorskip("torch")
+    process = pytest.importorskip("transformers.generation.logits_process")
+    rng = np.random.default_rng(5)
+    row = rng.standard_normal(100).astype(np.float32)
+    prompt, output = rng.integers(0, 100, 40).tolist(), rng.integers(0, 100, 30).tolist()
+    seen = (prompt + output)[-window:]
+    theirs = process.RepetitionPenaltyLogitsProcessor(1.3)(torch.tensor([seen]), torch.from_numpy(row.copy())[None])
+    expected = theirs[0].numpy().copy()
+    for token_id, count in Counter(seen).items():
+        expected[token_id] = expected[token_id] - np.float32(0.7) * np.float32(count) - np.float32(-0.3)
+    asked = {"repetition_penalty": 1.3, "frequency_penalty": 0.7, "presence_penalty": -0.3, "penalty_window": window}
+    penalise(row, SamplingParams(**asked), prompt, output)
+    assert row.tobytes() == expected.tobytes()
+
+
 def test_frequency_and_presence_count_the_output_only() -> None:
     rng = np.random.default_rng(4)
     row = rng.standard_normal(50).astype(np.float32)

@@ -80,6 +80,8 @@ def test_parameters_are_those_of_a_completion(server: Server) -> None:
     word = plain(server)["text"].split()[2]
     for asked, same in (
         ({"repeat_penalty": 1.5, "repeat_last_n": -1}, {"repetition_penalty": 1.5}),
+        ({"repeat_penalty": 1.5}, {"repetition_penalty": 1.5, "repeat_last_n": 64}),
+        ({"repeat_penalty": 1.5, "repeat_last_n": 2}, {"repetition_penalty": 1.5, "repeat_last_n": 2}),
         ({"repeat_penalty": 1.5, "repeat_last_n": 0}, {}),
         ({"repeat_penalty": 1.5, "samplers": ["top_k", "temperature"]}, {}),
         ({"repeat_penalty": 1.5, "samplers": "edskypmxt"}, {"repetition_penalty": 1.5}),
@@ -125,7 +127,6 @@ def test_what_is_not_done_is_refused_by_name(server: Server) -> None:
         ({"dry_multiplier": 0.8}, "dry_multiplier=0.8"),
         ({"xtc_probability": 0.5}, "xtc_probability=0.5"),
         ({"typical_p": 0.9}, "typical_p=0.9"),
-        ({"repeat_penalty": 1.1, "repeat_last_n": 64}, "repeat_last_n=64 is not supported beside repeat_penalty=1.1"),
         ({"samplers": ["top_k", "magic"]}, "samplers has 'magic'"),
         ({"grammar": "root ::= [0-9]", "json_schema": {}}, "grammar and json_schema exclude each other"),
         ({"n_predict": 9999}, "an output of 9999 tokens"),
@@ -203,7 +204,7 @@ def test_a_bound_ends_the_request_and_cuts_its_text(server: Server) -> None:
 
 def test_samplers_that_are_left_out_ask_for_nothing() -> None:
     def made(**ask: Any) -> Any:
-        return as_completion(CompletionAsk(prompt="", **ask), "", {}, lambda text: [])
+        return as_completion(CompletionAsk(prompt="", **ask), "", lambda text: [])
 
     asked = made(temperature=0.2, top_k=3, top_p=0.5, min_p=0.1, samplers=["top_p"])
     assert (asked.temperature, asked.top_k, asked.top_p, asked.min_p) == (1.0, 0, 0.5, 0.0)
@@ -227,6 +228,7 @@ def test_chats_take_what_its_clients_send(server: Server) -> None:
     assert [each["timings"]["predicted_n"] > 0 for each in chunks] == [True] * len(chunks)
     text = plain(server, repeat_penalty=1.5)["text"]
     assert text == plain(server, repetition_penalty=1.5)["text"] != plain(server)["text"]
+    assert plain(server, repeat_penalty=1.5, repeat_last_n=0)["text"] == plain(server)["text"]
     whole = post(server, "/v1/completions", {"prompt": "Once", "max_tokens": 3, "timings_per_token": True})
     assert whole["timings"]["predicted_n"] == 3
     assert "are the same" in refusal(server, "/v1/completions", {

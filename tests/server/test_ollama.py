@@ -16,7 +16,7 @@ from msgspec import UNSET
 from albireo.api.sources.locate import BUNDLED
 from albireo.server.dialect import Dialect
 from albireo.server.dialects.ollama_messages import messages_of
-from albireo.server.dialects.ollama_options import options_of
+from albireo.server.dialects.ollama_options import options_of, sampling_of
 from albireo.server.endpoints.ollama import Answer, ChatTelling
 from albireo.server.errors import HttpError
 from albireo.server.keep_alive import seconds
@@ -104,7 +104,9 @@ def test_options_are_those_of_a_chat(server: Server) -> None:
         ({"stop": word}, {"stop": word}),
         ({"stop": [word]}, {"stop": [word]}),
         ({"repeat_penalty": 1.5}, {"repetition_penalty": 1.5}),
-        ({"frequency_penalty": 1.5, "presence_penalty": 1}, {"frequency_penalty": 1.5, "presence_penalty": 1}),
+        ({"frequency_penalty": 1.5, "presence_penalty": 1},
+         {"frequency_penalty": 1.5, "presence_penalty": 1, "repeat_last_n": 64}),
+        ({"repeat_penalty": 1.5, "repeat_last_n": 2}, {"repetition_penalty": 1.5, "repeat_last_n": 2}),
         ({"repeat_penalty": 1.5, "repeat_last_n": 0}, {}),
         ({"temperature": 1, "seed": 3, "top_k": 5, "top_p": 0.9, "min_p": 0.01},
          {"temperature": 1, "seed": 3, "top_k": 5, "top_p": 0.9, "min_p": 0.01}),
@@ -141,7 +143,6 @@ def test_what_clients_always_send_asks_for_nothing(server: Server) -> None:
         ("chat", {"options": {"mirostat": 2}}, "options.mirostat=2 is not supported; use temperature"),
         ("chat", {"options": {"num_thread": 8}}, "--num-threads"),
         ("chat", {"options": {"num_ctx": 513}}, "options.num_ctx=513 is more than the 512 tokens"),
-        ("chat", {"options": {"repeat_last_n": 64, "repeat_penalty": 1.1}}, "options.repeat_last_n=64"),
         ("chat", {"options": {"temperature": -1}}, "options.temperature=-1"),
         ("chat", {"options": {"top_q": 1}}, "options: 'top_q' is not a field that is known here"),
         ("chat", {"options": {"top_k": 1.5}}, "options: the request is not valid"),
@@ -433,8 +434,15 @@ def test_lengths_of_time() -> None:
             seconds(wrong)
 
 
-def test_penalties_that_look_at_a_window_are_refused_where_there_are_some() -> None:
-    assert options_of({"repeat_last_n": 64}, 512, {}).repeat_last_n == 64
-    with pytest.raises(HttpError, match=r"beside repeat_penalty=1\.1"):
-        options_of({"repeat_last_n": 64}, 512, {"repetition_penalty": 1.1})
-    assert options_of({"repeat_last_n": 0}, 512, {"repetition_penalty": 1.1}).repeat_penalty == 1
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"repeat_penalty": 1.1}, {"repetition_penalty": 1.1, "repeat_last_n": 64}),
+        ({"presence_penalty": 0.5, "repeat_last_n": 8}, {"presence_penalty": 0.5, "repeat_last_n": 8}),
+        ({"repeat_penalty": 1.1, "repeat_last_n": -1}, {"repetition_penalty": 1.1, "repeat_last_n": 2**31 - 1}),
+        ({"repeat_last_n": 0}, {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}),
+        ({"temperature": 0.5}, {"temperature": 0.5}),
+    ],
+)
+def test_penalties_look_at_the_last_tokens(given: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert sampling_of(options_of(given, 512)) == wanted

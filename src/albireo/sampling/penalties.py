@@ -46,10 +46,15 @@ def adjusted_logits(row: Row, task: SampleTask) -> Row:
 
 
 def penalise(row: Row, params: SamplingParams, prompt: Sequence[int], output: Sequence[int]) -> None:
-    """Apply repetition (over prompt and output), then frequency, then presence (over output), in place.
+    """Apply repetition (over prompt and output), then frequency, then presence (over output), in place; all three over
+    the last tokens of both, where there is a window.
 
-    Source: CTRL (Keskar et al. 2019, section 4.1) for repetition; the OpenAI API reference for the other two.
+    Source: CTRL (Keskar et al. 2019, section 4.1) for repetition; the OpenAI API reference for the other two;
+    llama.cpp's sampler of penalties for the window.
     """
+    if params.penalty_window is not None:
+        kept = params.penalty_window - len(output)
+        prompt, output = (), [*(prompt[-kept:] if kept > 0 else ()), *output[-params.penalty_window :]]
     if params.repetition_penalty != 1.0:
         penalty = np.float32(params.repetition_penalty)
         # A repeated id is written twice with the same value: both are computed before either is stored.

@@ -16,7 +16,7 @@ from albireo.engine.request import check_request
 from albireo.errors import EngineError, PromptTooLong, UnsupportedFeature
 from albireo.params import SamplingParams
 from albireo.server.conversation import readable
-from albireo.server.dialects.llama_sampling import left_out
+from albireo.server.dialects.llama_sampling import left_out, window_of
 from albireo.server.errors import HttpError, cannot, refused, unsupported
 from albireo.server.forms import asked_form
 from albireo.server.output_plan import OutputPlan
@@ -289,7 +289,7 @@ def _params(
         raise HttpError(400, words, param="repeat_penalty")
     if theirs is not None:
         given["repetition_penalty"] = theirs
-    given |= left_out(request.samplers)
+    given |= window_of(request.repeat_last_n) | left_out(request.samplers)
     given.setdefault("max_tokens", max_tokens)
     if request.n is not None:
         given["n"] = request.n

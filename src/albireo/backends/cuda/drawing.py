@@ -70,7 +70,8 @@ class Drawing:
 
 def _is_for_the_host(task: SampleTask) -> bool:
     params = task.params
-    return task.budget is not None or params.speech_rules is not None or bool(params.logprob_token_ids)
+    has_window = params.penalty_window is not None and not params.ignores_output
+    return task.budget is not None or params.speech_rules is not None or bool(params.logprob_token_ids) or has_window
 
 
 def _most_edits(task: SampleTask) -> int:

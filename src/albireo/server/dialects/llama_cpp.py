@@ -8,10 +8,10 @@ nothing there either. Does not know the engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from albireo.server.dialects.llama_sampling import PENALTIES, SAMPLING, check_window, left_out
+from albireo.server.dialects.llama_sampling import MOST, SAMPLING, left_out, window_of_theirs
 from albireo.server.errors import HttpError, unsupported
 from albireo.server.protocol.completions import CompletionRequest
 from albireo.server.protocol.fields import unneutral
@@ -31,14 +31,12 @@ _NEVER = -100.0
 def as_completion(
     ask: SampledFields,
     prompt: str | list[Any],
-    advice: Mapping[str, Any],
     tokens_of: Callable[[str], Sequence[int]],
 ) -> CompletionRequest:
     """What is asked.
 
     Args:
         prompt: a text, or token ids.
-        advice: what holds where a request says nothing, by names of SamplingParams.
         tokens_of: a text's.
     Raises: HttpError 400 that names a field.
     """
@@ -46,10 +44,9 @@ def as_completion(
     if asked is not None:
         raise unsupported(*asked)
     wants = {ours: value for name, ours in SAMPLING.items() if (value := getattr(ask, name)) is not None}
-    if ask.repeat_last_n == 0:  # penalties that look at nothing
-        wants |= {SAMPLING[name]: value for name, value in PENALTIES.items()}
-    wants |= left_out(ask.samplers)
-    check_window("repeat_last_n", ask.repeat_last_n, wants, advice)
+    window = window_of_theirs(ask.repeat_last_n, wants)
+    repeat_last_n = window.pop("penalty_window", None)
+    wants |= window | left_out(ask.samplers)
     most = ask.max_tokens if ask.n_predict is None else ask.n_predict
     return CompletionRequest(
         model=ask.model,
@@ -61,6 +58,7 @@ def as_completion(
         logprobs=ask.n_probs or None,
         logit_bias=_bias(ask, tokens_of),
         structured_outputs=_form(ask),
+        repeat_last_n=repeat_last_n,
         **wants,
     )
 
@@ -70,6 +68,7 @@ def told_settings(ask: SampledFields, params: Any) -> dict[str, Any]:
     found = {name: getattr(params, ours) for name, ours in SAMPLING.items()}
     return {
         **found,
+        "repeat_last_n": -1 if params.penalty_window in (None, MOST) else params.penalty_window,
         "n_predict": -1 if params.max_tokens is None else params.max_tokens,
         "ignore_eos": params.ignore_eos,
         "n_probs": ask.n_probs or 0,

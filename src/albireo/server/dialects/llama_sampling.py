@@ -25,6 +25,8 @@ SAMPLING = {
 #: Penalties, and what of each asks for nothing.
 PENALTIES = {"repeat_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
 
+#: Tokens that penalties look at in llama.cpp, where nothing is said; and as many as there may be.
+DEFAULT_WINDOW, MOST = 64, 2**31 - 1
 #: llama.cpp's letters of samplers -> their names.
 _SAMPLERS = {
     "e": "penalties", "d": "dry", "s": "top_n_sigma", "k": "top_k", "y": "typ_p", "p": "top_p", "m": "min_p",
@@ -57,22 +59,18 @@ def left_out(samplers: str | list[str] | None) -> dict[str, Any]:
     return {field: value for name in _UNUSED if name not in used for field, value in _UNUSED[name].items()}
 
 
-def check_window(name: str, window: int | None, wants: Mapping[str, Any], advice: Mapping[str, Any]) -> None:
-    """Penalties look at the whole context here.
+def window_of(last_n: int | None) -> dict[str, Any]:
+    """What is asked for by repeat_last_n: that penalties look at the last so many tokens; 0: that they do nothing; -1:
+    that they look at all there are. None: nothing is."""
+    if last_n is None:
+        return {}
+    if last_n == 0:
+        return dict(_UNUSED["penalties"])
+    return {"penalty_window": MOST if last_n < 0 else last_n}
 
-    Args: name: of the field that says how many of the last tokens they are to look at, which is the window; -1: all.
-        wants, advice: what is asked for, and what holds where nothing is, by names here.
-    Raises: HttpError 400 where they are to look at fewer.
-    """
-    if window in (None, -1, 0):
-        return
-    for theirs, neutral in PENALTIES.items():
-        ours = SAMPLING[theirs]
-        value = wants[ours] if wants.get(ours) is not None else advice.get(ours)
-        if value not in (None, neutral):
-            raise HttpError(
-                400,
-                f"{name}={window} is not supported beside {theirs}={value}: penalties look at the whole context here; "
-                "leave it out, or give -1 or 0",
-                param=name.partition(".")[0],
-            )
+
+def window_of_theirs(last_n: int | None, wants: Mapping[str, Any]) -> dict[str, Any]:
+    """The same in the protocols of llama.cpp and Ollama, which look at 64 unless they are told. Args: wants: what is
+    asked for, by names here."""
+    is_asked = any(wants.get(SAMPLING[name]) is not None for name in PENALTIES)
+    return window_of(DEFAULT_WINDOW if last_n is None and is_asked else last_n)

@@ -5,13 +5,12 @@ Used by ollama.py beside it. What would not be done is refused, what asks for wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from msgspec.structs import replace
 
 from albireo.server.body import converted_object
-from albireo.server.dialects.llama_sampling import PENALTIES, SAMPLING, check_window
+from albireo.server.dialects.llama_sampling import SAMPLING, window_of_theirs
 from albireo.server.errors import HttpError, unsupported
 from albireo.server.protocol.fields import unneutral
 from albireo.server.protocol.ollama import Options
@@ -48,10 +47,8 @@ _ADVICE = {
 }
 
 
-def options_of(given: dict[str, Any] | None, max_model_len: int, advice: Mapping[str, Any]) -> Options:
-    """Args: advice: what holds where a request says nothing, by names of SamplingParams.
-
-    Raises: HttpError 400 naming the option that is not known, has no such value, or asks for what there is not."""
+def options_of(given: dict[str, Any] | None, max_model_len: int) -> Options:
+    """Raises: HttpError 400 naming the option that is not known, has no such value, or asks for what there is not."""
     options = converted_object(given or {}, Options, "options")
     asked = unneutral(options, _NEUTRAL)
     if asked is not None:
@@ -66,15 +63,16 @@ def options_of(given: dict[str, Any] | None, max_model_len: int, advice: Mapping
         )
     if options.num_ctx in (0, max_model_len):
         options = replace(options, num_ctx=None)
-    if options.repeat_last_n == 0:  # penalties that look at nothing
-        options = replace(options, **PENALTIES)
-    check_window("options.repeat_last_n", options.repeat_last_n, sampling_of(options), advice)
     return options
 
 
 def sampling_of(options: Options) -> dict[str, Any]:
     """Fields of a request, of options that are given."""
     found = {ours: value for name, ours in SAMPLING.items() if (value := getattr(options, name)) is not None}
+    window = window_of_theirs(options.repeat_last_n, found)
+    if (last_n := window.pop("penalty_window", None)) is not None:
+        found["repeat_last_n"] = last_n
+    found |= window
     if (options.num_predict or 0) > 0:
         found["max_tokens"] = options.num_predict
     return found

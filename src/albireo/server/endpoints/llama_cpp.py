@@ -130,7 +130,7 @@ async def _of_infill(serving: Serving, ask: InfillAsk) -> CompletionRequest:
 def _request(serving: Serving, ask: SampledFields, prompt: str | list[int]) -> CompletionRequest:
     """A completion, to the end of the context where nothing else is said."""
     encode = partial(serving.tokenizer.encode, add_special_tokens=False)
-    found = dialect.as_completion(ask, prompt, serving.admission.advice, encode)
+    found = dialect.as_completion(ask, prompt, encode)
     if found.max_tokens is None:
         found.max_tokens = serving.admission.advice.get("max_tokens") or serving.ready.max_model_len
     return found

@@ -94,7 +94,7 @@ class Texts(Generic[A]):
         serving = self._serving
         begin(serving, ask, scope)
         with in_its_words():
-            options = options_of(ask.options, serving.ready.max_model_len, serving.admission.advice)
+            options = options_of(ask.options, serving.ready.max_model_len)
             request = self._read(ask, options, known(serving))
             with blaming(request, dialect.FORM):
                 if isinstance(request, CompletionRequest):

@@ -56,7 +56,7 @@ class Embeddings(Generic[A]):
                     await Response(nothing, media_type="application/json")(scope, receive, send)
                     return
                 begin(serving, ask, scope)
-                options = options_of(ask.options, serving.ready.max_model_len, serving.admission.advice)
+                options = options_of(ask.options, serving.ready.max_model_len)
                 check_pooled(options)
                 request = self._read(ask, options)
                 request.model = dialect.plain_name(ask.model, all_names(serving))

@@ -116,9 +116,10 @@ class GenerationFields(AskedFields, kw_only=True, forbid_unknown_fields=True):
     guided_decoding_backend: Any = None
     guided_whitespace_pattern: Annotated[str, Meta(max_length=8192)] | None = None
 
-    # llama.cpp's: a penalty by its name there, which samplers are used, its timings in an answer and in all chunks;
-    # how its cache is kept, which changes nothing
+    # llama.cpp's: a penalty by its name there, how far penalties look back, which samplers are used, its timings in an
+    # answer and in all chunks; how its cache is kept, which changes nothing
     repeat_penalty: float | None = None
+    repeat_last_n: AllOrCount | None = None
     samplers: str | list[str] | None = None
     timings_per_token: bool | None = None
     cache_prompt: bool | None = None

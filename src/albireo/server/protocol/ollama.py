@@ -20,7 +20,8 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     Fields:
         num_predict: most tokens of the answer; 0 or less: as many as there is room for.
         num_ctx: the room that is asked for; a conversation that does not fit it is cut.
-        repeat_last_n, mirostat_tau, mirostat_eta, num_keep: say something of others only; see ollama_options.py.
+        repeat_last_n: how far penalties look back.
+        mirostat_tau, mirostat_eta, num_keep: say something of others only; see ollama_options.py.
     """
 
     num_ctx: Count | None = None

@@ -111,6 +111,6 @@ def test_tools_that_a_server_would_run_are_left_out_where_it_is_told_to(start: A
         got = client.responses.create(**{**short, "tools": [{**SEARCH, "type": kind}, PLAIN]})
         assert [tool.type for tool in got.tools] == ["function"], kind
     assert client.responses.create(**{**short, "tools": [SEARCH]}).tools == []
-    for tools, choice in (([{"type": "custom", "name": "x"}], "auto"), ([SEARCH], "required"), ([SEARCH], SEARCH)):
+    for tools, choice in (([{"type": "local_shell"}], "auto"), ([SEARCH], "required"), ([SEARCH], SEARCH)):
         with pytest.raises(openai.BadRequestError):
             client.responses.create(**{**short, "tools": tools, "tool_choice": choice})

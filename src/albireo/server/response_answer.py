@@ -17,13 +17,15 @@ from msgspec.structs import replace
 from albireo.api.requests.submission import Submission
 from albireo.engine_process.tracked import Tracked
 from albireo.server.blocks import Block, BlockReader, Change
-from albireo.server.dialects.response_tools import names_of
+from albireo.server.dialects.custom_tools import input_of
+from albireo.server.dialects.response_tools import custom_names, names_of
 from albireo.server.dialects.responses import includes_logprobs
 from albireo.server.errors import HttpError
 from albireo.server.logprobs import LogprobWriter
 from albireo.server.output_plan import OutputPlan
 from albireo.server.protocol.chat import ChatRequest, TokenLogprob
 from albireo.server.protocol.responses import (
+    CustomCallItem,
     FunctionCallItem,
     OutputItem,
     OutputMessage,
@@ -60,7 +62,7 @@ class ResponseWriter:
         self._thoughts = TokenCount(serving.tokenizer)
         self._tells_thoughts = request.include_reasoning is not False
         parser = OutputPlan.of(serving.dialect, chat).parser(submission.prompt or "")
-        self._names = names_of(request)
+        self._names, self._customs = names_of(request), custom_names(request)
         self._reader = BlockReader(
             parser,
             tells_reasoning=self._tells_thoughts,
@@ -200,11 +202,14 @@ class ResponseWriter:
             block = change.block
             if self._logprobs is not None:
                 self._logprobs.note(change)
+            is_custom = self._is_custom(block)
+            if change.what == "more" and is_custom:
+                continue  # its text is within arguments, and told when these are whole
             if change.what == "more":
                 self.log.add(Entry("more", block.index, self._num_parts.get(block.index, 0)))
                 self._num_parts = {block.index: self._num_parts.get(block.index, 0) + 1}
                 continue
-            num = _NUM_EVENTS[change.what] - (block.kind == "call")
+            num = _NUM_EVENTS[change.what] - (block.kind == "call" and not (is_custom and change.what == "end"))
             for part in range(num):
                 self.log.add(Entry(change.what, block.index, part))
 
@@ -223,6 +228,9 @@ class ResponseWriter:
         return more | {"logprobs": self._told(block, part)} if block.kind == "text" else more
 
     def _end(self, block: Block, part: int) -> dict[str, Any]:
+        if self._is_custom(block) and part < 2:
+            text, (kind, field) = input_of(block.text), (("delta", "delta"), ("done", "input"))[part]
+            return {"type": f"response.custom_tool_call_input.{kind}", **self._place(block), field: text}
         kind, field = _names(block)
         if part == 0:
             done: dict[str, Any] = {"type": f"response.{kind}.done", **self._place(block), field: block.text}
@@ -242,6 +250,8 @@ class ResponseWriter:
 
     def _item(self, block: Block, status: str, text: str, *, has_parts: bool = True) -> OutputItem:
         name = self._id(block)
+        if self._is_custom(block):
+            return CustomCallItem(name, status, block.call_id, block.name, input_of(text) if text else "")
         if block.kind == "call":
             namespace, function = self._called(block)
             return FunctionCallItem(name, status, block.call_id, function, text, namespace)
@@ -270,13 +280,18 @@ class ResponseWriter:
             for each in found
         ]
 
+    def _is_custom(self, block: Block) -> bool:
+        """Whether it is a call of a tool whose input is a text."""
+        return block.kind == "call" and block.name in self._customs
+
     def _called(self, block: Block) -> tuple[str | UnsetType, str]:
         """Namespace and name of the function that a call names as the model was shown it."""
         return self._names.get(block.name, (UNSET, block.name))
 
     def _id(self, block: Block) -> str:
         if block.index not in self._ids:
-            self._ids[block.index] = f"{_PREFIXES[block.kind]}_{uuid.uuid4().hex}"
+            prefix = "ctc" if self._is_custom(block) else _PREFIXES[block.kind]
+            self._ids[block.index] = f"{prefix}_{uuid.uuid4().hex}"
         return self._ids[block.index]
 
     def _place(self, block: Block) -> dict[str, Any]:

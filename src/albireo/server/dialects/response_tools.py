@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from albireo.server.dialects.custom_tools import as_function, is_custom
 from albireo.server.errors import HttpError
 from albireo.server.protocol.responses import ResponseRequest
 
@@ -61,6 +62,11 @@ def names_of(request: ResponseRequest) -> dict[str, tuple[str, str]]:
     }
 
 
+def custom_names(request: ResponseRequest) -> frozenset[str]:
+    """Those of the tools whose input is a text."""
+    return frozenset(str(tool.get("name")) for tool in request.tools or () if is_custom(tool))
+
+
 def joined(namespace: str, name: str) -> str:
     """What a function of a namespace is called in front of the model."""
     return f"{namespace}{'' if namespace.endswith('_') else '__'}{name}"
@@ -75,6 +81,9 @@ def _functions(tools: list[Tool] | tuple[()]) -> Iterator[tuple[str, Tool | None
     """Each function, with its place and its namespace. Raises: HttpError 400."""
     for index, tool in enumerate(tools):
         place, kind = f"tools[{index}]", tool.get("type")
+        if is_custom(tool):
+            yield place, None, as_function(place, tool)
+            continue
         if kind != "namespace":
             _check_function(place, tool)
             yield place, None, tool
@@ -98,7 +107,7 @@ def _check_function(place: str, tool: Any) -> None:
         raise HttpError(400, f"{place} is of type {kind!r:.60}: {advice}--leave-out-hosted-tools", param="tools")
     raise HttpError(
         400,
-        f"{place} is of type {kind!r:.60}; only those of type 'function' are supported, and namespaces of them",
+        f"{place} is of type {kind!r:.60}; only functions, custom tools and namespaces of functions are supported",
         param="tools",
     )
 
@@ -110,6 +119,8 @@ def _is_hosted(tool: Tool) -> bool:
 
 def _shown(request: ResponseRequest, choice: dict[str, Any]) -> dict[str, Any]:
     """A choice of a function that is in a namespace, by the name that the model is shown; any other as it is."""
+    if is_custom(choice):
+        return {"type": "function", "name": choice.get("name")}
     if choice.get("type") != "function":
         return choice
     namespace, name = choice.get("namespace"), choice.get("name")

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from albireo.server.dialects.custom_tools import arguments_of
 from albireo.server.dialects.response_tools import choice_of, joined, tools_of
 from albireo.server.dialects.texts import call, image, merged
 from albireo.server.errors import HttpError, unsupported
@@ -158,7 +159,19 @@ def _thought(where: str, item: dict[str, Any]) -> dict[str, Any]:
     return {"role": "assistant", "reasoning_content": "\n".join(_text(where, part) for part in parts)}
 
 
-_ITEMS = {"message": _message, "function_call": _call, "function_call_output": _result, "reasoning": _thought}
+def _custom_call(where: str, item: dict[str, Any]) -> dict[str, Any]:
+    call_id, name, text = (_string(where, item, name) for name in ("call_id", "name", "input"))
+    return {"role": "assistant", "tool_calls": [call(call_id, name, arguments_of(text))]}
+
+
+_ITEMS = {
+    "message": _message,
+    "function_call": _call,
+    "function_call_output": _result,
+    "custom_tool_call": _custom_call,
+    "custom_tool_call_output": _result,
+    "reasoning": _thought,
+}
 
 
 def _content(where: str, item: dict[str, Any], name: str) -> str | list[dict[str, Any]]:

@@ -31,7 +31,7 @@ class ResponseRequest(AskedFields, kw_only=True, forbid_unknown_fields=True):
 
     Fields:
         input: a text, or a list of messages, calls, results of calls, and thoughts.
-        tools: functions, and namespaces of them.
+        tools: functions, namespaces of them, and custom tools, whose input is a text.
         store: keep the answer, so that it can be asked for; by default on.
         include: what else is told: message.output_text.logprobs, with the top_logprobs best at each place.
         truncation: auto: of a conversation that does not fit the oldest turns are left out; disabled: none are.
@@ -144,7 +144,17 @@ class FunctionCallItem(msgspec.Struct, tag_field="type", tag="function_call"):
     namespace: str | UnsetType = UNSET
 
 
-OutputItem = OutputMessage | ReasoningItem | FunctionCallItem
+class CustomCallItem(msgspec.Struct, tag_field="type", tag="custom_tool_call"):
+    """A call of a tool whose input is a text."""
+
+    id: str
+    status: str
+    call_id: str
+    name: str
+    input: str
+
+
+OutputItem = OutputMessage | ReasoningItem | FunctionCallItem | CustomCallItem
 
 
 class ResponseUsage(msgspec.Struct):

@@ -10,7 +10,10 @@ import pytest
 from albireo import BuildConfig, SamplingParams, build
 from albireo.api import load
 from albireo.artifact.reader import open_engine
+from albireo.backends.backend import FOUR_BY_SIXTEEN
 from albireo.backends.cuda import catalog
+from albireo.compiler import pipeline
+from albireo.compiler.passes import canonicalize, plain_scales
 from albireo.errors import ConfigError, EngineFileError, TargetMismatch, VersionMismatch
 from albireo.models import load_architecture
 from artifact.engines import seal
@@ -98,6 +101,25 @@ def test_matrices_apart_are_refused_with_the_command_that_mends_them(
     make_older(tmp_path / "engine", 28)
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
     with pytest.raises(TargetMismatch, match=r"c_kv_proj\+k_rope_proj\.weight is not stored.*format 2\.28") as refused:
+        llm(tmp_path / "engine")
+    assert str(refused.value).endswith(f"albireo build MODEL -o {tmp_path / 'engine'} --force --target cuda")
+
+
+def test_nests_as_plain_groups_are_refused_with_the_command_that_mends_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K types are nests since 2.30; a directory of before has a float32 for each of their groups."""
+    pytest.importorskip("gguf")
+    from models.gguf.writer import LLAMA, words, write_gguf
+
+    write_gguf(tmp_path / "m.gguf", LLAMA, "Q4_K", tokenizer=words)
+    with monkeypatch.context() as before:
+        plain = (FOUR_BY_SIXTEEN, canonicalize.run, plain_scales.run)
+        before.setattr(pipeline, "ABLE_PASSES", (plain, *pipeline.ABLE_PASSES))
+        build(tmp_path / "m.gguf", tmp_path / "engine", BuildConfig(target="cuda:90"))
+    make_older(tmp_path / "engine", 29)
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    with pytest.raises(TargetMismatch, match=r"as row\.int4\.g32\.affine, wanted row\.q4_k.*format 2\.29") as refused:
         llm(tmp_path / "engine")
     assert str(refused.value).endswith(f"albireo build MODEL -o {tmp_path / 'engine'} --force --target cuda")
 

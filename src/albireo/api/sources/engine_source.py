@@ -188,7 +188,7 @@ class EngineSource:
         again += f" --tp {len(self.parts)}" if len(self.parts) > 1 else ""
         return (
             f"it was built by albireo {manifest.version} in format {MAJOR}.{manifest.minor}, and this one, of "
-            f"{MAJOR}.{MINOR}, has weights otherwise, as others of them are one matrix; {again}"
+            f"{MAJOR}.{MINOR}, holds weights otherwise: others of them in one matrix, or in another type; {again}"
         )
 
     @contextmanager

@@ -45,10 +45,11 @@ def linear_of(dtype: str, kind: str | None, setup: Setup) -> Iterator[Finding]:
     x, values = activations(setup, dtype, tokens[-1], cols, kind)
     name = f"linear {dtype}{f' by {kind}' if kind else ''}"
     wanted, sizes = values @ numbers.T, values.abs() @ numbers.abs().T
-    found = {}
-    for count in tokens:
-        found[count] = torch.empty((count, rows), device=setup.device)
-        linear(x[:count], matrix, found[count], workspace=space)
+    found = {count: torch.empty((count, rows), device=setup.device) for count in tokens}
+    launches = [partial(linear, x[:count], matrix, found[count], workspace=space) for count in tokens]
+    setup.warm(launches)
+    for count, launch in zip(tokens, launches, strict=True):
+        launch()
         yield worst(f"{name}, {count} tokens", found[count], wanted[:count], unit_of(x, cols) * sizes[:count])
     yield same_bits(setup, f"{name}, a row's bits in all of them", found)
 

@@ -86,7 +86,8 @@ class ExpertLayer:
     @property
     def bytes_of_expert(self) -> float:
         """Of both matrices of one expert."""
-        arrays = [getattr(m, name) for m in (self.gate_up, self.down) for name in ("codes", "scale", "zero")]
+        names = ("codes", "scale", "zero", "gamma", "offset")
+        arrays = [getattr(m, name) for m in (self.gate_up, self.down) for name in names]
         size = sum(array.numel() * array.element_size() for array in arrays if array is not None)
         return size / self.lists.num_experts
 

@@ -142,7 +142,9 @@ def _apart(name: str, limit: float) -> PartResult:
             os.killpg(done.pid, signal.SIGKILL)
             done.communicate()
             status, reason = "late", f"stopped after {limit:.0f} s"
-        rows = [Row(**json.loads(line)) for line in found.read_text().splitlines()]
+        # of a part that was ended the last line may be cut short
+        lines = found.read_text().splitlines(keepends=True)
+        rows = [Row(**json.loads(line)) for line in lines if line.endswith("\n")]
     return _result(name, status, reason, rows, time.monotonic() - start)
 
 

@@ -67,9 +67,11 @@ def staged_tasks(setup: Setup, tasks: list[Any], vocab: int) -> tuple[Any, Any]:
 
 def numbers_of(matrix: Any) -> torch.Tensor:
     """[rows, cols] float64."""
-    from albireo.encodings import encoding
+    from albireo.encodings import encoding, is_encoding
     from albireo.quantization.encoded import E2M1_VALUES, gamma_values
 
+    if is_encoding(matrix.dtype) and encoding(matrix.dtype).is_nested:
+        return _numbers_of_nests(matrix)
     codes = matrix.codes
     if codes.dtype == torch.uint8:
         # a word has an input of each of eight planes, see DeviceMatrix
@@ -99,3 +101,39 @@ def numbers_of(matrix: Any) -> torch.Tensor:
         values = values - spread(matrix.zero)
     values = values * spread(matrix.scale)
     return values if matrix.offset is None else values + spread(matrix.offset)
+
+
+def _numbers_of_nests(matrix: Any) -> torch.Tensor:
+    """See DeviceMatrix: codes by their planes, groups' scales eight at a time, a float16 a nest."""
+    from albireo.backends.cuda.matrix import high_bits, low_bits
+    from albireo.encodings import NEST, encoding
+    from albireo.quantization.encoded import NUMBERS, nested_zero
+
+    e, rows = encoding(matrix.dtype), matrix.rows
+    low, high = low_bits(e), high_bits(e)
+    nests = matrix.codes.view(rows, -1, 32 * e.bits)
+
+    def planes(data: torch.Tensor, bits: int) -> torch.Tensor:
+        elements = data.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[bits])
+        shifts = torch.arange(0, 8 * bits, bits, dtype=torch.int32, device=data.device)[:, None]
+        return ((elements.int()[:, :, None] >> shifts) & ((1 << bits) - 1)).view(rows, -1)
+
+    codes = planes(nests[:, :, : 32 * low], low)
+    if high:
+        codes |= planes(nests[:, :, 32 * low :], high) << low
+
+    def of_groups(array: torch.Tensor) -> torch.Tensor:
+        return array.transpose(0, 1).reshape(rows, -1).double().repeat_interleave(e.group, dim=1)
+
+    def of_nests(array: torch.Tensor) -> torch.Tensor:
+        return array.T.double().repeat_interleave(NEST, dim=1)
+
+    if e.kind == "nested table":
+        table, unit = NUMBERS[e.name]
+        values = torch.from_numpy(table).to(codes.device)[codes].double() * unit
+    else:
+        values = codes.double() - (nested_zero(e) if e.kind == "nested" else 0)
+    values.mul_(of_groups(matrix.gamma)).mul_(of_nests(matrix.scale))
+    if matrix.offset is not None:
+        values += of_groups(matrix.zero) * of_nests(matrix.offset)
+    return values[:, : matrix.cols]

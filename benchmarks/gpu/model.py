@@ -70,6 +70,8 @@ _TINY = {
 }
 #: Weights in few bits -> the encoding they are held in; fp8 meets e4m3 activations where the GPU multiplies those.
 ENCODINGS = {"bf16": None, "fp8": "fp8", "fp8-a16": "fp8", "int8": "int8", "int4": "int4.g128"}
+#: Types that GGUF files are of, most of them mixtures of these.
+NESTED = {"q4_k": "q4_k", "q6_k": "q6_k"}
 BLOCK_SIZE = 16
 
 
@@ -97,7 +99,7 @@ def program_of(
     if layers is not None:
         config["num_hidden_layers"] = setup.pick(layers, 1)
     graph = build_graph(parse_config(config, load_architecture("llama").rules), max_positions)
-    encoding = ENCODINGS[weights]
+    encoding = (ENCODINGS | NESTED)[weights]
     if encoding is not None:
         choose_precision.run(graph, encoding_of(encoding), weights == "fp8-a16")
     return compile_graph(
@@ -122,7 +124,7 @@ def random_model(
     reserve_bytes: int = 0,
     num_host_blocks: int = 0,
 ) -> CudaModel:
-    """weights: one of ENCODINGS. maxima: of T, R and G. The others are those of CudaModel."""
+    """weights: one of ENCODINGS or NESTED. maxima: of T, R and G. The others are those of CudaModel."""
     from albireo.backends.cuda.constants import rope_constant
     from albireo.backends.cuda.encoded_matrix import empty_matrix
     from albireo.backends.cuda.model import CudaModel
@@ -163,10 +165,13 @@ def vocabulary(model: CudaModel) -> int:
 
 def fill_matrix(matrix: Any, setup: Setup, seed: int) -> None:
     """Random codes that stand for numbers with the spread 1 / sqrt(columns)."""
-    from albireo.encodings import encoding
+    from albireo.encodings import encoding, is_encoding
 
     generator = torch.Generator(setup.device).manual_seed(seed)
     codes, spread = matrix.codes, matrix.cols**-0.5
+    if is_encoding(matrix.dtype) and encoding(matrix.dtype).is_nested:
+        _fill_nests(matrix, generator)
+        return
     if codes.dtype == torch.uint8:
         codes.random_(0, 256, generator=generator)
         size = 4.6
@@ -191,6 +196,23 @@ def fill_matrix(matrix: Any, setup: Setup, seed: int) -> None:
             matrix.gamma.random_(least, end, generator=generator)
     if matrix.offset is not None:
         matrix.offset.fill_(-7.5 * spread / size)
+
+
+def _fill_nests(matrix: Any, generator: torch.Generator) -> None:
+    """Of all codes, and scales of groups from 1 to 15; those of nests differ, too."""
+    from albireo.encodings import encoding
+    from albireo.quantization.encoded import NUMBERS, nested_zero
+
+    e, spread = encoding(matrix.dtype), matrix.cols**-0.5
+    table, unit = NUMBERS[e.name] if e.kind == "nested table" else (np.arange(1 << e.bits), 1.0)
+    matrix.codes.random_(0, 256, generator=generator)
+    matrix.gamma.random_(1, 16, generator=generator)
+    by = torch.rand(matrix.scale.shape, generator=generator, device=matrix.scale.device)
+    by = (0.5 + by) * spread / (8 * unit * float(np.std(table)))
+    matrix.scale.copy_(by)
+    if matrix.offset is not None:
+        matrix.zero.random_(1, 16, generator=generator)
+        matrix.offset.copy_(-nested_zero(e) * by)
 
 
 def fill_cache(setup: Setup, kv: DeviceKV) -> None:

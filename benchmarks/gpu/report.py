@@ -43,9 +43,11 @@ def verdict(what: str, constant: str, now: str, seconds: Mapping[str, float]) ->
 
 
 def target(what: str, value: float, wanted: float, unit: str = "", note: str = "", is_least: bool = True) -> Row:
-    """A number that is to reach another, or to stay below it; also told among the last lines."""
+    """A number that is to reach another, or to stay below it; also told among the last lines. NaN: it is a part of what
+    is not known of this GPU."""
     is_reached = value >= wanted if is_least else value <= wanted
-    words = f"{'reached' if is_reached else 'missed'}: {'at least' if is_least else 'at most'} {wanted:g}"
+    found = "not known here" if value != value else "reached" if is_reached else "missed"
+    words = f"{found}: {'at least' if is_least else 'at most'} {wanted:g}"
     return Row(f"{TARGET}{what}", value, unit, f"{words}; {note}" if note else words, data={"wanted": wanted})
 
 
@@ -70,7 +72,9 @@ _BAD = ("wrong after", "failed after", "late after")
 def write(path: Path, facts: dict[str, Any], results: Sequence[PartResult]) -> None:
     """All of it, again after each part, so that nothing is lost."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**facts, "parts": [asdict(result) for result in results]}, indent=1) + "\n")
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(json.dumps({**facts, "parts": [asdict(result) for result in results]}, indent=1) + "\n")
+    new.replace(path)  # whole, whenever the call is cut off
 
 
 def table(results: Sequence[PartResult]) -> str:

@@ -16,7 +16,7 @@ from setup import Setup, attempt
 
 CONTEXT = 512
 #: At batch 1, of what the memory is sold with.
-TARGETS = {"bf16": 0.75, "fp8": 0.70, "fp8-a16": 0.70, "int4": 0.60}
+TARGETS = {"bf16": 0.75, "fp8": 0.70, "fp8-a16": 0.70, "int4": 0.60, "q4_k": 0.60, "q6_k": 0.60}
 
 
 def run(setup: Setup) -> Iterator[Row]:
@@ -25,10 +25,10 @@ def run(setup: Setup) -> Iterator[Row]:
     import albireo.backends.cuda.model  # noqa: F401 - where it is missing the part is skipped
 
     for weights in setup.pick(list(ENCODINGS), ["fp8"]):
-        yield from attempt(weights, lambda weights=weights: _decode(setup, weights))
+        yield from attempt(weights, lambda weights=weights: decode_of(setup, weights))
 
 
-def _decode(setup: Setup, weights: str) -> Iterator[Row]:
+def decode_of(setup: Setup, weights: str) -> Iterator[Row]:
     from model import blocks_for, make_step, random_model, read_bytes, vocabulary
 
     context = setup.pick(CONTEXT, 20)

@@ -14,10 +14,10 @@ def run(setup: Setup) -> Iterator[Row]:
 
     kinds = (("bfloat16", None), ("fp8", "fp8.g128.token"), ("int4.g128", "bfloat16"))
     for dtype, kind in setup.pick(kinds, kinds[:1]):
-        yield from attempt(f"experts in {dtype}", lambda dtype=dtype, kind=kind: _layer(setup, dtype, kind))
+        yield from attempt(f"experts in {dtype}", lambda dtype=dtype, kind=kind: layer_of(setup, dtype, kind))
 
 
-def _layer(setup: Setup, dtype: str, kind: str | None) -> Iterator[Row]:
+def layer_of(setup: Setup, dtype: str, kind: str | None) -> Iterator[Row]:
     counts = setup.pick((1, 8, 64, 256, 2048), (1, 9))
     layer = ExpertLayer.of(setup, dtype, counts[-1], kind)
     steps = [layer.step(count) for count in counts]

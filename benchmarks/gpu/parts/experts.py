@@ -34,18 +34,18 @@ KINDS = (
 
 def run(setup: Setup) -> Iterator[Row]:
     checks: dict[str, Check] = {
-        f"experts in {dtype}{f' by {kind}' if kind else ''}": partial(_layer, dtype, kind)
+        f"experts in {dtype}{f' by {kind}' if kind else ''}": partial(layer_of, dtype, kind)
         for dtype, kind in setup.pick(KINDS, KINDS[:2])
     }
     few = (("bfloat16", None), ("fp8", "fp8.g128.token"), ("int4.g32", "bfloat16"))
     checks |= {
-        f"few experts in {dtype}": partial(_layer, dtype, kind, shape=FEW, name=f"few experts in {dtype}")
+        f"few experts in {dtype}": partial(layer_of, dtype, kind, shape=FEW, name=f"few experts in {dtype}")
         for dtype, kind in setup.pick(few, few[2:])
     }
     yield from run_checks(setup, checks)
 
 
-def _layer(
+def layer_of(
     dtype: str, kind: str | None, setup: Setup, shape: tuple[int, int, int, int] = SHAPE, name: str = ""
 ) -> Iterator[Finding]:
     if kind == "fp8.g128.token" and setup.chip.capability < 89:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from albireo.api.machine.compiling import Compiling, compiling
 from albireo.api.machine.cuda_device import AbsentGpu
 from albireo.api.programs import compile_program
 from albireo.api.sources.source import open_source
-from albireo.backends.cuda import absent_gpu, placed_program
+from albireo.backends.cuda import absent_gpu, claims, placed_program
 from albireo.backends.cuda import compile_ahead as ahead
 from albireo.backends.cuda.attention_plan import WorkList, plan_attention
 from albireo.backends.cuda.catalog import CudaCatalog
@@ -124,7 +125,8 @@ def test_kernels_of_what_guesses_are_compiled_too(
     wanted = [(compiled.programs[0], 48), *((program, 32) for program in compiled.drafter.programs)]
     assert len(wanted) == 2 + is_head
     given = {"directory": str(directory), "config": asdict(config), "chip": asdict(CHIP), "model_len": 64}
-    order = json.dumps({**given, "max_positions": [each for _, each in wanted], "part": 1, "parts": 4})
+    told = {**given, "max_positions": [each for _, each in wanted], "claims": str(tmp_path)}
+    order = json.dumps({**told, "part": 1, "parts": 4})
     launched: list[tuple[Program, int]] = []
 
     def launch_all(made: tuple[Program, int], part: int, parts: int) -> None:
@@ -133,6 +135,7 @@ def test_kernels_of_what_guesses_are_compiled_too(
 
     monkeypatch.setattr("sys.stdin", io.StringIO(order))
     monkeypatch.setattr(absent_gpu.AbsentGpu, "take", lambda chip: None)
+    monkeypatch.setattr(claims, "claim_kernels", lambda directory: None)
     monkeypatch.setattr(ahead, "empty_model", lambda program, max_positions, *_: (program, max_positions))
     monkeypatch.setattr(ahead, "launch_all", launch_all)
     main()
@@ -163,9 +166,10 @@ def test_of_ranks_the_first_ones_kernels_are_compiled(tmp_path: Path, monkeypatc
         assert max_positions == 48
         return program, num_ranks, vocab_size
 
-    order = {**given, "max_positions": [48] * (len(wanted) - 1), "part": 0, "parts": 1}
+    order = {**given, "max_positions": [48] * (len(wanted) - 1), "part": 0, "parts": 1, "claims": str(tmp_path)}
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(order)))
     monkeypatch.setattr(absent_gpu.AbsentGpu, "take", lambda chip: None)
+    monkeypatch.setattr(claims, "claim_kernels", lambda directory: None)
     monkeypatch.setattr(ahead, "empty_model", empty_model)
     monkeypatch.setattr(ahead, "with_adapters", lambda model, program: (model[0], program))
     monkeypatch.setattr(ahead, "launch_all", lambda made, part, parts: launched.append(made))
@@ -187,6 +191,30 @@ def test_what_was_done_is_not_begun_again(cache: Path, model: tuple[Path, Progra
     assert begun() == 0
     assert begun(Chip(132, 89)) == begun(max_positions=32) == 1, "another GPU, another length"
     assert begun(max_lora_rank=16) == begun(enable_lora=False) == 1, "other adapters, and none"
+
+
+def test_each_kernel_is_compiled_by_whoever_meets_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two processes; who looks up what is known (launched.py) is still asked, and a directory that is gone holds
+    nobody up."""
+    kernels, asked = [SimpleNamespace(module="m", name=name) for name in ("a", "b")], list[str]()
+
+    def is_known(*, fn: Any, compile: dict[str, Any], **_: Any) -> bool:
+        asked.append(fn.name)
+        return False
+
+    def hook_of_a_process() -> Any:
+        monkeypatch.setattr(triton.knobs.runtime, "jit_cache_hook", is_known)
+        claims.claim_kernels(tmp_path / "claims")
+        return triton.knobs.runtime.jit_cache_hook
+
+    (tmp_path / "claims").mkdir()
+    one, other = hook_of_a_process(), hook_of_a_process()
+    told = [{"fn": fn, "compile": {"key": key}, "key": "", "repr": ""} for fn in kernels for key in ("16", "1")]
+    assert not one(**told[0]) and not other(**told[1]) and not other(**told[2])
+    assert [hook(**each) for hook in (one, other) for each in told[:3]] == [True] * 6
+    assert asked == ["a", "a", "b"]
+    (tmp_path / "claims").rename(tmp_path / "gone")
+    assert not one(**told[3]) and not other(**told[3])
 
 
 def test_a_failure_is_a_line_of_the_log(cache: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

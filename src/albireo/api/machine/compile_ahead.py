@@ -6,6 +6,7 @@ Started by compiling.py, which says why. What it is told is how programs are mad
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +25,14 @@ def main() -> None:
     """An order as compiling() gives it."""
     from albireo.backends.cuda.absent_gpu import AbsentGpu
     from albireo.backends.cuda.chip import Chip
+    from albireo.backends.cuda.claims import claim_kernels
     from albireo.backends.cuda.compile_ahead import empty_model, launch_all, with_adapters
 
     order = json.load(sys.stdin)
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in order["config"].items()}
     config, chip, model_len = EngineConfig.from_kwargs(**given), Chip(**order["chip"]), order["model_len"]
     AbsentGpu.take(chip)
+    claim_kernels(Path(order["claims"]))
     source = open_source(Path(order["directory"]), replace(config, verify_hashes=False))
     device = PlannedGpu(chip.capability)
     compiled = compile_all(config, source, model_len, device, may_lack_weights=True)
@@ -52,3 +55,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    os._exit(0)  # what libraries do as an interpreter ends can go wrong, and all is done

@@ -13,9 +13,10 @@ import json
 import logging
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,13 @@ class Compiling:
 
     def __init__(self, orders: list[dict[str, Any]], done: Path) -> None:
         self._done = done
-        self._processes = []
+        self._processes: list[subprocess.Popen[str]] = []
+        #: Where they say which of them compiles a kernel; None: nowhere, and each compiles all.
+        self._claims: tempfile.TemporaryDirectory[str] | None = None
+        if orders:
+            with suppress(OSError):
+                self._claims = tempfile.TemporaryDirectory(prefix="albireo-claims-", ignore_cleanup_errors=True)
+        claims = os.devnull if self._claims is None else self._claims.name
         for order in orders:
             process = subprocess.Popen(
                 command_of("albireo.api.machine.compile_ahead"),
@@ -54,7 +61,7 @@ class Compiling:
             )
             self._processes.append(process)
             assert process.stdin is not None
-            process.stdin.write(json.dumps(order))
+            process.stdin.write(json.dumps(order | {"claims": claims}))
             process.stdin.close()
             process.stdin = None
 
@@ -84,6 +91,8 @@ class Compiling:
                 process.kill()
             process.communicate()
         self._processes = []
+        if self._claims is not None:
+            self._claims.cleanup()
 
 
 @contextmanager

@@ -33,9 +33,10 @@ from albireo.backends.cuda.kernels.rope import rope
 from albireo.backends.cuda.kernels.row_factors import row_factors
 from albireo.backends.cuda.kernels.slice_columns import slice_columns
 from albireo.backends.cuda.kernels.top import top, top_workspace
-from albireo.backends.cuda.kv import LayerKV
+from albireo.backends.cuda.kv import DeviceKV, LayerKV, most_blocks
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.step import StateSlots
+from albireo.graph.kv_layout import KVLayout
 from albireo.graph.op_numbers import TOP_LOGITS
 from backends.cuda.draws import drawn
 from backends.cuda.linears import random
@@ -191,3 +192,16 @@ def test_blocks_behind_all_others(kv: str) -> None:
     for here, there in ((near.k, k), (near.v, v)):
         for block, at in ((1, 1), (0, 5)):
             assert np.array_equal(here[block, :, at].float().numpy(), there[first + block, :, at].float().numpy())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "fp8"])
+@pytest.mark.parametrize("groups", [(), ((0, 2, 4), (1, 3))])
+def test_a_pool_has_no_more_blocks_than_can_be_counted(dtype: str, groups: tuple[tuple[int, ...], ...]) -> None:
+    """In 32 bits: positions of a layer's cache, as kernels are told them, and scales of codes."""
+    layout = KVLayout(5, 4, 64, dtype, 16, groups=groups, windows=(None, 128) if groups else (None,))
+    kv = DeviceKV(layout, 3, torch.device("cpu"))
+    counted = max(
+        len(layer.k) * layer.k.shape[2] if layer.k_scale is None else layer.k_scale.numel() for layer in kv.layers
+    )
+    most = most_blocks(layout)
+    assert most * (counted // 3) < 2**31 <= (most + 1) * (counted // 3)

@@ -27,6 +27,19 @@ TORCH_DTYPES = {
 }
 
 
+#: Kernels count positions of a layer's cache, and scales of codes, in 32 bits with a sign.
+_MOST_COUNTED = 2**31 - 1
+
+
+def most_blocks(layout: KVLayout) -> int:
+    """That kernels can count: of all a GPU's memory can hold, unless a block is a few hundred bytes a layer."""
+    counts = [
+        layout.block_size * layout.units[layout.place(n)[0]] * (layer.num_kv_heads if layer.dtype in KV_CODES else 1)
+        for n, layer in enumerate(layout.layers)
+    ]
+    return _MOST_COUNTED // max(counts, default=1)
+
+
 @dataclass(frozen=True, slots=True)
 class LayerKV:
     """One layer's cache: N blocks, K heads, P positions a block, D numbers a head (a multiple of 16, zeros behind).

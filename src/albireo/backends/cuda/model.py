@@ -26,7 +26,7 @@ from albireo.backends.cuda.fitting import blocks_that_fit
 from albireo.backends.cuda.hidden_states import DeviceHiddenStates
 from albireo.backends.cuda.kernels.copy_blocks import copy_blocks
 from albireo.backends.cuda.kernels.swap_blocks import HostKV, swap_in, swap_out
-from albireo.backends.cuda.kv import DeviceKV
+from albireo.backends.cuda.kv import DeviceKV, most_blocks
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.orders import OBEYED, Leader, StagedStep
 from albireo.backends.cuda.peers import Seat
@@ -139,7 +139,8 @@ class CudaModel:
         block_bytes = self.block_bytes + (0 if others is None else others.block_bytes)
         reserve_bytes += staged * self.block_bytes
         least = 1 + program.kv.num_groups
-        fitting = blocks_that_fit(num_blocks, block_bytes, reserve_bytes, least, device)
+        wanted = min(num_blocks, most_blocks(program.kv))
+        fitting = blocks_that_fit(wanted, block_bytes, reserve_bytes, least, device)
         self.take_blocks(fitting if seat is None else seat.least(fitting))
         if others is not None:
             others.take_blocks(self.num_blocks)

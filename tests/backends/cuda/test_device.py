@@ -80,6 +80,14 @@ def test_what_is_wrong_comes_with_a_fix(
     assert message.startswith("device=cuda: ") and problem in message and fix in message and "--device cpu" in message
 
 
+@pytest.mark.parametrize("shown", ["", "-1", "-1,0"])
+def test_gpus_that_are_hidden_are_no_fault_of_the_driver(monkeypatch: pytest.MonkeyPatch, shown: str) -> None:
+    pretend(monkeypatch, has_gpu=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    with pytest.raises(ConfigError, match=r"CUDA_VISIBLE_DEVICES hides every GPU: .*; unset it, or name GPUs in it"):
+        device.require_gpu()
+
+
 def test_without_a_driver_nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "driver_version", lambda: None)
     monkeypatch.setitem(sys.modules, "torch", None)

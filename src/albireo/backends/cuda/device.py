@@ -10,6 +10,7 @@ import ctypes
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
+from albireo import devflags
 from albireo.errors import ConfigError
 
 #: A100; older GPUs have no bfloat16 products.
@@ -101,6 +102,12 @@ def _with_torch(driver: str) -> GpuFacts:
             fix=f"install torch for CUDA {driver} or older: https://pytorch.org/get-started",
         )
     if not torch.cuda.is_available():
+        if devflags.cuda_visible_devices() == []:
+            return GpuFacts(
+                *versions,
+                problem="CUDA_VISIBLE_DEVICES hides every GPU: it is empty, or begins with -1",
+                fix="unset it, or name GPUs in it",
+            )
         return GpuFacts(
             *versions,
             problem=f"torch for CUDA {torch.version.cuda} finds no GPU it can use; the driver is for CUDA {driver}",

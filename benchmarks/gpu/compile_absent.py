@@ -1,8 +1,8 @@
 """Compiles what a model of random numbers launches, for a GPU that this process does not see: of compiled_ahead.py.
 
-    compile_absent.py WEIGHTS KV MULTIPROCESSORS CAPABILITY PART PARTS
+    compile_absent.py WEIGHTS KV CLAIMS MULTIPROCESSORS CAPABILITY PART PARTS
 
-As a process of api/machine/compile_ahead.py does, into the cache that TRITON_CACHE_DIR names.
+As a process of api/machine/compile_ahead.py does, into the cache that TRITON_CACHE_DIR names; CLAIMS: see claims.py.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ def main() -> None:
 
     from albireo.backends.cuda.absent_gpu import AbsentGpu
     from albireo.backends.cuda.chip import Chip
+    from albireo.backends.cuda.claims import claim_kernels
     from albireo.backends.cuda.compile_ahead import empty_model, launch_all
 
-    weights, kv_dtype, *numbers = sys.argv[1:]
+    weights, kv_dtype, claims, *numbers = sys.argv[1:]
     multiprocessors, capability, part, parts = map(int, numbers)
     AbsentGpu.take(Chip(multiprocessors, capability))
+    claim_kernels(Path(claims))
     setup = Setup(torch.device("cpu"), False, float("inf"))
     program = program_of(setup, weights, MAXIMA, LONGEST, LAYERS, kv_dtype)
     launch_all(empty_model(program, LONGEST), part, parts)

@@ -36,9 +36,9 @@ def _found(setup: Setup, weights: str, kv_dtype: str) -> Iterator[Row]:
     from model import blocks_for, make_step, random_model, vocabulary
 
     label, start = f"{weights}, cache of {kv_dtype}", time.monotonic()
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryDirectory() as claims:
         if not setup.is_dry:  # nothing is compiled for an interpreter
-            _compile(setup, weights, kv_dtype, directory)
+            _compile(setup, weights, kv_dtype, directory, claims)
         seconds = time.monotonic() - start
         triton.knobs.cache.dir = directory
         there = set(Path(directory).rglob("*.cubin"))
@@ -57,8 +57,8 @@ def _found(setup: Setup, weights: str, kv_dtype: str) -> Iterator[Row]:
     setup.release()
 
 
-def _compile(setup: Setup, weights: str, kv_dtype: str, directory: str) -> None:
-    told = [weights, kv_dtype, str(setup.chip.multiprocessors), str(setup.chip.capability)]
+def _compile(setup: Setup, weights: str, kv_dtype: str, directory: str, claims: str) -> None:
+    told = [weights, kv_dtype, claims, str(setup.chip.multiprocessors), str(setup.chip.capability)]
     script, environment = str(HERE / "compile_absent.py"), os.environ | {"TRITON_CACHE_DIR": directory}
     begun = [
         subprocess.Popen(

@@ -109,6 +109,9 @@ IN_ANOTHER_ORDER = {
     "jais": "a LayerNorm's bias times a number that is on logits",
     "solar": "parts of a stream and of an earlier one",
     "dbrx": "queries, keys and values within a limit",
+    "deepseek_v2": "queries and latents that are columns of one linear on a GPU",
+    "deepseek_v3, as wide": "latents of queries, whose norm is in the linears around it on a GPU; a shared expert that "
+    "is one of the others there",
     "hunyuan_v1_dense": "norms of each head of q and k behind their rotation",
 }
 ALL_REPRESENTATIVES = REPRESENTATIVES | WITH_STATES | OF_VARIANTS
@@ -136,6 +139,7 @@ _SIZES = frozenset(
         "width",
         "scores",
         "by_logits",
+        "shared",
     }
 )
 

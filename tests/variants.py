@@ -24,6 +24,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "attention_k_eq_v": False,
     },
 }
+#: Of models whose shared expert is as wide as others, as those are that are published: on GPUs it is one of them.
+AS_WIDE: dict[str, dict[str, Any]] = {
+    "deepseek_v3, as wide": {"n_shared_experts": 1},
+    "qwen2_moe, as wide": {
+        "shared_expert_intermediate_size": load_architecture("qwen2_moe").tiny["moe_intermediate_size"]
+    },
+}
 #: Those whose tokens have experts.
 MIXED = tuple(name for name, said in VARIANTS.items() if said.get("enable_moe_block"))
 
@@ -35,4 +42,4 @@ def architecture_of(name: str) -> Architecture:
 
 def tiny_of(name: str) -> dict[str, Any]:
     """The tiny config of an architecture, or of a variant."""
-    return {**architecture_of(name).tiny, **VARIANTS.get(name, {})}
+    return {**architecture_of(name).tiny, **VARIANTS.get(name, {}), **AS_WIDE.get(name, {})}

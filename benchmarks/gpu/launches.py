@@ -26,16 +26,21 @@ FAMILIES = {
     "qwen3": "Qwen3",
     "qwen3_moe": "Qwen3-30B-A3B",
     "gpt_oss": "gpt-oss",
+    "gemma3_text": "Gemma 3",
     "gemma4_text": "Gemma 4",
     "deepseek_v3": "DeepSeek V3",
     "deepseek_v32": "DeepSeek V3.2",
     "deepseek_v4": "DeepSeek V4",
+    "glm4_moe": "GLM-4.5",
     "glm_moe_dsa": "GLM-5",
     "glm5_next_text": "GLM-5.3",
     "qwen3_next": "Qwen3-Next",
     "qwen3_5_text": "Qwen3.5",
+    "qwen3_5_moe_text": "Qwen3.5 MoE",
     "qwen4_exp_text": "Qwen 4",
     "nemotron_h": "Nemotron-H",
+    "granitemoehybrid": "Granite 4",
+    "lfm2_moe": "LFM2 MoE",
     "kimi_linear": "Kimi Linear",
 }
 #: Of calls that say what a layer is: how it is called.
@@ -96,6 +101,7 @@ def launched(name: str, weights: str, capability: int, asked: list[str], is_apar
     keys = {"torch_dtype": "bfloat16", "max_position_embeddings": _LONGEST}
     if not any(isinstance(value, list) for key, value in architecture.tiny.items() if key != "architectures"):
         keys["num_hidden_layers"] = 4  # of which two are neither the first nor the last
+    keys |= _shared_as_published(architecture.tiny)
     graph = build_graph(parse_config(architecture.tiny | keys, architecture.rules), _LONGEST)
     if weights != "bf16":
         choose_precision.run(graph, lambda _, role: None if role == "router" else weights)
@@ -119,6 +125,14 @@ def launched(name: str, weights: str, capability: int, asked: list[str], is_apar
         kind = _kind(families[number])
         kinds[kind] = min(kinds.get(kind, kernels), kernels, key=len)
     return kinds
+
+
+def _shared_as_published(tiny: Mapping[str, Any]) -> dict[str, int]:
+    """Of a tiny model the shared expert is wider than others, of these models it is as wide as they are."""
+    found = {name: 1 for name in ("n_shared_experts", "num_shared_experts") if name in tiny}
+    if "shared_expert_intermediate_size" in tiny:
+        found["shared_expert_intermediate_size"] = int(tiny["moe_intermediate_size"])
+    return found
 
 
 def _kind(families: set[str]) -> str:

@@ -77,8 +77,8 @@ def widen_vocabulary(data: Any) -> None:
 
 
 MANIFEST: list[tuple[str, Edit, type[EngineError], str]] = [
-    ("another major", put("format", "major", value=3), VersionMismatch, "version 3.30, this albireo reads 2.0 to 2.30"),
-    ("a newer minor", put("format", "minor", value=31), VersionMismatch, "version 2.31"),
+    ("another major", put("format", "major", value=3), VersionMismatch, "version 3.31, this albireo reads 2.0 to 2.31"),
+    ("a newer minor", put("format", "minor", value=32), VersionMismatch, "version 2.32"),
     ("another format", put("format", "name", value="gguf"), Corrupt, "another kind of directory"),
     ("an unknown key", put("run", value="rm -rf /"), Corrupt, "unknown key 'run'"),
     ("an unknown option", put("options", "tp", value=2), Corrupt, "unknown key 'tp'"),

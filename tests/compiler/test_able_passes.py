@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN
+from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, SHARED_EXPERTS
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.compiler.passes import (
@@ -26,7 +26,7 @@ from albireo.models.config import parse_config
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, D, Decoder, E, FakeCatalog, H, K, V, model_graph
 from step_batches import Work, make_step
 from tiny_models import random_weights
-from variants import VARIANTS, tiny_of
+from variants import AS_WIDE, VARIANTS, architecture_of, tiny_of
 
 ONE = np.ones(1, np.int32)
 
@@ -288,3 +288,66 @@ def test_streams_whose_intermediates_are_read_elsewhere_stay() -> None:
 
 def test_abilities_have_one_name() -> None:
     assert {EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN} <= {ability for ability, _, _ in ABLE_PASSES}
+
+
+def logits_of(graph: Graph, name: str, dtype: str) -> np.ndarray:
+    weights = random_weights(tiny_of(name), 1)
+    step = make_step([Work([5, 6, 7], 0, [1, 2]), Work([5, 9], 0, [3])], 8)
+    return interpret(graph, step, weights, ReferenceKV(4, 8, dtype))["logits"]
+
+
+@pytest.mark.parametrize(
+    ("name", "abilities", "family"),
+    [
+        ("gemma3_text", ("two norms",), "two_norms"),
+        ("gemma4_text", ("two norms",), "two_norms"),
+        ("gemma4_text", ("turned rows",), "qkv_rope_kv"),
+        ("deepseek_v3", ("turned rows",), "head_rows"),
+        ("deepseek_v2", ("turned rows", "columns in place"), "head_rows"),
+    ],
+)
+def test_small_calls_that_are_one_change_no_bit(name: str, abilities: tuple[str, ...], family: str) -> None:
+    graph = model_graph(name, "bfloat16")
+    plain, _ = run_passes(graph)
+    fused, _ = run_passes(graph, passes_for(abilities, PASSES))
+    check_graph(fused)
+    count = [sum(node.family == family for node in each.nodes) for each in (plain, fused)]
+    assert count[1] > count[0] and len(fused.nodes) < len(plain.nodes)
+    assert np.array_equal(logits_of(plain, name, "bfloat16"), logits_of(fused, name, "bfloat16"))
+
+
+@pytest.mark.parametrize("name", AS_WIDE)
+def test_a_shared_expert_is_one_of_the_others(name: str) -> None:
+    """Sums are in another order; where its width is another, or a layer's part is, nothing changes."""
+    graph = model_graph(name, "float32")
+    plain, _ = run_passes(graph)
+    fused, records = run_passes(graph, passes_for([SHARED_EXPERTS], PASSES))
+    check_graph(fused)
+    (record,) = [record for record in records if record.name == "join_shared_experts"]
+    routes = [node for node in fused.nodes if node.family == "route"]
+    assert len(record.firings) == len(routes) > 0 and record.numerics == "reorder"
+    matrices = {weight for weight in fused.constants if ".shared_expert" in weight or "+shared_expert" in weight}
+    assert matrices and all(".experts+shared_expert" in each for each in matrices if "_proj" in each)
+    assert fused.top_k == graph.top_k + 1
+    one, other = logits_of(plain, name, "float32"), logits_of(fused, name, "float32")
+    assert np.abs(one - other).max() <= 1e-5 * np.abs(one).max()
+
+    kind = architecture_of(name)
+    other_width = build_graph(parse_config(kind.tiny, kind.rules).with_dtype("float32"), MAX_POSITIONS)
+    _, (*_, record) = run_passes(other_width, passes_for([SHARED_EXPERTS], PASSES)[:5])
+    assert record.name == "join_shared_experts" and not record.firings
+    assert "does what experts do" in record.refusals[0].reason
+
+
+def test_linears_stay_where_adapters_may_be_of_them() -> None:
+    class Able(FakeCatalog):
+        abilities = frozenset({SHARED_EXPERTS})
+
+    graph, sizes = model_graph("deepseek_v3, as wide", "bfloat16"), {"maxima": MAXIMA, "block_size": BLOCK_SIZE}
+    programs = [
+        compile_graph(graph, Able(), **sizes, max_positions=MAX_POSITIONS, keeps_linears=keeps)
+        for keeps in (False, True)
+    ]
+    names = [{name for name in program.constants if "shared_experts" in name} for program in programs]
+    assert all(".experts+shared_experts." in name for name in names[0]) and names[0]
+    assert not any("+shared_experts." in name for name in names[1]) and names[1]

@@ -35,6 +35,7 @@ _PLAIN_CALLS = (
     *(f"call {family}(" for family in _PLAIN_FAMILIES),
     # of GPUs alone: backends/cuda/test_parts.py and the like
     *("call linear_parts(", "call kv_write(", "call read_streams(", "call mix_streams("),
+    *("call head_rows(", "call two_norms("),
     # backends/cpu/test_expert_linear.py, backends/cuda/test_moe.py
     "call expert_linear(ids, out, weight, x, act: clamped_swiglu)",
     "call expert_linear(ids, out, squares, weight, x, act: clamped_swiglu)",
@@ -110,8 +111,11 @@ def test_no_call_is_new_where_only_their_order_is(name: str) -> None:
     # of rows that only those that leave the model are, or all, a call is the same
     calls = {mechanism.rpartition(" of ")[0] for mechanism in shown}
     of_elements = ("clip(", "xielu(", "call elementwise(", "call attention(out, q, in_chunks: True")
+    of_gpus = ("call linear_parts(", "call linear_norm(", "route(", "call route(", "call expert_linear(")
     for each in sorted(new):
-        assert " reads as " in each or each.startswith(of_elements) or each.rpartition(" of ")[0] in calls, each
+        assert (
+            " reads as " in each or each.startswith((*of_elements, *of_gpus)) or each.rpartition(" of ")[0] in calls
+        ), each
 
 
 def test_what_a_mechanism_is() -> None:

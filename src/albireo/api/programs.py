@@ -79,4 +79,5 @@ def compile_program(
         has_block_groups=has_block_groups and BLOCK_GROUPS in catalog.abilities,
         packings=packings,
         cache=cache,
+        keeps_linears=config.enable_lora,
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 FORMAT = "albireo-engine"
 #: A reader refuses another major; a minor adds keys, or gives codes another order (CODES_SINCE, NESTS_SINCE) or type.
-MAJOR, MINOR = 2, 30
+MAJOR, MINOR = 2, 31
 #: The first minor whose codes in row.fp8* and row.int4* lie as this version reads them (backends/cuda/matrix.py).
 CODES_SINCE = 4
 #: The first minor whose K types have each nest before its units (csrc/include/albireo/encoded.h).

@@ -18,6 +18,8 @@ EIGHT_BY_EIGHT_FLOATS = "8-bit floats by 8-bit floats"
 FOUR_BY_SIXTEEN = "4 bits by 16"
 #: The ability to run steps with a block table for each group of layers.
 BLOCK_GROUPS = "block groups"
+#: The ability to route all rows to an expert beside those that each chooses.
+SHARED_EXPERTS = "shared experts"
 
 
 @dataclass(frozen=True, slots=True)

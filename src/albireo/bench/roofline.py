@@ -325,7 +325,7 @@ def _matrix_elements(program: Program, call: Call) -> dict[str, int]:
     """Elements of a call's weight matrices by role, padding left out; none for a call without one."""
     if call.family in (*_LINEARS, "head_top"):
         return {"weight": _num_columns(call) * int(call.attrs["k"])}
-    if call.family == "head_linear":
+    if call.family in ("head_linear", "head_rows"):
         return {"weight": int(call.attrs["num_heads"] * call.attrs["n"] * call.attrs["k"])}
     if call.family == "qkv_rope_kv":
         found = {role: program.constants[call.args[role]] for role in ("weight", "v_weight") if role in call.args}

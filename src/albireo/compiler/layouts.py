@@ -62,7 +62,7 @@ class _Planner:
         args = self.layouts.args[node] = {}
         family = FAMILIES[str(node.family)]
         gated, blocks = is_gated(node.attrs.get("act", "none")), int(node.attrs.get("num_experts", 0))
-        if node.family == "head_linear":
+        if node.family in ("head_linear", "head_rows"):
             blocks = node.attrs["num_heads"]
         for role, value in node.inputs.items():
             if value.constant is None:

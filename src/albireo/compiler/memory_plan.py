@@ -22,7 +22,7 @@ WHY = "activations that never live at the same time share bytes, and a step allo
 
 #: What a buffer is called, after the family that writes it first; the letters models are written with.
 _NAMES = {"embed": "x", "norm": "h", "qkv_rope_kv": "q", "attention": "a", "linear": "m", "linear_norm": "h"}
-_NAMES |= {"linear_parts": "m"}
+_NAMES |= {"linear_parts": "m", "two_norms": "h", "head_rows": "q"}
 _NAMES |= {"causal_conv": "c", "gated_delta_rule": "d", "selective_state": "s", "selective_scan": "s"}
 _NAMES |= {
     "choose_keys": "c",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, KernelCatalog
+from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, SHARED_EXPERTS, KernelCatalog
 from albireo.compiler.block_groups import group_blocks
 from albireo.compiler.emit import emit, kv_layout, make_calls, place_barriers
 from albireo.compiler.layouts import plan_layouts
@@ -29,18 +29,23 @@ from albireo.compiler.passes import (
     fuse_gather,
     fuse_head,
     fuse_head_cast,
+    fuse_head_rows,
     fuse_kv_row,
     fuse_norm,
+    fuse_normed_values,
     fuse_output_gate,
     fuse_qkv_rope_kv,
     fuse_rope,
     fuse_rounding,
     fuse_streams,
+    fuse_two_norms,
+    join_shared_experts,
     last_layer_rows,
     linear_parts,
     merge_gate_up,
     merge_qkv,
     narrow_activations,
+    plain_choice,
     plain_scales,
     rows_before_head,
     rows_of_sharing_layers,
@@ -90,13 +95,20 @@ PASSES: tuple[Pass, ...] = (
 ABLE_PASSES: tuple[tuple[str, Pass, Pass], ...] = (
     (EIGHT_BY_EIGHT_FLOATS, canonicalize.run, narrow_activations.run),
     (FOUR_BY_SIXTEEN, canonicalize.run, widen_activations.run),
+    # before last_layer_rows, which moves the rows of one part of a sum
+    (SHARED_EXPERTS, merge_gate_up.run, join_shared_experts.run),
     # before add_adapters, so that programs with and without have the same matrices
     ("columns in place", last_layer_rows.run, stack_linears.run),
     ("columns in place", fuse_head_cast.run, linear_parts.run),
     # before fuse_norm, which takes every norm that is left
     ("streams at once", fuse_qkv_rope_kv.run, fuse_streams.run),
+    ("turned rows", fuse_qkv_rope_kv.run, fuse_normed_values.run),
     ("turned rows", fuse_qkv_rope_kv.run, fuse_kv_row.run),
+    ("turned rows", fuse_qkv_rope_kv.run, plain_choice.run),
+    # before fuse_rope, which takes every rotation that is left
+    ("turned rows", fuse_qkv_rope_kv.run, fuse_head_rows.run),
     ("turned rows", fuse_qkv_rope_kv.run, fuse_rope.run),
+    ("two norms", fuse_norm.run, fuse_two_norms.run),
     # before fuse_epilogue, which has no such activation for the linear of a gate
     ("clipped gates", fuse_gather.run, fuse_clipped_gate.run),
     ("gated outputs", fuse_gather.run, fuse_output_gate.run),
@@ -171,6 +183,7 @@ def compile_graph(
     has_block_groups: bool = False,
     packings: Mapping[str, str] | None = None,
     cache: KVLayout | None = None,
+    keeps_linears: bool = False,
 ) -> Program:
     """Compile a model's graph for a backend. The graph is not changed.
 
@@ -185,6 +198,7 @@ def compile_graph(
         has_block_groups: layers with a window have KV blocks of their own, which are let go behind it.
         packings: of constants that another program has in memory, by name: they are read so where a kernel can.
         cache: of another program, whose layers this one's read; None: it has one of its own.
+        keeps_linears: none becomes an expert's matrix: adapters may be of it.
 
     Returns: the program, with a report of every pass.
     Raises: UnsupportedModel naming the node that no kernel performs, and why no pass could fuse it.
@@ -195,11 +209,11 @@ def compile_graph(
             f"maxima {dict(maxima)}, block_size {block_size}, max_positions {max_positions}: wanted T, R, G, all >= 1"
         )
     maxima = {**maxima, "S": maxima["R"] + maxima["G"]}
-    if graph.top_k:
-        maxima["P"] = maxima["T"] * graph.top_k
     check_graph(graph, reads_cache=cache is not None)
-    passes = passes_for(catalog.abilities, passes)
+    passes = passes_for(catalog.abilities - {SHARED_EXPERTS} if keeps_linears else catalog.abilities, passes)
     fused, records = run_passes(graph, passes if part is None else (plain_scales.run, shard_pass(part), *passes))
+    if fused.top_k:
+        maxima["P"] = maxima["T"] * fused.top_k
     require_families(fused, records)
     check_graph(fused, reads_cache=cache is not None)
     kernels, selected = select_kernels(fused, catalog, packings)

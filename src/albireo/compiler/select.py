@@ -44,6 +44,7 @@ _BY_INPUT = {"embed": "table", "attention": "q", "kv_write": "k", "top": "x", "c
 _BY_INPUT |= {"all_reduce_norm": "x", "choose_keys": "q", "read_streams": "x"}
 _BY_INPUT |= {
     "add_given_norm": "x",
+    "two_norms": "x",
     "adapter": "x",
     "causal_conv": "x",
     "depthwise_conv": "x",
@@ -109,6 +110,8 @@ def _dtype(node: Node, abilities: Collection[str]) -> str:
         may_be.add("bfloat16")
     if EIGHT_BY_EIGHT_FLOATS in abilities and takes_narrow(weight):
         may_be.add(FP8_TOKEN)
+    if node.family == "head_rows":  # which rounds what it reads
+        may_be.add("float32")
     if "x" in node.inputs and node.inputs["x"].type.dtype not in may_be:
         raise UnsupportedModel(
             f"{label(node)}: multiplies {node.inputs['x'].type.dtype} with {weight}, which wants {wanted}"

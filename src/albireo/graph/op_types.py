@@ -70,8 +70,12 @@ def _linear(x: Types, _: Attrs) -> tuple[TensorType, ...]:
 
 def _route(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     logits = x["x"]
-    count = int(logits.dims[1])
-    if not 0 < a["top_k"] <= min(count, MAX_CHOSEN):
+    count, num_chosen = int(logits.dims[1]), a["top_k"] - bool(a.get("shared", False))
+    if "gate" in x and ("shared" not in a or x["gate"] != TensorType("float32", ("T", 1))):
+        raise InvariantError(f"route of {logits} with gate {x['gate']}: it is that of an expert that all rows have")
+    if "chosen" in x and "shared" in a:
+        raise InvariantError(f"route of {logits}: an expert that all rows have stands beside a choice, not a table's")
+    if not 0 < num_chosen <= min(count, MAX_CHOSEN):
         raise InvariantError(f"route chooses {a['top_k']} of {logits}; at most {MAX_CHOSEN} can be chosen")
     for role in ("bias", "gain"):
         if role in x and x[role] != TensorType("float32", (count,)):
@@ -107,7 +111,8 @@ def are_groups(count: int, a: Attrs, has_bias: bool) -> bool:
     if not 0 < groups <= count or count % groups or not 0 < kept <= groups:
         return False
     size = count // groups
-    return bool(a["top_k"] <= kept * size and 0 < best <= min(size, 2 if has_bias else 1))
+    num_chosen = a["top_k"] - bool(a.get("shared", False))
+    return bool(num_chosen <= kept * size and 0 < best <= min(size, 2 if has_bias else 1))
 
 
 def _head_linear(x: Types, a: Attrs) -> tuple[TensorType, ...]:

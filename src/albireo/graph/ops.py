@@ -181,13 +181,14 @@ OPS: dict[str, Op] = {
     # best. eps: added to the sum that sigmoids are divided by. margin: the j-th weight is of a softmax over those
     # experts alone that are not chosen before it and whose logit x is near the chosen one's, m: m - x <= margin *
     # max(|x|, m), each rounded to float32 (source: Liu et al. 2024, GRIN). factor: on all weights; gain: of each
-    # expert, on its weights, last
+    # expert, on its weights, last. shared: the last of the top_k is no choice but an expert that every row has, whose
+    # number is that of the logits; its weight is 1, or the sigmoid of gate [T, 1]
     "route": Op(
         ("x",),
         ("top_k", "renormalize"),
         _route,
-        optional=("bias", "gain", "chosen"),
-        optional_attrs=("scores", *GROUPS, "factor", "eps", "margin", "by_logits"),
+        optional=("bias", "gain", "chosen", "gate"),
+        optional_attrs=("scores", *GROUPS, "factor", "eps", "margin", "by_logits", "shared"),
     ),
     # row p = x[p // top_k, or p where x has P rows] @ block^T (+ block of bias), block being rows e * N to (e + 1) * N
     # of weight [num_experts * N, K] with e = ids[p]; each row as linear sums it. Ids of num_experts and above have no

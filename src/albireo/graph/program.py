@@ -11,6 +11,8 @@ Call families and their roles (a backend implements these):
     add_given_norm  x, gain -> out, scaled, squares         an add_given, and what linear_norm gives beside out
     norm         x [, weight] [, bias] [, rows] -> out      rows gathers first; out in its buffer's dtype;
                                                             attr centered: of x minus its mean
+    two_norms    x, residual [, weight] [, by]              a norm with its residual, times the number by, and the norm
+                 [, next_weight] -> out, normed             of that
     gather       x, rows -> out                             rows of x, copied
     linear       x, weight [, bias] [, residual] -> out     attrs act: none | silu_mul | gelu_tanh_mul |
                                                             clamped_swiglu (gate and up rows interleaved by
@@ -20,9 +22,9 @@ Call families and their roles (a backend implements these):
         [, squares]                                         attr norm_eps: each row of the product is divided by
                                                             the root of its mean square, from sums over SQUARES
                                                             columns; the bias comes then
-    linear_norm  x, weight, residual, gain [, bias]         a linear, and out * gain, rounded, and sums of out's squares
+    linear_norm  x, weight, gain [, residual] [, bias]      a linear, and out * gain, rounded, and sums of out's squares
                  -> out, scaled, squares
-        [, low]                                             attr modules: see graph.ops
+        [, row_squares] [, low]                             row_squares: a linear's squares; attr modules: see graph.ops
     linear_parts x, weight [, squares] [, low]              a linear whose columns are several values, which lie side
                  -> out, out2, ...                          by side: each is a part of its rows
     adapter      x -> out                                   attrs modules, max_rank: what adapters of low rank have
@@ -33,12 +35,13 @@ Call families and their roles (a backend implements these):
                  -> out, scaled, squares
     qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache;
         [, squares] [, low]                                 as in linear
-        [, v_weight [, v_bias]]                             v's own, where weight has the rows of q and k alone
+        [, v_weight [, v_bias]]                             v's own, where weight has the rows of q and k alone; attr
+                                                            norms_v: heads of v are divided by their root mean square
     choose_keys  q [, weights] -> ids                       rows of T: the positions that attention is to see
     attention    q [, rows] [, sinks] [, distances]         rows: out has these only; attrs, and chosen: see graph.ops
         [, chosen] [, from_rows [, from_keys]] -> out       the last two: what rows of q, and of T, add by distance
     head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first
-    route        x [, bias] -> ids, weights                 the top_k best experts of each row of logits; see graph.ops
+    route        x [, bias] [, gate] -> ids, weights        the top_k best experts of each row of logits; see graph.ops
     expert_linear  x, ids, weight [, bias] -> out           rows P, each of an expert: a linear with its rows of weight,
                                                             num_experts blocks of whole panels; x has T or P rows
         [, squares]                                         as in linear; of T rows
@@ -48,7 +51,8 @@ Call families and their roles (a backend implements these):
     gate_rows    x, gate [, residual] -> out                rows of x, or parts of them, times the sigmoid of one
                                                             number each; attr kind, see graph.ops
     output_gate  x, gate [, weight] -> out                  rows times silus or sigmoids (attr kind) of others; weight,
-                                                            eps, num_heads: of a norm of heads of x, before that
+                                                            eps, num_heads: of a norm of heads of x, before that;
+                                                            attr is_behind: of out, behind it
     causal_conv  x, weight [, bias] -> out                  rows of T, which each sequence's state goes on with; see
                                                             graph.ops. attrs activation, gated; state: a place
                                                             in Program.states
@@ -61,6 +65,7 @@ Call families and their roles (a backend implements these):
                                                             rows of weight, num_heads blocks of whole panels; n and k
                                                             are of one head
     join_heads   x, y -> out                                num_heads parts of x and of y in turn
+    head_rows    x, weight, tail [, rope] -> out            a head_linear of x, rounded, and tail, rotated, joined
     add_parts    x, y [, coefs] -> out                      num_parts parts of a row, each with a sum of those of y; see
                                                             graph.ops
     balance      x -> out                                   matrices whose rows and columns add up to one

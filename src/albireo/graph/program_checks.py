@@ -256,6 +256,8 @@ def _experts_fit(program: Program, call: Call) -> bool:
     if call.family == "route":
         if "chosen" in cols and (cols["chosen"] != a["top_k"] or {*call.args} & {"bias"} or "num_groups" in a):
             return False
+        if "gate" in cols and (cols["gate"] != 1 or "shared" not in a):
+            return False
         vectors = [_constant(program, call, role) for role in ("bias", "gain") if role in call.args]
         if any((each.rows, each.cols) != (1, cols["x"]) for each in vectors):
             return False
@@ -372,7 +374,13 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         return fits and not rest and cols["x"] == cols["out"]
     if call.family == "output_gate":
         has_norm = {"weight" in call.args, "eps" in a, "num_heads" in a}
-        width = int(a["num_heads"]) * _constant(program, call, "weight").cols if has_norm == {True} else cols["x"]
+        width = cols["x"]
+        if has_norm == {True}:
+            count = _constant(program, call, "weight").cols
+            # behind the gate each channel has its own weight, before it each of a head
+            width = count if a.get("is_behind", False) else int(a["num_heads"]) * count
+        if cols["x"] % (2 * int(a.get("num_heads", 1))):
+            return False
         return a["kind"] in GATE_KINDS and len(has_norm) == 1 and cols["x"] == cols["gate"] == cols["out"] == width
     if call.family == "rope":
         is_table = _constant(program, call, "rope").packing == "rope"
@@ -397,10 +405,19 @@ def _single_op_fits(program: Program, call: Call) -> bool:
     if call.family == "join_heads":
         fits = cols["x"] % int(a["num_heads"]) == cols["y"] % int(a["num_heads"]) == 0
         return fits and cols["out"] == cols["x"] + cols["y"]
-    if call.family == "head_linear":
+    if call.family in ("head_linear", "head_rows"):
         weight, heads = _constant(program, call, "weight"), int(a["num_heads"])
         fits = (weight.rows, weight.cols) == (heads * weight_rows(int(a["n"]), "none"), a["k"])
-        return fits and (cols["x"], cols["out"]) == (heads * int(a["k"]), heads * int(a["n"]))
+        if "rope" in call.args:
+            table = _constant(program, call, "rope")
+            fits = fits and table.packing == "rope" and table.cols * heads == cols["tail"]
+        tail = cols.get("tail", 0)
+        fits = fits and not tail % (2 * heads)
+        return fits and (cols["x"], cols["out"]) == (heads * int(a["k"]), heads * int(a["n"]) + tail)
+    if call.family == "two_norms":
+        vectors = [_constant(program, call, role) for role in ("weight", "next_weight") if role in call.args]
+        fits = len(set(cols.values())) == 1 and all((each.rows, each.cols) == (1, cols["x"]) for each in vectors)
+        return fits and ("by" not in call.args or _constant(program, call, "by").cols == 1)
     if call.family in ("given", "add_given", "add_given_norm"):
         width = int(a["width"]) if call.family == "given" else cols["x"]
         return cols["out"] == width and 0 <= int(a["place"]) < MAX_GIVEN

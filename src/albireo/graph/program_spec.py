@@ -112,6 +112,9 @@ FAMILIES: dict[str, Family] = {
         weight="weight",
         optional_attrs=("centered",),
     ),
+    "two_norms": Family(
+        ("x", "residual"), ("out", "normed"), ("eps", "next_eps"), optional=("weight", "by", "next_weight")
+    ),
     "gather": Family(("x", "rows"), ("out",), ()),
     "linear": Family(
         ("x", "weight"),
@@ -122,12 +125,12 @@ FAMILIES: dict[str, Family] = {
         optional_attrs=("chunks", "norm_eps", *_OF_MODULES),
     ),
     "linear_norm": Family(
-        ("x", "weight", "residual", "gain"),
+        ("x", "weight", "gain"),
         ("out", "scaled", "squares"),
         ("n", "k", "act"),
-        optional=("bias", "low"),
+        optional=("residual", "bias", "row_squares", "low"),
         weight="weight",
-        optional_attrs=("chunks", *_OF_MODULES),
+        optional_attrs=("chunks", "norm_eps", *_OF_MODULES),
     ),
     "linear_parts": Family(
         ("x", "weight"),
@@ -148,7 +151,7 @@ FAMILIES: dict[str, Family] = {
         ("layer", "num_heads", "num_kv_heads", "head_dim", "eps"),
         optional=("bias", "q_norm", "k_norm", "v_weight", "v_bias", "squares", "low"),
         weight="weight",
-        optional_attrs=("norm_eps", *_OF_MODULES),
+        optional_attrs=("norm_eps", "norms_v", *_OF_MODULES),
         writes_kv=True,
     ),
     "choose_keys": Family(
@@ -170,8 +173,8 @@ FAMILIES: dict[str, Family] = {
         ("x",),
         ("ids", "weights"),
         ("top_k", "renormalize"),
-        optional=("bias", "gain", "chosen"),
-        optional_attrs=("scores", *GROUPS, "factor", "eps", "margin", "by_logits"),
+        optional=("bias", "gain", "chosen", "gate"),
+        optional_attrs=("scores", *GROUPS, "factor", "eps", "margin", "by_logits", "shared"),
     ),
     "expert_linear": Family(
         ("x", "ids", "weight"),
@@ -186,6 +189,14 @@ FAMILIES: dict[str, Family] = {
     "gate_rows": Family(("x", "gate"), ("out",), (), optional=("residual",), optional_attrs=("kind",)),
     "head_linear": Family(("x", "weight"), ("out",), ("n", "k", "num_heads"), weight="weight"),
     "join_heads": Family(("x", "y"), ("out",), ("num_heads",)),
+    "head_rows": Family(
+        ("x", "weight", "tail"),
+        ("out",),
+        ("n", "k", "num_heads"),
+        optional=("rope",),
+        weight="weight",
+        optional_attrs=("side_by_side",),
+    ),
     "join_sums": Family(("x", "y", "sinks"), ("out",), ("num_heads",)),
     "pool_rows": Family(("x",), ("out",), ("state", "every", "series"), optional=("gates", "places")),
     "balance": Family(("x",), ("out",), ("rounds", "eps")),
@@ -200,7 +211,12 @@ FAMILIES: dict[str, Family] = {
     "mix_streams": Family(("x", "y", "coefs"), ("out",), ("num_parts", "plus", "factor"), optional=("matrix",)),
     "row_map": Family(("x",), ("out",), ("kind", "number"), optional=("y",)),
     "output_gate": Family(
-        ("x", "gate"), ("out",), ("kind",), optional=("weight",), optional_attrs=("eps", "num_heads"), weight="weight"
+        ("x", "gate"),
+        ("out",),
+        ("kind",),
+        optional=("weight",),
+        optional_attrs=("eps", "num_heads", "is_behind"),
+        weight="weight",
     ),
     "elementwise": Family(
         ("x",), ("out",), ("kind",), optional=("y", "weight"), weight="weight", optional_attrs=NUMBERS_OF_KINDS
@@ -266,6 +282,8 @@ ABLE_FAMILIES = (
     "all_reduce_norm",
     "combine_norm",
     "add_given_norm",
+    "two_norms",
+    "head_rows",
     "output_gate",
     "adapter",
     *RECURRENT,

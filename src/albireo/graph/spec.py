@@ -160,6 +160,7 @@ _FLAGS = (
     "never_given",
     "learns_twice",
     "by_logits",
+    "shared",
     "above",
     "own_lists",
     "sums",

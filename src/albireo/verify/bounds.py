@@ -248,7 +248,18 @@ def _route(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     """Logits are compared as they are; exponentials and their sum round. What a bias makes of that is in choices.py."""
     moved = as_rows(op.errors["x"], op["x"]).max(axis=-1, keepdims=True)
     gain = op["gain"] if "gain" in op.call.inputs else None
-    return [0.0, weight_error(op["x"], values[0], values[1], op.call.attrs, gain, moved)]
+    if not op.call.attrs.get("shared", False):
+        return [0.0, weight_error(op["x"], values[0], values[1], op.call.attrs, gain, moved)]
+    error = weight_error(op["x"], values[0][:, :-1], values[1][:, :-1], op.call.attrs, gain, moved)
+    return [0.0, np.concatenate([error, _shared_error(op, values[1][:, -1:])], axis=1)]
+
+
+def _shared_error(op: _Given, weights: Array) -> Any:
+    """[T, 1] of what an expert counts that every row has: one, or a sigmoid."""
+    if "gate" not in op.call.inputs:
+        return np.zeros(weights.shape)
+    size = np.minimum(np.abs(op["gate"].astype(np.float64)), 90)
+    return _SLOPES["sigmoid"] * as_rows(op.errors["gate"], op["gate"]) + (16 + 4 * size) * U * weights + FLUSHED
 
 
 def _combine(op: _Given, values: tuple[Array, ...]) -> list[Any]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from albireo.backends.reference.call import Array
-from albireo.backends.reference.experts import route_weights
+from albireo.backends.reference.call import Array, OpCall
+from albireo.backends.reference.experts import route_weights, shared_weight
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_inputs import StepInputs
@@ -100,13 +100,17 @@ class Carried:
     def _follow_route(self, seen: Seen, wanted: Sequence[Bounded]) -> None:
         """Both streams have the experts that the native one chose, which is judged by itself: a choice between logits
         that are nearly equal would part the streams, and say nothing of errors."""
-        ids, x, attrs = seen.results[0], seen.node.inputs["x"], seen.node.attrs
+        ids, attrs = seen.results[0], seen.node.attrs
         chosen, weights = seen.node.outputs
-        gain = seen.roles.get("gain")
-        right, moved = (
-            route_weights(logits, ids, attrs, gain, judged=seen.roles["x"])
-            for logits in self._env.get(x, (seen.roles["x"],) * 2)
-        )
+        gain, count = seen.roles.get("gain"), ids.shape[1] - bool(attrs.get("shared", False))
+        streams = []
+        for stream in range(2):
+            roles = self._roles(seen, stream)
+            found = [route_weights(roles["x"], ids[:, :count], attrs, gain, judged=seen.roles["x"])]
+            if count < ids.shape[1]:
+                found.append(shared_weight(OpCall(roles, attrs, seen.step), len(ids)))
+            streams.append(np.concatenate(found, axis=1))
+        right, moved = streams
         self._env[chosen] = (ids, ids)
         self._env[weights] = (right, self._moved(moved, wanted[1].error, "float32"))
 

@@ -93,12 +93,15 @@ def check_call(seen: Seen, wanted: Sequence[Bounded]) -> CallCheck:
 def _as_chosen(seen: Seen, wanted: Sequence[Bounded]) -> list[Bounded]:
     """What the reference makes of the choice of a call, where it is one of those that are right."""
     x, attrs, ids = seen.roles["x"], seen.node.attrs, wanted[0].value
-    chosen = as_chosen(x, seen.roles["bias"], attrs, ids, seen.results[0])
-    if np.array_equal(chosen, ids):
+    count = ids.shape[1] - bool(attrs.get("shared", False))  # behind is what every row has
+    chosen = as_chosen(x, seen.roles["bias"], attrs, ids[:, :count], seen.results[0][:, :count])
+    if np.array_equal(chosen, ids[:, :count]):
         return list(wanted)
     gain = seen.roles.get("gain")
     weights = route_weights(x, chosen, attrs, gain)
-    return [Bounded(chosen), Bounded(weights, weight_error(x, chosen, weights, attrs, gain))]
+    pairs = (chosen, ids), (weights, wanted[1].value), (weight_error(x, chosen, weights, attrs, gain), wanted[1].error)
+    first, second, error = (np.concatenate([ours, theirs[:, count:]], axis=1) for ours, theirs in pairs)
+    return [Bounded(first), Bounded(second, error)]
 
 
 def _compare(name: str, seen: Array, wanted: Array, tolerance: Any) -> tuple[int, int, int, Worst | None]:

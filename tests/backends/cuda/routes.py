@@ -27,17 +27,18 @@ def routed(
     gain: torch.Tensor | None = None,
     chosen: torch.Tensor | None = None,
     num_experts: int | None = None,
+    gate: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, ExpertList]:
-    """rules: None: those of a softmax. num_experts: None: all that is routed."""
+    """rules: None: those of a softmax. num_experts: None: all that is routed, and what all rows have."""
     num_tokens, num_routed = logits.shape
-    num_experts = num_experts or num_routed
+    num_experts = num_experts or num_routed + (rules is not None and rules.shared)
     widest, repeats = expert_plan.widest(dtype, chip_of(CPU)), chosen is not None
     lists = expert_list(num_experts, top_k, num_tokens, CPU, widest, num_routed, repeats)
     ids = torch.full((num_tokens, top_k), -1, dtype=torch.int32)
     weights = torch.full((num_tokens, top_k), torch.nan)
     rules = rules or Rules(renormalize)
     are_real = real(num_tokens if num_real is None else num_real)
-    moe_route(logits, ids, weights, lists, are_real, rules, bias, gain, chosen)
+    moe_route(logits, ids, weights, lists, are_real, rules, bias, gain, chosen, gate)
     return ids, weights, lists
 
 

@@ -148,18 +148,24 @@ def test_launches_of_layers_beside_those_that_keep_a_state(encoding: str | None,
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"),
+    ("name", "sizes", "wanted"),
     [
-        ("deepseek_v3", (15, 19, 19)),
-        ("deepseek_v32", (20, 24)),
-        ("deepseek_v4", (26, 36, 30)),
-        ("kimi_linear", (13, 15, 17)),
-        ("nemotron_h", (7, 10, 6, 10, 6, 4)),
+        ("deepseek_v3", {}, (11, 15, 15)),
+        # a shared expert as wide as others is one of them
+        ("deepseek_v3", {"n_shared_experts": 1}, (11, 13, 13)),
+        ("deepseek_v32", {"n_shared_experts": 1}, (15, 17)),
+        ("deepseek_v4", {}, (26, 35, 30)),
+        ("kimi_linear", {"num_shared_experts": 1}, (13, 11, 15)),
+        ("nemotron_h", {}, (6, 10, 5, 10, 6, 4)),
+        ("qwen3_next", {"shared_expert_intermediate_size": 24}, (11, 11)),
+        # a norm, and the norm of the sum that it is added to
+        ("gemma3_text", {}, (9, 8)),
+        ("gemma4_text", {}, (9, 12)),
     ],
 )
-def test_launches_of_layers_of_many_calls(name: str, wanted: tuple[int, ...]) -> None:
+def test_launches_of_layers_of_many_calls(name: str, sizes: dict[str, int], wanted: tuple[int, ...]) -> None:
     """Latents, what chooses, streams, entries; small linears of one input are one."""
-    program = program_of(name, {"max_position_embeddings": 4096}, None, 90)
+    program = program_of(name, {"max_position_embeddings": 4096} | sizes, None, 90)
     for layer, count in enumerate(wanted):
         calls = [call for call in program.calls if call.origin.startswith(f"layers.{layer}.")]
         found = [call.family for call in calls for _ in range(LAUNCHES.get(call.family, 1))]

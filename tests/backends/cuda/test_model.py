@@ -168,6 +168,7 @@ NAMES = sorted(ALL_REPRESENTATIVES)
 #: Types in turn: what a type changes, and what an architecture does, each is seen in several.
 CASES: list[Any] = [*product(NAMES[::2], ["float32"]), *product(NAMES[1::2], ["bfloat16"]), ("qwen3", "float16")]
 CASES += product(IN_ANOTHER_ORDER, ["bfloat16"])
+CASES += [("qwen2_moe, as wide", "float32")]
 OTHERS = [*product(NAMES[::2], ["bfloat16"]), *product(NAMES[1::2], ["float32"])]
 CASES += [pytest.param(*case, marks=pytest.mark.thorough) for case in OTHERS]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,40 @@ def test_choices_by_a_bias_and_in_groups_are_those_of_the_reference(
     assert sum(len(pairs) for pairs in listed(lists, tokens).values()) == tokens * top_k
     some_ids, some, _ = routed(logits[[2, 0]].contiguous(), top_k, rules=rules, bias=bias, gain=gain)
     assert torch.equal(some, weights[[2, 0]]) and torch.equal(some_ids, ids[[2, 0]])
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 70])
+@pytest.mark.parametrize(
+    ("num_experts", "rules", "has_gate"),
+    [
+        (32, Rules(True, "sigmoid", Groups(4, 2, 2), 2.5, shared=True), False),
+        (33, Rules(True, shared=True), True),
+        (40, Rules(False, factor=2.0, shared=True), True),
+    ],
+)
+def test_an_expert_that_all_rows_have(num_experts: int, rules: Rules, has_gate: bool, tokens: int) -> None:
+    """Behind those that are chosen, which are what they are without it; padding rows are in no list."""
+    logits, gate = random(tokens, num_experts, seed=1) * 2, random(tokens, 1, seed=2) * 4 if has_gate else None
+    bias = random(1, num_experts, seed=3)[0] if rules.groups else None
+    count = max(1, tokens - 1)
+    ids, weights, lists = routed(logits, 5, num_real=count, rules=rules, bias=bias, gate=gate)
+    alone = replace(rules, shared=False)
+    wanted_ids, wanted, others = routed(logits, 4, num_real=count, rules=alone, bias=bias)
+    assert torch.equal(ids[:, :4], wanted_ids) and torch.equal(weights[:, :4], wanted)
+    assert (ids[:, 4] == num_experts).all() and not lists.counters.any()
+    by = torch.ones(tokens) if gate is None else torch.sigmoid(gate.double()[:, 0])
+    assert ((weights[:, 4] - by).abs() <= 2.0**-20 * by).all()
+    found = listed(lists, tokens)
+    assert found.pop(num_experts) == [5 * row + 4 for row in range(count)]
+    of_five = {e: [pair // 5 * 4 + pair % 5 for pair in pairs] for e, pairs in found.items()}
+    assert {e: sorted(pairs) for e, pairs in of_five.items()} == {
+        e: sorted(pairs) for e, pairs in listed(others, tokens).items()
+    }
+
+
+def test_lists_have_to_have_room_for_what_all_rows_have() -> None:
+    with pytest.raises(InvariantError, match="one that all rows have got lists of 8 experts"):
+        routed(random(2, 8, seed=1), 3, rules=Rules(True, shared=True), num_experts=8)
 
 
 @pytest.mark.parametrize("tokens", [3, 70])

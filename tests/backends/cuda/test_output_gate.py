@@ -9,6 +9,7 @@ import torch
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.head_norm import head_norm
 from albireo.backends.cuda.kernels.output_gate import output_gate
+from albireo.backends.reference.rounding import round_to
 from backends.cpu.harness import assert_same_bits, normal
 from backends.cuda.tensors import ULP, numbers, room, tensor
 
@@ -45,3 +46,26 @@ def test_one_is_as_one_behind_another(kind: str, num_heads: int, head_dim: int, 
     exact = 1 / (1 + np.exp(-gate.astype(np.float64)))
     exact = exact * gate if kind == "silu" else exact
     assert (np.abs(numbers(share) - exact) <= 8 * ULP * np.abs(exact)).all()
+
+
+@pytest.mark.parametrize(("kind", "groups", "width"), [("silu", 3, 20), ("silu", 1, 1100), ("sigmoid", 2, 512)])
+def test_a_norm_behind(kind: str, groups: int, width: int) -> None:
+    """Of groups of what is let through, with a weight of each column."""
+    cols = groups * width
+    x, gate, weight = normal(3, cols), 3 * normal(3, cols, seed=1), normal(1, cols, seed=2)[0]
+    wide = gate.astype(np.float64)
+    let = x * (wide if kind == "silu" else 1) / (1 + np.exp(-wide))
+    parts = let.reshape(3, groups, width)
+    exact = (parts / np.sqrt((parts**2).mean(axis=2, keepdims=True) + EPS)).reshape(let.shape) * weight
+
+    def found(rows: slice, dtype: str = "float32") -> np.ndarray:
+        out = room(len(x[rows]), cols, dtype)
+        given = tensor(x[rows]), tensor(gate[rows], pad=7), torch.from_numpy(weight)
+        output_gate(kind, *given, out, groups, EPS, is_behind=True)
+        return numbers(out)
+
+    whole = found(slice(None))
+    # of silu, then a tree over the part, a root, two divisions and two products
+    assert (np.abs(whole - exact) <= (24 + np.log2(width)) * ULP * np.abs(exact)).all()
+    assert_same_bits(found(slice(None), "bfloat16"), round_to(whole, "bfloat16"), "rounded")
+    assert_same_bits(found(slice(1, 2)), whole[1:2], "a row alone")

@@ -57,7 +57,13 @@ SHAPES = [
 
 
 def run(
-    shape: Heads, qkv: F32, dtype: str, kv_dtype: str, rows: slice = slice(None), into: LayerKV | None = None
+    shape: Heads,
+    qkv: F32,
+    dtype: str,
+    kv_dtype: str,
+    rows: slice = slice(None),
+    into: LayerKV | None = None,
+    norms_v: bool = False,
 ) -> tuple[F32, LayerKV]:
     kv = into or cache(shape.keys, shape.dim, kv_dtype)
     q = room(len(qkv[rows]), shape.queries * shape.dim, dtype)
@@ -73,6 +79,7 @@ def run(
         shape.keys,
         shape.dim,
         EPS,
+        norms_v,
     )
     return numbers(q), kv
 
@@ -125,10 +132,11 @@ def test_a_token_depends_on_itself_alone(kv_dtype: str) -> None:
         assert ours is wanted is None or torch.equal(ours, wanted)
 
 
-def test_the_same_bits_as_single_kernels() -> None:
+@pytest.mark.parametrize("norms_v", [False, True])
+def test_the_same_bits_as_single_kernels(norms_v: bool) -> None:
     shape = Heads(9, 3, 80, norm=True)
     qkv = normal(4, shape.columns, seed=1)
-    q, kv = run(shape, qkv, "float32", "bfloat16")
+    q, kv = run(shape, qkv, "float32", "bfloat16", norms_v=norms_v)
     _, q_norm, k_norm = shape.vectors()
     assert q_norm is not None and k_norm is not None
     table, positions = torch.from_numpy(packed_table(shape.dim, 100)), ids(POSITIONS)
@@ -137,6 +145,8 @@ def test_the_same_bits_as_single_kernels() -> None:
     for heads, weight, count in ((queries, q_norm, shape.queries), (keys, k_norm, shape.keys)):
         head_norm(heads, torch.from_numpy(weight), heads, EPS, count)
         rope(heads, table, positions, heads, count, shape.dim)
+    if norms_v:
+        head_norm(values, None, values, EPS, shape.keys)
     other = cache(shape.keys, shape.dim, "bfloat16")
     kv_write(keys, values, ids(SLOTS), other, shape.keys, shape.dim)
     assert_same_bits(numbers(queries), q, "queries")

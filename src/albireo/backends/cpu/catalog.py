@@ -72,6 +72,8 @@ class CpuCatalog:
         kinds = _kinds(family, dtype)
         if not kinds or attrs.get("act", "none") not in (ACTS if family == "linear" else GATED_ACTS):
             return ()
+        if attrs.get("shared", False):  # of a route: no kernel gives rows an expert that none chose
+            return ()
         found = [level for name, kind, level in self._kernels if name == family and kind in kinds]
         return tuple(
             Variant(f"{family}.{dtype}.{level}", SPLITS[family], packing)

@@ -27,6 +27,7 @@ from albireo.backends.cuda.kernels.gather import gather
 from albireo.backends.cuda.kernels.given import given
 from albireo.backends.cuda.kernels.head_linear import head_linear
 from albireo.backends.cuda.kernels.head_norm import head_norm
+from albireo.backends.cuda.kernels.head_rows import HeadTails, head_rows
 from albireo.backends.cuda.kernels.join_heads import join_heads
 from albireo.backends.cuda.kernels.kv_row import RowNorm, RowTurns, kv_row
 from albireo.backends.cuda.kernels.kv_write import kv_write
@@ -39,6 +40,7 @@ from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_
 from albireo.backends.cuda.kernels.rope import Growing, rope
 from albireo.backends.cuda.kernels.slice_columns import slice_columns
 from albireo.backends.cuda.kernels.top import top
+from albireo.backends.cuda.kernels.two_norms import Gain, two_norms
 from albireo.backends.cuda.linear import linear, linear_of_leaves
 from albireo.backends.cuda.scratch import qkv_columns
 from albireo.backends.cuda.step import DeviceStep
@@ -94,6 +96,14 @@ def _norm(args: CallArgs) -> Launch:
         return lambda step: norm(x(step), weight, out(step), eps, cols, rows(step), bias=bias, centered=centered)
     residual = args.optional_buffer("residual")
     return lambda step: norm(x(step), weight, out(step), eps, cols, base=residual(step), bias=bias, centered=centered)
+
+
+def _two_norms(args: CallArgs) -> Launch:
+    x, base, by = args.buffer("x"), args.buffer("residual"), args.optional_vector("by")
+    out, normed, attrs = args.buffer("out"), args.buffer("normed"), args.call.attrs
+    first = Gain(float(attrs["eps"]), args.optional_vector("weight"))
+    second = Gain(float(attrs["next_eps"]), args.optional_vector("next_weight"))
+    return lambda step: two_norms(x(step), first, base(step), by, second, out(step), normed(step))
 
 
 def _gather(args: CallArgs) -> Launch:
@@ -173,6 +183,7 @@ def _qkv_rope_kv(args: CallArgs) -> Launch:
     heads, kv_heads, head_dim = (args.number(name) for name in ("num_heads", "num_kv_heads", "head_dim"))
     eps, scratch = float(args.call.attrs["eps"]), args.memory.scratch
     n, of_v, squares, added = qkv_columns(args.call), None, args.row_squares(), args.added()
+    norms_v = bool(args.call.attrs.get("norms_v", False))
     if "v_weight" in args.call.args:  # in another encoding than q and k
         of_v, v_bias, of_qk = args.matrix("v_weight"), args.optional_vector("v_bias"), bias
         first, bias = n - kv_heads * head_dim, None
@@ -197,6 +208,7 @@ def _qkv_rope_kv(args: CallArgs) -> Launch:
             num_kv_heads=kv_heads,
             head_dim=head_dim,
             eps=eps,
+            norms_v=norms_v,
         )
 
     return launch
@@ -297,10 +309,11 @@ def _route(args: CallArgs) -> Launch:
         attrs.get("eps"),
         attrs.get("margin"),
         bool(attrs.get("by_logits", False)),
+        bool(attrs.get("shared", False)),
     )
-    chosen = args.optional_buffer("chosen")
+    chosen, gate = args.optional_buffer("chosen"), args.optional_buffer("gate")
     return lambda step: moe_route(
-        x(step), ids(step), weights(step), lists, step.num_real, rules, bias, gain, chosen(step)
+        x(step), ids(step), weights(step), lists, step.num_real, rules, bias, gain, chosen(step), gate(step)
     )
 
 
@@ -398,6 +411,18 @@ def _head_linear(args: CallArgs) -> Launch:
     return lambda step: head_linear(x(step), weight, out(step), heads, n)
 
 
+def _head_rows(args: CallArgs) -> Launch:
+    x, weight, tail, out = args.buffer("x"), args.matrix().codes, args.buffer("tail"), args.buffer("out")
+    heads, n, table = args.number("num_heads"), args.number("n"), args.optional_vector("rope")
+    pairs = bool(args.call.attrs.get("side_by_side", False))
+
+    def launch(step: DeviceStep) -> None:
+        tails = HeadTails(tail(step)) if table is None else HeadTails(tail(step), *step.rotation(table), pairs)
+        head_rows(x(step), weight, tails, out(step), heads, n)
+
+    return launch
+
+
 def _join_heads(args: CallArgs) -> Launch:
     x, y, out, heads = args.buffer("x"), args.buffer("y"), args.buffer("out"), args.number("num_heads")
     return lambda step: join_heads(x(step), y(step), out(step), heads)
@@ -405,12 +430,10 @@ def _join_heads(args: CallArgs) -> Launch:
 
 def _output_gate(args: CallArgs) -> Launch:
     x, gate, out, weight = args.buffer("x"), args.buffer("gate"), args.buffer("out"), args.optional_vector("weight")
-    kind, heads, eps = (
-        args.call.attrs["kind"],
-        int(args.call.attrs.get("num_heads", 1)),
-        args.call.attrs.get("eps", 0.0),
-    )
-    return lambda step: output_gate(kind, x(step), gate(step), weight, out(step), heads, eps)
+    attrs = args.call.attrs
+    kind, heads, eps = attrs["kind"], int(attrs.get("num_heads", 1)), attrs.get("eps", 0.0)
+    is_behind = bool(attrs.get("is_behind", False))
+    return lambda step: output_gate(kind, x(step), gate(step), weight, out(step), heads, eps, is_behind)
 
 
 def _depthwise_conv(args: CallArgs) -> Launch:
@@ -432,6 +455,7 @@ _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     "add_given": _add_given,
     "add_given_norm": _add_given,
     "norm": _norm,
+    "two_norms": _two_norms,
     "gather": _gather,
     "linear": _linear,
     "linear_norm": _linear,
@@ -448,6 +472,7 @@ _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     "combine_norm": _combine,
     "gate_rows": _gate_rows,
     "head_linear": _head_linear,
+    "head_rows": _head_rows,
     "join_heads": _join_heads,
     "elementwise": _elementwise,
     "head_norm": _head_norm,

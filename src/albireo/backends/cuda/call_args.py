@@ -100,7 +100,8 @@ class CallArgs:
         """Of the rows of x, where what is multiplied is a norm's."""
         if "norm_eps" not in self.call.attrs:
             return lambda step: None
-        squares, eps, width = self.buffer("squares"), float(self.call.attrs["norm_eps"]), self.columns("x")
+        role = "row_squares" if "row_squares" in self.call.args else "squares"
+        squares, eps, width = self.buffer(role), float(self.call.attrs["norm_eps"]), self.columns("x")
         factors = self.memory.scratch.factors
         return lambda step: RowSquares(squares(step), factors, eps, width)
 

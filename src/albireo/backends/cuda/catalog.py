@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from albireo.backends.backend import BLOCK_GROUPS, EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, Variant
+from albireo.backends.backend import BLOCK_GROUPS, EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, SHARED_EXPERTS, Variant
 from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN, ROW_CODES
 from albireo.encodings import is_encoding
 from albireo.errors import ConfigError, UnsupportedModel
@@ -22,7 +22,9 @@ from albireo.graph.tuning import Tuning
 #: The level in kernels' identities: linear.bfloat16.triton.
 LEVEL = "triton"
 #: Abilities by which several small calls are one; benchmarks/gpu/launches.py counts what each is worth.
-SMALL_CALLS = frozenset({"turned rows", "streams at once", "columns in place", "clipped gates", "rounded rows"})
+SMALL_CALLS = frozenset(
+    {"turned rows", "streams at once", "columns in place", "clipped gates", "rounded rows", "two norms", SHARED_EXPERTS}
+)
 #: Of the least compute capability, 8.0, as targets write it.
 MIN_CAPABILITY = 80
 #: Ada: the first whose matrix units multiply e4m3, and that write it.
@@ -34,7 +36,7 @@ LEAST_LATENT = 16
 #: Families that read a matrix, and may read one in few bits.
 _MATRICES = ("embed", "linear", "linear_norm", "linear_parts", "qkv_rope_kv", "head_top", "expert_linear")
 #: Families that read a matrix of numbers.
-_ROWS_OF_NUMBERS = ("head_linear", "causal_conv", "depthwise_conv")
+_ROWS_OF_NUMBERS = ("head_linear", "head_rows", "causal_conv", "depthwise_conv")
 #: Families that can write, copy, or read rows of 8-bit codes.
 _OF_TOKENS = ("norm", "elementwise", "gather", "adapter")
 _ROUTED = ("route", "combine", "combine_norm", "gate_rows")
@@ -48,6 +50,7 @@ _OTHERS = (
     "join_sums",
     "pool_rows",
     "norm",
+    "two_norms",
     "gather",
     "all_reduce",
     "all_reduce_norm",

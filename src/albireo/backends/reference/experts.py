@@ -18,6 +18,21 @@ from albireo.graph.op_numbers import LEAST_SCORES
 
 
 def route(call: OpCall) -> tuple[Array, ...]:
+    if not call.attrs.get("shared", False):
+        return _chosen(call, call.attrs["top_k"])
+    ids, weights = _chosen(call, call.attrs["top_k"] - 1)
+    shared = np.full((len(ids), 1), call["x"].shape[1], np.int32)
+    return np.concatenate([ids, shared], axis=1), np.concatenate([weights, shared_weight(call, len(ids))], axis=1)
+
+
+def shared_weight(call: OpCall, rows: int) -> Array:
+    """[rows, 1] float32 what the expert counts that every row has."""
+    if "gate" not in call.inputs:
+        return np.ones((rows, 1), np.float32)
+    return np.asarray(sigmoid(call["gate"].astype(np.float64)), np.float32)
+
+
+def _chosen(call: OpCall, count: int) -> tuple[Array, ...]:
     logits, attrs = call["x"], call.attrs
     if "chosen" in call.inputs:
         ids = given_ids(call["chosen"], logits.shape[1])
@@ -31,7 +46,7 @@ def route(call: OpCall) -> tuple[Array, ...]:
         order = np.lexsort((-merits, ~np.isnan(merits), ~is_open), axis=-1)
     else:
         order = _best_first(merits)
-    ids = order[:, : attrs["top_k"]].astype(np.int32)
+    ids = order[:, :count].astype(np.int32)
     return ids, route_weights(logits, ids, attrs, call["gain"] if "gain" in call.inputs else None)
 
 

@@ -4,10 +4,10 @@ What a row is divided by is known when all of it is. So the linear that makes th
 combine of a mixture of experts, also gives it times the norm's weight, rounded, and sums of squares of each SQUARES
 columns; the linears that read the norm multiply that, and divide their sums by the root of the mean. Rounding to the
 compute type comes before the division, not behind. To rows of e4m3, too: their scales are of groups, which whoever
-makes the row has whole. Among ranks the sum of their parts makes a row. Of weights in few bits one rank has no node
-that does: norms stay what they are there, so that every number of ranks has the same bits. Where a step's rows are
-added to what such a linear makes, that sum gives these: so a row has the bits that it has in the program that adds
-none.
+makes the row has whole. What a linear makes without a residual, as latents of queries are, is such a row, too. Among
+ranks the sum of their parts makes a row. Of weights in few bits one rank has no node that does: norms stay what they
+are there, so that every number of ranks has the same bits. Where a step's rows are added to what such a linear makes,
+that sum gives these: so a row has the bits that it has in the program that adds none.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def _fold(rw: Rewriter, norm: Node) -> None:
     if h.type.dtype not in _TYPES or "rows" in norm.inputs:
         raise NotFired(f"{h} is {h.type.dtype}, of {'picked' if 'rows' in norm.inputs else 'all'} rows of {x}")
     first = made.inputs["x"].producer if made is not None and made.op == "add_given" else made
-    if first is None or "residual" not in first.inputs or not _can_give_parts(first):
+    if first is None or not _can_give_parts(first):
         raise NotFired(
-            f"{x} is not made by a linear of {' or '.join(_TYPES)}, by the sum of ranks' parts of one, or by a "
-            "combine, that adds a residual"
+            f"{x} is not made by a linear of {' or '.join(_TYPES)}, or, with a residual, by the sum of ranks' parts of "
+            "one or by a combine"
         )
     if h.type.dtype == FP8_TOKEN != first.inputs["x"].type.dtype and first.family == "linear":
         raise NotFired(f"{h} is {h.type.dtype}, and what makes {x} reads {first.inputs['x'].type.dtype}")
@@ -72,6 +72,11 @@ def _fold(rw: Rewriter, norm: Node) -> None:
 
 
 def _can_give_parts(node: Node) -> bool:
+    if node.family == "linear" and "residual" not in node.inputs:  # a latent that others are made of
+        is_plain = node.attrs["act"] == "none" and node.output.type.dtype == "float32" and "chunks" not in node.attrs
+        return is_plain and node.inputs["x"].type.dtype in _TYPES
+    if "residual" not in node.inputs:
+        return False
     if node.family == "all_reduce":
         part = node.inputs["x"].producer
         return part is not None and part.family == "linear" and not is_encoding(part.inputs["weight"].type.dtype)
@@ -95,7 +100,9 @@ def _give_parts(rw: Rewriter, made: Node, norm: Node) -> tuple[Value, Value]:
         Node("cast", {"x": gained}, {"dtype": norm.output.type.dtype}, (scaled,), norm.origin),
         Node("squares", {"x": x}, {}, (squares,), norm.origin),
     ]
-    inputs, outputs = made.inputs | {"gain": gain}, (x, scaled, squares)
+    # squares are what it gives: those of the rows that it reads have another name
+    inputs = {"row_squares" if role == "squares" else role: value for role, value in made.inputs.items()}
+    inputs, outputs = inputs | {"gain": gain}, (x, scaled, squares)
     body = body_of(members, inputs, outputs)
     family = f"{made.family or made.op}_norm"
     rw.replace((made,), (Node("fused", inputs, dict(made.attrs), outputs, made.origin, body=body, family=family),))

@@ -1,4 +1,6 @@
-"""A gate on a layer's output: a norm of heads before it, its activation, the product, the rounding: one kernel."""
+"""A gate on a layer's output: a norm of heads before it, its activation, the product, a norm of that, or of groups of
+it, and the rounding: one kernel.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,9 @@ from albireo.graph.node import Graph, Node, Value
 from albireo.graph.op_numbers import RECURRENT
 from albireo.graph.program_spec import GATE_KINDS
 from albireo.graph.report import PassRecord
+
+#: Numbers of a group that a norm behind the product is of, at most: a program has them in registers.
+_WIDEST = 16384
 
 WHY = "what two linears gave is read once, and what the next one multiplies is written, rounded"
 
@@ -56,9 +61,33 @@ def _fuse(rw: Rewriter, product: Node, x: Value, unary: Node) -> None:
         members.insert(0, norm)
         x, more = norm.inputs["x"], {name: norm.attrs[name] for name in ("eps", "num_heads")}
         roles["weight"] = norm.inputs["weight"]
+    behind = None if more else _norm_behind(rw, product)
+    if behind is not None:
+        members.append(behind)
+        roles["weight"] = behind.inputs["weight"]
+        more = {"eps": behind.attrs["eps"], "num_heads": _groups(behind), "is_behind": True}
     if {x.type.dtype, roles["gate"].type.dtype} != {"float32"} or int(x.type.dims[-1]) % 2:
         raise NotFired(f"{x} and {roles['gate']} are not both float32, of an even width")
-    cast = rw.only(product.output, "cast")
+    cast = rw.only(members[-1].output, "cast")
     if cast is not None and cast.attrs["dtype"] not in ROW_CODES:  # which needs the whole row at once
         members.append(cast)
     rw.fuse(members, "output_gate", attrs | more, roles | {"x": x}, members[-1].outputs)
+
+
+def _norm_behind(rw: Rewriter, product: Node) -> Node | None:
+    """The norm of what the gate lets through, or of equal groups of it, with the rounding that it has already."""
+    if rw.is_output(product.output) or len(rw.users(product.output)) != 1:
+        return None
+    (norm,) = rw.users(product.output)
+    if (norm.op, norm.family) not in (("rms_norm", None), ("fused", "norm")) or norm.attrs.get("centered", False):
+        return None
+    if {*norm.inputs} != {"x", "weight"} or norm.output.type.dtype in ROW_CODES:
+        return None
+    width, rest = divmod(int(norm.output.type.dims[-1]), _groups(norm))
+    is_of_all = norm.inputs["weight"].type.dims == (norm.output.type.dims[-1],)
+    return norm if is_of_all and not rest and not width % 2 and width <= _WIDEST else None
+
+
+def _groups(norm: Node) -> int:
+    """Parts of a row that are normed by themselves."""
+    return int(norm.attrs.get("num_heads", 1))

@@ -20,11 +20,12 @@ def run(graph: Graph) -> PassRecord:
     rw = Rewriter(graph, "fuse_qkv_rope_kv", WHY, "exact")
     for write in rw.nodes("kv_write"):
         with rw.attempt(*around(rw, write)):
-            _fuse(rw, match_qkv(rw, write))
+            fuse(rw, match_qkv(rw, write))
     return rw.finish()
 
 
-def _fuse(rw: Rewriter, qkv: Qkv) -> None:
+def fuse(rw: Rewriter, qkv: Qkv, norms_v: bool = False) -> None:
+    """Args: norms_v: heads of v are normed, as the kernel can that is asked. Raises: NotFired."""
     linears = _linears(rw, qkv)
     if any("chunks" in linear.attrs for linear in linears):
         raise NotFired("the kernel adds products as one chain, not as a tree")
@@ -32,9 +33,12 @@ def _fuse(rw: Rewriter, qkv: Qkv) -> None:
     if len(linears) > 1 and any("modules" in each.attrs for each in linears):
         raise NotFired("the kernel knows adapters of one linear, and v has its own")
     ropes, norms = _pair(qkv, "rope"), _pair(qkv, "norm")
-    if not ropes or qkv.v.norm is not None or qkv.v.rope is not None:
+    if not ropes or (qkv.v.norm is not None) != norms_v or qkv.v.rope is not None:
         raise NotFired("the kernel rotates q and k, and neither norms nor rotates v")
     attrs = _attrs(qkv, ropes, norms) | adapter_attrs(linear)
+    if qkv.v.norm is not None:
+        _check_norm_of_v(qkv.v.norm, attrs)
+        attrs["norms_v"] = True
     _check_types(linear, qkv)
     roles = linear_roles(linear)
     for of_v in linears[1:]:
@@ -89,6 +93,12 @@ def _attrs(qkv: Qkv, ropes: tuple[Node, ...], norms: tuple[Node, ...]) -> dict[s
         if norm.attrs["num_heads"] != count or norm.attrs["eps"] != norms[0].attrs["eps"]:
             raise NotFired("q and k norms differ in eps, or do not work head by head")
     return shape | {"eps": norms[0].attrs["eps"] if norms else 0.0, "rope": ropes[0].attrs["rope"]}
+
+
+def _check_norm_of_v(norm: Node, attrs: dict[str, Any]) -> None:
+    is_like = norm.attrs["eps"] == attrs["eps"] and norm.attrs["num_heads"] == attrs["num_kv_heads"]
+    if {*norm.inputs} != {"x"} or norm.attrs.get("centered", False) or not is_like:
+        raise NotFired("heads of v are normed by no weight, and as those of q and k")
 
 
 def _check_types(linear: Node, qkv: Qkv) -> None:

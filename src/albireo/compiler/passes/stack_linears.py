@@ -51,14 +51,21 @@ def _is_alone(rw: Rewriter, linear: Node) -> bool:
         return False
     if rw.is_output(y) or y.type.dims[0] not in ("T", "S"):
         return False
-    return all(_is_apart(user) for user in rw.users(y)) and not _leads_to_cache(rw, y)
+    return all(_is_apart(rw, user) for user in rw.users(y)) and not _leads_to_cache(rw, y)
 
 
-def _is_apart(user: Node) -> bool:
+def _is_apart(rw: Rewriter, user: Node) -> bool:
     """Whether this reader is no part of a linear's own kernel."""
     if user.op == "unary":
         return user.attrs["kind"] not in ACTS
-    return user.op not in ("add", "cast", "split", "all_reduce", "top_logits")
+    if user.op == "cast":  # which matrices of heads do themselves, see fuse_head_rows
+        readers = rw.users(user.output)
+        return [reader.op for reader in readers] == ["head_linear"] and _is_joined(rw, readers[0])
+    return user.op not in ("add", "split", "all_reduce", "top_logits")
+
+
+def _is_joined(rw: Rewriter, linear: Node) -> bool:
+    return [user.op for user in rw.users(linear.output)] == ["join_heads"]
 
 
 def _leads_to_cache(rw: Rewriter, y: Value) -> bool:

@@ -14,7 +14,9 @@ factor, then times the gain of its expert. So a row's bits depend on that row al
 each takes the next place in its expert's list, so the order there may differ from run to run, and nothing depends on
 it. The program that comes last cuts the lists into items of `width` pairs, experts ascending. A padding row has ids and
 weights, and no pair. Where more is routed than the lists have experts, what is chosen behind the last of these has none
-either, and ids are left in lists.ids, too, where moe_combine sees which pairs nobody computes.
+either, and ids are left in lists.ids, too, where moe_combine sees which pairs nobody computes. shared: the last of a
+row's experts is none of these but E, which every row has: its weight is 1, or the sigmoid of gate [T, 1] float32, its
+pairs are in the order of rows, and its items come behind all others.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
 from albireo.backends.cuda.expert_list import ITEM_FIELDS, ExpertList
-from albireo.backends.cuda.kernels.parts.activations import softplus
+from albireo.backends.cuda.kernels.parts.activations import sigmoid, softplus
 from albireo.backends.cuda.kernels.parts.arriving import arrives_last
 from albireo.backends.cuda.kernels.parts.ordering import NO_KEY, NOTHING, key_of, number_of, order_of, place_of
 from albireo.backends.cuda.kernels.parts.row_squares import tree_sum
@@ -54,7 +56,7 @@ class Groups:
 class Rules:
     """What is made of logits. scores: one of graph.op_numbers.SCORES. factor: on weights; eps: added to what they are
     divided by; margin: how near another expert must be to count in a choice's softmax; None: there is none. by_logits:
-    a bias is added to logits, not to scores."""
+    a bias is added to logits, not to scores. shared: see above."""
 
     renormalize: bool
     scores: str = "softmax"
@@ -63,6 +65,7 @@ class Rules:
     eps: float | None = None
     margin: float | None = None
     by_logits: bool = False
+    shared: bool = False
 
 
 @triton.jit
@@ -121,6 +124,7 @@ def moe_route_kernel(
     bias,
     gain,
     chosen_ids,
+    gate,
     ids,
     weights,
     listed_ids,
@@ -132,6 +136,7 @@ def moe_route_kernel(
     width,
     logits_stride,
     chosen_stride,
+    gate_stride,
     pairs_stride,
     NUM_ROUTED: tl.constexpr,
     NUM_EXPERTS: tl.constexpr,
@@ -142,6 +147,7 @@ def moe_route_kernel(
     EPS: tl.constexpr,
     MARGIN: tl.constexpr,
     BY_LOGITS: tl.constexpr,
+    SHARED: tl.constexpr,
     GROUPS: tl.constexpr,
     KEPT: tl.constexpr,
     BEST: tl.constexpr,
@@ -151,6 +157,7 @@ def moe_route_kernel(
     LEVELS: tl.constexpr,
     CHOICES: tl.constexpr,
 ):
+    CHOSEN: tl.constexpr = TOP_K - 1 if SHARED else TOP_K
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     is_row = row < num_tokens
     expert = tl.arange(0, EXPERTS)
@@ -178,9 +185,9 @@ def moe_route_kernel(
     total = tl.zeros((ROWS,), tl.float32)
     if chosen_ids is not None:
         at = chosen_ids + row.to(tl.int64)[:, None] * chosen_stride + choice[None, :]
-        number = tl.load(at, mask=is_row[:, None] & (choice < TOP_K)[None, :], other=0.0)
+        number = tl.load(at, mask=is_row[:, None] & (choice < CHOSEN)[None, :], other=0.0)
         chosen = tl.where((number >= 0.0) & (number < NUM_ROUTED), number, 0.0).to(tl.int32)
-    for j in tl.static_range(TOP_K):
+    for j in tl.static_range(CHOSEN):
         if chosen_ids is not None:
             mine = _of_choice(scores, expert, _of_choice(chosen, choice, tl.full((ROWS,), j, tl.int32)))
         elif bias is not None:
@@ -212,6 +219,13 @@ def moe_route_kernel(
         counts *= FACTOR
     if gain is not None:
         counts *= tl.load(gain + chosen)  # of places that are no choice, the first expert's
+    is_chosen = (choice < CHOSEN)[None, :]
+    if SHARED:
+        by = tl.full((ROWS,), 1.0, tl.float32)
+        if gate is not None:
+            by = sigmoid(tl.load(gate + row.to(tl.int64) * gate_stride, mask=is_row, other=0.0))
+        counts = tl.where(is_chosen, counts, by[:, None])
+        chosen = tl.where(is_chosen, chosen, NUM_ROUTED)
     pair = row[:, None] * TOP_K + choice[None, :]
     is_pair = is_row[:, None] & (choice < TOP_K)[None, :]
     tl.store(ids + pair, chosen, mask=is_pair)
@@ -219,9 +233,14 @@ def moe_route_kernel(
 
     if listed_ids is not None:
         tl.store(listed_ids + pair, chosen, mask=is_pair)
-    is_listed = is_pair & (chosen < NUM_EXPERTS) & (row < tl.load(num_real))[:, None]
+    is_real = row < tl.load(num_real)
+    is_listed = is_pair & is_chosen & (chosen < NUM_EXPERTS) & is_real[:, None]
     place = tl.atomic_add(counters + chosen, 1, mask=is_listed, sem="relaxed", scope="gpu")
     tl.store(pairs + chosen.to(tl.int64) * pairs_stride + place, pair, mask=is_listed)
+    if SHARED:
+        tl.store(
+            pairs + tl.full((), NUM_ROUTED, tl.int64) * pairs_stride + row, row * TOP_K + CHOSEN, mask=is_row & is_real
+        )
     if arrives_last(counters + NUM_EXPERTS, tl.num_programs(0)):
         has_list = expert < NUM_EXPERTS
         count = tl.load(counters + expert, mask=has_list, other=0, cache_modifier=".cg")
@@ -229,7 +248,19 @@ def moe_route_kernel(
         tl.store(counters + expert, 0, mask=has_list)
         tiles = (count + width - 1) // width
         first_tile = tl.cumsum(tiles, 0) - tiles
-        tl.store(items, tl.sum(tiles, 0))
+        num_items = tl.sum(tiles, 0)
+        if SHARED:
+            # expert: the lanes that are there, whatever they number
+            behind = items + (1 + num_items) * _ITEM
+            count_of_all = tl.load(num_real)
+            more = (count_of_all + width - 1) // width
+            for i in range(0, more, EXPERTS):
+                item, is_item = behind + (i + expert) * _ITEM, i + expert < more
+                tl.store(item, tl.full((EXPERTS,), NUM_ROUTED, tl.int32), mask=is_item)
+                tl.store(item + 1, (i + expert) * width, mask=is_item)
+                tl.store(item + 2, tl.minimum(count_of_all - (i + expert) * width, width), mask=is_item)
+            num_items += more
+        tl.store(items, num_items)
         for i in range(0, tl.max(tiles, 0)):
             item, is_item = items + (1 + first_tile + i) * _ITEM, i < tiles
             tl.store(item, expert, mask=is_item)
@@ -247,6 +278,7 @@ def moe_route(
     bias: torch.Tensor | None = None,
     gain: torch.Tensor | None = None,
     chosen: torch.Tensor | None = None,
+    gate: torch.Tensor | None = None,
 ) -> None:
     """ids and weights without gaps between rows.
 
@@ -259,12 +291,15 @@ def moe_route(
         raise InvariantError(f"a route to {routed} got lists of {lists.num_experts} experts, and no room for ids")
     if chosen is not None and not lists.repeats:
         raise InvariantError("experts that tokens say themselves got lists that have room for each once")
+    if rules.shared and lists.num_experts != routed + 1:
+        raise InvariantError(f"a route to {routed} and one that all rows have got lists of {lists.num_experts} experts")
     rows = 1 if num_tokens <= FEW_TOKENS else _ROWS
     moe_route_kernel[(triton.cdiv(num_tokens, rows),)](
         logits,
         bias,
         gain,
         chosen,
+        gate,
         ids,
         weights,
         lists.ids,
@@ -276,6 +311,7 @@ def moe_route(
         lists.width(num_tokens),
         logits.stride(0),
         0 if chosen is None else chosen.stride(0),
+        0 if gate is None else gate.stride(0),
         lists.pairs.stride(0),
         NUM_ROUTED=routed,
         NUM_EXPERTS=lists.num_experts,
@@ -299,6 +335,7 @@ def _constants(rules: Rules) -> dict[str, object]:
         "EPS": rules.eps,
         "MARGIN": rules.margin,
         "BY_LOGITS": rules.by_logits,
+        "SHARED": rules.shared,
         "GROUPS": groups.count,
         "KEPT": groups.kept,
         "BEST": groups.best,
@@ -336,23 +373,24 @@ def aot_cases() -> list[AotCase]:
         names = ("ids", "num_real", "pairs", "counters", "items")
         floats = ("logits", "weights", *(("bias",) if has_bias else ()))
         pointers = dict.fromkeys(floats, "*fp32") | dict.fromkeys(names, "*i32") | (more or {})
-        numbers = ("num_tokens", "width", "logits_stride", "chosen_stride", "pairs_stride")
-        missing = ("bias", "gain", "chosen_ids", "listed_ids")
+        numbers = ("num_tokens", "width", "logits_stride", "chosen_stride", "gate_stride", "pairs_stride")
+        missing = ("bias", "gain", "chosen_ids", "gate", "listed_ids")
         return AotCase(
             f"moe_route.{num_experts}.{rows}{'.groups' if rules.groups else ''}"
-            f"{''.join('.' + role for role in more or ())}{'.roots' * (rules.scores == 'root_softplus')}",
+            f"{''.join('.' + role for role in more or ())}{'.roots' * (rules.scores == 'root_softplus')}"
+            f"{'.shared' * rules.shared}",
             moe_route_kernel,
             pointers | dict.fromkeys(numbers, "i32"),
             {
                 "NUM_ROUTED": routed,
-                "NUM_EXPERTS": num_experts,
-                "TOP_K": top_k,
+                "NUM_EXPERTS": num_experts + rules.shared,
+                "TOP_K": top_k + rules.shared,
                 **_constants(rules),
                 **{role: None for role in missing if role not in pointers},
                 "ROWS": rows,
                 "EXPERTS": experts,
                 "LEVELS": experts.bit_length() - 1,
-                "CHOICES": int(triton.next_power_of_2(top_k)),
+                "CHOICES": int(triton.next_power_of_2(top_k + rules.shared)),
             },
             num_warps=_warps(rows, experts),
             aligned=(*floats, "ids", "pairs", "counters", "items", "logits_stride"),
@@ -364,6 +402,7 @@ def aot_cases() -> list[AotCase]:
 
     plain, of_all = Rules(True), Rules(False)
     deepseek = Rules(True, "sigmoid", Groups(8, 4, 2), 2.5)
+    beside = Rules(True, "sigmoid", Groups(8, 4, 2), 2.5, shared=True)
     roots = Rules(True, "root_softplus", factor=1.5)
     return [
         case(128, 8, 1, plain, 96),
@@ -371,6 +410,8 @@ def aot_cases() -> list[AotCase]:
         case(60, 4, _ROWS, of_all, 128),
         case(256, 8, 1, deepseek, 128, has_bias=True),
         case(256, 8, _ROWS, deepseek, 255, True, ARCHITECTURES),
+        case(256, 8, 1, beside, 128, has_bias=True),
+        case(512, 10, 1, Rules(True, shared=True), 168, more={"gate": "*fp32"}),
         case(256, 6, 1, roots, 128, has_bias=True),
         case(256, 6, 1, roots, 128, more={"chosen_ids": "*fp32"}),
         case(512, 12, 1, Rules(False, factor=6.0), 168, has_bias=True, more={"listed_ids": "*i32"}, routed=768),

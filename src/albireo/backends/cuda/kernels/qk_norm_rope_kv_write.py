@@ -50,6 +50,7 @@ def qk_norm_rope_kv_write_kernel(
     PADDED_DIM: tl.constexpr,
     HEADS: tl.constexpr,
     HALF: tl.constexpr,
+    NORMS_V: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1)
@@ -74,6 +75,8 @@ def qk_norm_rope_kv_write_kernel(
     else:
         first = (group - query_groups - key_groups) * HEADS
         a, b = _biased(heads, bias, NUM_HEADS + NUM_KV_HEADS, first, NUM_KV_HEADS, HEAD_DIM, HEADS, HALF)
+        if NORMS_V:
+            a, b = normalize(a, b, None, eps, HEAD_DIM, HALF)
         store_cached(v, v_scale, slot, block_size, first, a, b, NUM_KV_HEADS, HEAD_DIM, PADDED_DIM, HEADS, HALF)
 
 
@@ -110,8 +113,12 @@ def qk_norm_rope_kv_write(
     num_kv_heads: int,
     head_dim: int,
     eps: float,
+    norms_v: bool = False,
 ) -> None:
-    """eps: of the norms. Keys and values of a layer are contiguous."""
+    """eps: of the norms. norms_v: heads of values are normed, too, by no weight.
+
+    Keys and values of a layer are contiguous.
+    """
     heads, half = head_tile(head_dim, num_heads)
     groups = triton.cdiv(num_heads, heads) + 2 * triton.cdiv(num_kv_heads, heads)
     qk_norm_rope_kv_write_kernel[(q.shape[0], groups)](
@@ -137,6 +144,7 @@ def qk_norm_rope_kv_write(
         PADDED_DIM=kv.k.shape[3],
         HEADS=heads,
         HALF=half,
+        NORMS_V=norms_v,
         num_warps=1,
         enable_fp_fusion=False,
     )
@@ -156,7 +164,9 @@ def aot_cases() -> list[AotCase]:
     }
     norms, bias = {"q_norm": "*fp32", "k_norm": "*fp32"}, {"bias": "*fp32"}
 
-    def case(name: str, kv: str, head_dim: int, more: dict[str, str], architectures: tuple[int, ...]) -> AotCase:
+    def case(
+        name: str, kv: str, head_dim: int, more: dict[str, str], architectures: tuple[int, ...], norms_v: bool = False
+    ) -> AotCase:
         types = {**signature, "k": kv, "v": kv, **more}
         heads, half = head_tile(head_dim, 32)
         constants = {"NUM_HEADS": 32, "NUM_KV_HEADS": 8, "HEAD_DIM": head_dim, "PADDED_DIM": head_dim}
@@ -165,7 +175,7 @@ def aot_cases() -> list[AotCase]:
             f"qk_norm_rope_kv_write.{name}",
             qk_norm_rope_kv_write_kernel,
             types,
-            {**constants, "HEADS": heads, "HALF": half, **missing},
+            {**constants, "HEADS": heads, "HALF": half, "NORMS_V": norms_v, **missing},
             num_warps=1,
             aligned=tuple(role for role in types if role not in ("positions", "slots", "eps")),
             max_registers=80,
@@ -181,4 +191,5 @@ def aot_cases() -> list[AotCase]:
         case("int8.d128", "*i8", 128, {**bias, **scales}, (80,)),
         case("fp8.d128", "*fp8e4nv", 128, {**norms, **scales}, (90, 100)),
         case("bfloat16.d256", "*bf16", 256, norms, (90,)),
+        case("bfloat16.d256.values", "*bf16", 256, norms, (90,), True),
     ]

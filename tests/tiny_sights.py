@@ -563,7 +563,7 @@ FAMILIES: dict[str, Family] = {
 def save(folder: Path, name: str, seed: int = 0) -> Path:
     """A model of that family, whose every weight is drawn so that pictures are seen in what it answers."""
     family = FAMILIES[name]
-    ids = _save_tokenizer(folder, family)
+    ids = save_tokenizer(folder, family.tokens, family.mark)
     torch.manual_seed(seed)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -592,21 +592,20 @@ def save(folder: Path, name: str, seed: int = 0) -> Path:
     return folder
 
 
-def _save_tokenizer(folder: Path, family: Family) -> dict[str, int]:
-    """A token a byte, and those of the family. Returns: token -> id, of all."""
+def save_tokenizer(folder: Path, tokens: tuple[str, ...], mark: str) -> dict[str, int]:
+    """A token a byte, and others, special ones; and a template, which writes the mark for a picture. Returns: token ->
+    id, of all."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE({letter: place for place, letter in enumerate(alphabet)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(
-        [AddedToken(token, special=True) for token in ("<|im_start|>", "<|im_end|>", *family.tokens)]
-    )
+    backend.add_special_tokens([AddedToken(token, special=True) for token in ("<|im_start|>", "<|im_end|>", *tokens)])
     folder.mkdir(exist_ok=True)
     backend.save(str(folder / "tokenizer.json"))
     named = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **named}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    (folder / "chat_template.jinja").write_text(_TURNS.replace("IMAGE", family.mark))
+    (folder / "chat_template.jinja").write_text(_TURNS.replace("IMAGE", mark))
     return dict(backend.get_vocab(with_added_tokens=True))
 
 

@@ -137,6 +137,10 @@ class Fields:
         self._read.add(key)
         return self._data.get(key)
 
+    def named(self, names: Mapping[str, str]) -> Fields:
+        """The same object, of which nothing is read yet. Args: names: what the file calls some keys."""
+        return Fields(self._data, self.where, names)
+
     def has(self, key: str) -> bool:
         """Whether the file has the key, null or not."""
         return self._names.get(key, key) in self._data

@@ -33,6 +33,8 @@ WANTED = {
     "SmolVLM2 2.2B": ("llama", 64, 729, 81, 10368),
     "Kimi K2.5": ("kimi_k2", 576, 17928, 4482, 4608),
     "DeepSeek-OCR": ("deepseek", 128, 606, 660, 2048),
+    "MiniCPM-V 4.5": ("qwen3", 128, 64, 64, 4096),
+    "MiniCPM-o 2.6": ("qwen2", 128, 64, 64, 3584),
     "dots.ocr": ("qwen2", 128, 57600, 14400, 6144),
     "Kimi-VL-A3B": ("deepseek_v3", 576, 5496, 1374, 4608),
     "Llama 4 Scout": ("llama4_text", 128, 577, 144, 5632),

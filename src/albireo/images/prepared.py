@@ -100,6 +100,15 @@ class SharesMarks(Protocol):
     def shared_mark(self) -> str: ...
 
 
+@runtime_checkable
+class IsSpelled(Protocol):
+    """A processor of pictures whose mark prompts of text may spell with letters. Fields: spelled: letters before a
+    token, that, letters, another token, and letters behind it."""
+
+    @property
+    def spelled(self) -> tuple[str, str, str, str, str]: ...
+
+
 def row_tokens(processor: ImageProcessor) -> tuple[str, ...]:
     """All that become rows of the tower, first the image token."""
     return processor.image_token, *(processor.row_marks if isinstance(processor, HasMarksOfRows) else ())

@@ -54,6 +54,8 @@ _FAMILIES: Mapping[str, str] = {
     "lfm2-vl": "lfm2_vl.Lfm2Vl",
     "lighton_ocr": "lighton_ocr.LightOnOcr",
     "minicpm_ocr": "minicpmv4_6.MiniCpmOcr",
+    "minicpmo": "minicpmv.MiniCpmV",
+    "minicpmv": "minicpmv.MiniCpmV",
     "minicpmv4_6": "minicpmv4_6.MiniCpmV46",
     "minimax_m3_vl": "minimax_m3_vl.MiniMaxM3",
     "mistral3": "mistral3.Mistral3",
@@ -82,6 +84,7 @@ _FAMILIES: Mapping[str, str] = {
 _WRITTEN: Mapping[str, str] = {
     # as its authors publish it
     "ernie4_5_vl_moe": "<|image@placeholder|>",
+    **dict.fromkeys(("minicpmo", "minicpmv"), "(<image>./</image>)"),
     "ovis2": "<image>",
     "qianfan_ocr": "<image>",
 }

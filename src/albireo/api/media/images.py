@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.api.media.places import Place, Standing
+from albireo.api.media.spelled import with_marks
 from albireo.config import EngineConfig
 from albireo.image_input import GivenImage, MediaKind, Tile
 from albireo.images.decode import as_image
-from albireo.images.prepared import IsWrittenWhole, OpensChats, SharesMarks, row_tokens
+from albireo.images.prepared import IsSpelled, IsWrittenWhole, OpensChats, SharesMarks, row_tokens
 from albireo.images.processor import ImageProcessor, open_processor, written_mark
 from albireo.json_file import read_json
 from albireo.media.medium import PICTURE
@@ -43,10 +44,13 @@ class ImagePlace(Place):
         self._processor, self._opened = processor, opened
         self.row_marks = row_tokens(processor)[1:]
         self._shared_mark = processor.shared_mark if isinstance(processor, SharesMarks) else ""
+        self._spelled = processor.spelled if isinstance(processor, IsSpelled) else None
         self._written_rows = processor.written_rows if isinstance(processor, IsWrittenWhole) else 1
 
     def arranged(self, token_ids: Sequence[int], tokenizer: Tokenizer) -> Sequence[int]:
-        """Where a template wrote all rows of a picture, one mark of them."""
+        """Where a template wrote all rows of a picture, or a prompt spells it with letters, one mark."""
+        if self._spelled is not None:
+            token_ids = with_marks(token_ids, self._spelled, self.mark, tokenizer)
         if self._written_rows == 1:
             return token_ids
         found: list[int] = []

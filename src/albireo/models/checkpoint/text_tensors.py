@@ -53,6 +53,9 @@ _PREFIXES = (
     # of InternLM 2, see first_names.py
     ("language_model.output.", "output."),
     ("thinker.model.", "model."),
+    # of MiniCPM-V, as published
+    ("llm.model.", "model."),
+    ("llm.lm_head.", "lm_head."),
     ("thinker.lm_head.", "lm_head."),
     ("lm_head.", "lm_head."),
 )
@@ -75,7 +78,7 @@ _LARGE4_ALPHA = "lerope.alpha"
 #: Of Dory's attention.
 _DORY = (".mixer.sqk", ".self_attn.sqk")
 #: Of which a model with parts has some.
-_WITH_PARTS = ("language_model.", "model.language_model.", "model.text_model.", "thinker.model.", "vlm.")
+_WITH_PARTS = ("language_model.", "model.language_model.", "model.text_model.", "thinker.model.", "vlm.", "llm.model.")
 #: A tensor of a model written without its head -> what names are to begin with.
 _HEADLESS = {
     "tokens_embed.weight": (("lm_head.", "lm_head."), ("", "transformer.")),

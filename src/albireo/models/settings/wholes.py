@@ -11,6 +11,7 @@ from dataclasses import replace
 from albireo.json_file import keys
 from albireo.models.settings.deepseek_ocr import CLASS_NAME, DEEPSEEK_OCR
 from albireo.models.settings.internvl_chat import INTERNVL_CHAT, INTERNVL_CHAT_KEYS
+from albireo.models.settings.minicpmv import MINICPMO, MINICPMV, OF_SIGHT, OF_SOUNDS, PARTS
 from albireo.models.settings.whole import Whole
 
 #: Of Idefics 3 and SmolVLM: what their own Llama could do beside others', and did not.
@@ -359,6 +360,8 @@ WHOLES: Mapping[str, Whole] = {
     "minicpm_ocr": replace(
         _MINICPM, class_name="MiniCPMOcrForConditionalGeneration", defaults={"tie_word_embeddings": True}
     ),
+    MINICPMO: Whole("MiniCPMO", {part: part for part in PARTS.values()}, beside=OF_SIGHT | OF_SOUNDS),
+    MINICPMV: Whole("MiniCPMV", {part: part for part in PARTS.values()}, beside=OF_SIGHT),
     "minicpmv4_6": _MINICPM,
     "mistral3": Whole(
         "Mistral3ForConditionalGeneration",

@@ -230,7 +230,12 @@ def seen(
 
 def seen_by(b: GraphBuilder, c: EncoderSettings, q: Value, kv_layer: int, **positions: Any) -> Value:
     """What q sees in a layer of the KV cache, rounded. Args: positions: which of them; see ops."""
-    a = b.attention(
+    return b.cast(summed(b, c, q, kv_layer, **positions), c.dtype)
+
+
+def summed(b: GraphBuilder, c: EncoderSettings, q: Value, kv_layer: int = 0, **positions: Any) -> Value:
+    """As seen_by(), float32; where nothing is said of positions, all of them."""
+    return b.attention(
         b.cast(q, c.dtype),
         layer=kv_layer,
         num_heads=c.num_heads,
@@ -239,9 +244,8 @@ def seen_by(b: GraphBuilder, c: EncoderSettings, q: Value, kv_layer: int, **posi
         scale=c.head_dim**-0.5,
         window=None,
         softcap=None,
-        **positions,
+        **(positions or {"both_ways": True}),
     )
-    return b.cast(a, c.dtype)
 
 
 def linear(

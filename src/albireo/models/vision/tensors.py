@@ -19,8 +19,7 @@ from albireo.models.checkpoint.safetensors_file import RawTensor, raw_tensor, st
 from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
 from albireo.models.checkpoint.sample_tower_names import names_of_sample_tower
 from albireo.models.checkpoint.text_tensors import CONFORMER, ENCODER, LASR, TextTensors
-from albireo.models.settings import deepseek_ocr
-from albireo.models.settings.internvl_chat import names_of_tower
+from albireo.models.settings import deepseek_ocr, internvl_chat, minicpmv
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32
 from albireo.quantization.encoded import Encoded
@@ -88,7 +87,10 @@ _OF_CONFORMER = tuple(
     (f"{whole}{part}", part) for part in ("encoder.", "encoder_decoder_proj.") for whole in ("model.", "")
 )
 #: Matrices that files hold as [in, out].
-_TRANSPOSED = ("multi_modal_projector.mm_input_projection_weight", "visual_embeddings_table.weight")
+_TRANSPOSED = (
+    *("multi_modal_projector.mm_input_projection_weight", "visual_embeddings_table.weight"),
+    "resampler.proj.weight",
+)
 #: Convolutions of several channels, whose weights files hold as [out, in, band, frame]: here the channel is last.
 _CHANNEL_LAST = (
     *("audio_tower.conv2d2.weight", "audio_tower.conv2d3.weight"),
@@ -247,8 +249,9 @@ def _stored(directory: Path, hears: bool | None) -> TextTensors:
         return TextTensors(files, tuple(names.items()))
     if any(name in files for name in _GRANITE):
         return TextTensors(files, _OF_GRANITE)
-    if published := names_of_tower(files.names) or deepseek_ocr.names_of_tower(files.names):
-        return TextTensors(files, tuple(published.items()))
+    for family in (internvl_chat, deepseek_ocr, minicpmv):
+        if published := family.names_of_tower(files.names):
+            return TextTensors(files, tuple(published.items()))
     if ENCODER not in files:
         sees = any(name.startswith(_VISION) for name in files.names)
         if hears is None:

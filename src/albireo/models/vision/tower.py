@@ -183,6 +183,8 @@ _FAMILIES: Mapping[str, str] = {
     # a Mistral 3 under other names
     "lighton_ocr": "vision.mistral3.open_mistral3",
     "minicpm_ocr": "vision.minicpmv4_6.open_minicpm_ocr",
+    "minicpmo": "vision.minicpmv.open_minicpmv",
+    "minicpmv": "vision.minicpmv.open_minicpmv",
     "minicpmv4_6": "vision.minicpmv4_6.open_minicpmv4_6",
     "minimax_m3_vl": "vision.minimax_m3_vl.open_minimax_m3_vl",
     "mistral_large4": "vision.mistral3.open_mistral3",

@@ -1,0 +1,65 @@
+"""MiniCpmV: pictures of MiniCPM-V 2.6, 4 and 4.5 and of MiniCPM-o, which are cut as those of MiniCPM-V 4.6 are; but a
+tile is of whole patches, and has as many rows whatever its size.
+
+Called by processor.py. Source: Yao et al. 2024, MiniCPM-V, and its authors' code, which resizes with Pillow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from albireo.images.grids import MAX_TILES
+from albireo.images.minicpmv4_6 import MiniCpmV46
+from albireo.images.settings import BICUBIC, HALF, MAX_ROWS, MAX_SIDE, MAX_STEP, OF_SOUNDS, Settings
+from albireo.json_file import keys
+
+#: What files call some keys.
+_NAMES = {"image_mean": "norm_mean", "image_std": "norm_std"}
+#: Marks, by the keys that files have them under, and that these are saved under again; colours likewise.
+_MARKS = {"im_start": "<image>", "im_end": "</image>", "slice_start": "<slice>", "slice_end": "</slice>"}
+_MARKS |= {"unk": "<unk>", "im_id_start": "<image_id>", "im_id_end": "</image_id>"}
+_NEUTRAL = {
+    **{key: (mark,) for key, mark in _MARKS.items()},
+    **{key if "_id_" in key else f"{key}_token": (mark,) for key, mark in _MARKS.items()},
+    **{"mean": (list(HALF),), "std": (list(HALF),)},
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MiniCpmV(MiniCpmV46):
+    """See ImageProcessor. Fields: count: rows of a tile."""
+
+    count: int = 64
+
+    image_token = placeholder = "<unk>"
+    #: As its authors write it in prompts.
+    spelled = "(", "<image>", "./", "</image>", ")"
+    classes = ("MiniCPMVImageProcessor",)
+
+    @classmethod
+    def read(cls, settings: Settings) -> Self:
+        """Raises: ModelError, UnsupportedModel."""
+        settings = replace(settings, image=settings.image.named(_NAMES))
+        image, model = settings.image, settings.model
+        patch, is_cut = image.integer("patch_size", 1, MAX_STEP, 14), image.flag("slice_mode", True)
+        if not is_cut:
+            image.unsupported("slice_mode", False, "pictures are resized to what the tower reads")
+        side = image.integer("scale_resolution", 1, MAX_SIDE, 448)
+        count = image.integer("image_feature_size", 1, MAX_ROWS, 64)
+        found = cls(
+            settings.pixels(cls.classes, BICUBIC, HALF, HALF),
+            step=patch,
+            side=side,
+            most=image.integer("max_slice_nums", 1, MAX_TILES, 9),
+            is_numbered=image.flag("use_image_id", False),
+            count=count,
+        )
+        settings.require_agreement(image, "patch_size", patch, settings.tower, "patch_size")
+        settings.require_agreement(image, "scale_resolution", side, model, "image_size")
+        settings.require_agreement(image, "image_feature_size", count, model, "query_num")
+        settings.refuse_unread(OF_SOUNDS | keys("version"), _NEUTRAL)
+        return found
+
+    def rows(self, height: int, width: int) -> int:
+        return self.count

@@ -35,6 +35,7 @@ WANTED = {
     "DeepSeek-OCR": ("deepseek", 128, 606, 660, 2048),
     "MiniCPM-V 4.5": ("qwen3", 128, 64, 64, 4096),
     "MiniCPM-o 2.6": ("qwen2", 128, 64, 64, 3584),
+    "Phi-3.5-vision": ("phi3", 96, 17 * 577, 16 * 12 * 13 + 1 + 12 * 13, 4096),
     "dots.ocr": ("qwen2", 128, 57600, 14400, 6144),
     "Kimi-VL-A3B": ("deepseek_v3", 576, 5496, 1374, 4608),
     "Llama 4 Scout": ("llama4_text", 128, 577, 144, 5632),

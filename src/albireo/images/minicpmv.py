@@ -14,6 +14,8 @@ from albireo.images.minicpmv4_6 import MiniCpmV46
 from albireo.images.settings import BICUBIC, HALF, MAX_ROWS, MAX_SIDE, MAX_STEP, OF_SOUNDS, Settings
 from albireo.json_file import keys
 
+#: A picture, as its authors write it in prompts.
+SPELLED = "(<image>./</image>)"
 #: What files call some keys.
 _NAMES = {"image_mean": "norm_mean", "image_std": "norm_std"}
 #: Marks, by the keys that files have them under, and that these are saved under again; colours likewise.
@@ -33,8 +35,6 @@ class MiniCpmV(MiniCpmV46):
     count: int = 64
 
     image_token = placeholder = "<unk>"
-    #: As its authors write it in prompts.
-    spelled = "(", "<image>", "./", "</image>", ")"
     classes = ("MiniCPMVImageProcessor",)
 
     @classmethod
@@ -60,6 +60,9 @@ class MiniCpmV(MiniCpmV46):
         settings.require_agreement(image, "image_feature_size", count, model, "query_num")
         settings.refuse_unread(OF_SOUNDS | keys("version"), _NEUTRAL)
         return found
+
+    def marked(self, text: str) -> str:
+        return text.replace(SPELLED, self.placeholder)
 
     def rows(self, height: int, width: int) -> int:
         return self.count

@@ -102,11 +102,19 @@ class SharesMarks(Protocol):
 
 @runtime_checkable
 class IsSpelled(Protocol):
-    """A processor of pictures whose mark prompts of text may spell with letters. Fields: spelled: letters before a
-    token, that, letters, another token, and letters behind it."""
+    """A processor of pictures whose place prompts of text may spell with letters, as its authors do."""
+
+    def marked(self, text: str) -> str:
+        """A prompt with the placeholder where a picture is spelled. Raises: InvalidParams where it cannot be."""
+        ...
+
+
+@runtime_checkable
+class BeginsAgain(Protocol):
+    """A processor of pictures behind each of which a text begins, with what its tokenizer begins texts with."""
 
     @property
-    def spelled(self) -> tuple[str, str, str, str, str]: ...
+    def begins_again(self) -> bool: ...
 
 
 def row_tokens(processor: ImageProcessor) -> tuple[str, ...]:

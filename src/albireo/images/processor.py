@@ -65,6 +65,7 @@ _FAMILIES: Mapping[str, str] = {
     "ovis2": "ovis2.Ovis2",
     "paddleocr_vl": "paddleocr_vl.PaddleOcrVl",
     "paligemma": "paligemma.PaliGemma",
+    "phi3_v": "phi3_v.Phi3V",
     "phi4_multimodal": "phi4_multimodal.Phi4Multimodal",
     "pp_chart2table": "got_ocr2.PpChart2Table",
     "qianfan_ocr": "internvl.InternVL",

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.api.media.places import Place, Standing
-from albireo.api.media.spelled import with_marks
 from albireo.config import EngineConfig
 from albireo.image_input import GivenImage, MediaKind, Tile
 from albireo.images.decode import as_image
-from albireo.images.prepared import IsSpelled, IsWrittenWhole, OpensChats, SharesMarks, row_tokens
+from albireo.images.prepared import BeginsAgain, IsSpelled, IsWrittenWhole, OpensChats, SharesMarks, row_tokens
 from albireo.images.processor import ImageProcessor, open_processor, written_mark
 from albireo.json_file import read_json
 from albireo.media.medium import PICTURE
@@ -44,13 +43,16 @@ class ImagePlace(Place):
         self._processor, self._opened = processor, opened
         self.row_marks = row_tokens(processor)[1:]
         self._shared_mark = processor.shared_mark if isinstance(processor, SharesMarks) else ""
-        self._spelled = processor.spelled if isinstance(processor, IsSpelled) else None
+        self._begins_again = isinstance(processor, BeginsAgain) and processor.begins_again
         self._written_rows = processor.written_rows if isinstance(processor, IsWrittenWhole) else 1
 
+    def marked(self, text: str) -> str:
+        return self._processor.marked(text) if isinstance(self._processor, IsSpelled) else text
+
     def arranged(self, token_ids: Sequence[int], tokenizer: Tokenizer) -> Sequence[int]:
-        """Where a template wrote all rows of a picture, or a prompt spells it with letters, one mark."""
-        if self._spelled is not None:
-            token_ids = with_marks(token_ids, self._spelled, self.mark, tokenizer)
+        """Where a template wrote all rows of a picture, one mark of them; and a text begins where it does."""
+        if self._begins_again:
+            return self._beginning(token_ids, tokenizer)
         if self._written_rows == 1:
             return token_ids
         found: list[int] = []
@@ -59,6 +61,11 @@ class ImagePlace(Place):
             is_whole = token == tokenizer.token_to_id(self.mark) and count % self._written_rows == 0
             found += [token] * (count // self._written_rows if is_whole else count)
         return found
+
+    def _beginning(self, token_ids: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+        begin, mark = tokenizer.encode(""), tokenizer.token_to_id(self.mark)
+        first = [] if list(token_ids[: len(begin)]) == begin else begin
+        return [*first, *(each for token in token_ids for each in (token, *(begin if token == mark else ())))]
 
     def standing(self, given: GivenImage) -> Standing:
         image: Image.Image = as_image(self._opened(given.value))

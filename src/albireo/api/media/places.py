@@ -65,6 +65,10 @@ class Place(ABC):
         """All that a tokenizer has to have."""
         return self.mark, self.row_token, *self.row_marks, *(self.around or ())
 
+    def marked(self, text: str) -> str:
+        """A prompt of text with marks where letters spell one. Raises: InvalidParams."""
+        return text
+
     def arranged(self, token_ids: Sequence[int], tokenizer: Tokenizer) -> Sequence[int]:
         """A prompt that has marks, with the tokens that the model wants around them."""
         return token_ids

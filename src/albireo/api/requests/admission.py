@@ -147,7 +147,8 @@ class Admission:
         self.check_text()
         if prompt.images or prompt.sounds or prompt.videos:
             _check_whole(params)
-        ids, images = self._media.placed(self.prompts.ids(prompt, params), prompt.images, prompt.sounds, prompt.videos)
+        ids = self.prompts.ids(self._media.marked(prompt), params)
+        ids, images = self._media.placed(ids, prompt.images, prompt.sounds, prompt.videos)
         made = Submission(prompt.text, ids, params, prompt.cache_salt, images=images)
         return self.constrained(self.budgeted(made))
 

@@ -175,7 +175,8 @@ class PoolingAdmission:
         else:
             assert prompt.text is not None, "a prompt has text or ids"
             cut = Cut(most, max_text_tokens, from_start=is_left)
-            ids = self._prompts.tokenizer.encode_prompt(prompt.text, add_special_tokens=add_special_tokens, cut=cut).ids
+            text = self._media.marked(prompt).text or ""
+            ids = self._prompts.tokenizer.encode_prompt(text, add_special_tokens=add_special_tokens, cut=cut).ids
         ids, placed = self._media.placed(ids, prompt.images, prompt.sounds, prompt.videos) if has_media else (ids, ())
         return Submission(prompt.text, ids, NO_SAMPLING, prompt.cache_salt, pooling=pooling, images=placed)
 

@@ -6,9 +6,11 @@ Owned by admission.py, for prompts that are answered and for those that are pool
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from albireo.api.media.places import Place, Placed, Places
+from albireo.api.requests.prompts import Prompt
 from albireo.engine.settings import EngineSettings
 from albireo.errors import UnsupportedFeature
 from albireo.image_input import GivenImage, GivenSound, GivenVideo, MediaKind
@@ -24,6 +26,13 @@ class PromptMedia:
         """Args: reader: what reads pictures, sounds and videos; None where prompts have none, or without a
         tokenizer."""
         self._settings, self._reader = settings, reader
+
+    def marked(self, prompt: Prompt) -> Prompt:
+        """A prompt of text with pictures, with marks where letters spell them. Raises: InvalidParams."""
+        place = self.place("image") if prompt.images else None
+        if place is None or prompt.text is None or prompt.token_ids is not None:
+            return prompt
+        return replace(prompt, text=place.marked(prompt.text))
 
     def placed(
         self,

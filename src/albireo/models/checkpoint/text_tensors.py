@@ -63,9 +63,9 @@ _PREFIXES = (
 _BESIDE_A_TOWER = (("model.", "model."), ("lm_head.", "lm_head."))
 _TOWER = ("visual.", "vit.", "vit_large_projector.", "vision_tower.patch_embed.patchifier.")
 #: And of one whose other parts have names that begin as those do; what tells it: ERNIE 4.5 VL's resampler, what Phi-4
-#: multimodal has beside its table of embeddings, and the encoder of DeepSeek-OCR.
+#: multimodal has beside its table of embeddings, and the encoders of DeepSeek-OCR and Phi-3-vision.
 _AMONG_OTHERS = tuple((part, part) for part in ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head."))
-_OTHERS = ("model.resampler_model.", "model.embed_tokens_extend.", "model.sam_model.")
+_OTHERS = ("model.resampler_model.", "model.embed_tokens_extend.", "model.sam_model.", "model.vision_embed_tokens.")
 #: Of Mistral Large 4, as published, what the text part has; see first_names.py.
 _LARGE4 = (
     ("layers.", "model.layers."),

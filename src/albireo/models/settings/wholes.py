@@ -421,6 +421,7 @@ WHOLES: Mapping[str, Whole] = {
         sees_images_both_ways=True,
         sees_prompts_both_ways=True,
     ),
+    "phi3_v": Whole("Phi3VForCausalLM", {"phi3": "phi3"}),
     "phi4_multimodal": Whole(
         "Phi4MultimodalForCausalLM",
         {"phi3": "phi3"},

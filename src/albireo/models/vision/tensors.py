@@ -19,7 +19,7 @@ from albireo.models.checkpoint.safetensors_file import RawTensor, raw_tensor, st
 from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
 from albireo.models.checkpoint.sample_tower_names import names_of_sample_tower
 from albireo.models.checkpoint.text_tensors import CONFORMER, ENCODER, LASR, TextTensors
-from albireo.models.settings import deepseek_ocr, internvl_chat, minicpmv
+from albireo.models.settings import deepseek_ocr, internvl_chat, minicpmv, phi3_v
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32
 from albireo.quantization.encoded import Encoded
@@ -249,7 +249,7 @@ def _stored(directory: Path, hears: bool | None) -> TextTensors:
         return TextTensors(files, tuple(names.items()))
     if any(name in files for name in _GRANITE):
         return TextTensors(files, _OF_GRANITE)
-    for family in (internvl_chat, deepseek_ocr, minicpmv):
+    for family in (internvl_chat, deepseek_ocr, minicpmv, phi3_v):
         if published := family.names_of_tower(files.names):
             return TextTensors(files, tuple(published.items()))
     if ENCODER not in files:

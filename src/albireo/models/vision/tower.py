@@ -202,6 +202,7 @@ _FAMILIES: Mapping[str, str] = {
     "parakeet_tdt": "hearing.parakeet.open_parakeet_transducer",
     "paddleocr_vl": "vision.paddleocr_vl.open_paddleocr_vl",
     "paligemma": "vision.paligemma.open_paligemma",
+    "phi3_v": "vision.phi3_v.open_phi3_v",
     "phi4_multimodal": "vision.phi4_multimodal.open_phi4_multimodal",
     # a GOT-OCR 2.0 under another name
     "pp_chart2table": "vision.got_ocr2.open_got_ocr2",

@@ -1,15 +1,16 @@
-"""PaddleOcrVl: PaddleOCR-VL. A picture is one tile, of as many pixels as are allowed.
+"""PaddleOcrVl and Keye: PaddleOCR-VL and Keye-VL. A picture is one tile, of as many pixels as are allowed.
 
-Chat templates write <|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>; it is the middle that becomes rows. Called by
-processor.py.
+Chat templates of the first write <|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>; it is the middle that becomes
+rows. Called by processor.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from albireo.images.qwen2_vl import OfOneFrame, nearest_size
+from albireo.json_file import Fields
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,3 +29,21 @@ class PaddleOcrVl(OfOneFrame):
         if width < step:
             height, width = round(height * step / width), step
         return nearest_size(height, width, step, self.fewest, self.most, given=given)
+
+
+class Keye(PaddleOcrVl):
+    """See ImageProcessor. Templates write <|vision_start|><|image_pad|><|vision_end|>."""
+
+    __slots__ = ()
+    image_token = placeholder = "<|image_pad|>"
+    classes = ("SiglipImageProcessor", "KeyeImageProcessor")
+    default_pixels = (28 * 28 * 4, 28 * 28 * 1280)
+    #: Of videos.
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {"temporal_conv_size": (1,)}
+
+    @classmethod
+    def said_size(cls, image: Fields) -> dict[str, Any] | None:
+        """By its authors' names of either."""
+        names = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
+        size = image.table("size")
+        return None if size is None else {names.get(key, key): value for key, value in size.items()}

@@ -43,6 +43,8 @@ _FAMILIES: Mapping[str, str] = {
     # as it was first published
     "internvl_chat": "internvl.InternVLChat",
     "janus": "janus.Janus",
+    "Keye": "paddleocr_vl.Keye",
+    "KeyeVL1_5": "paddleocr_vl.Keye",
     "kimi_k25": "kimi_k25.KimiK25",
     "kimi_vl": "kimi_vl.KimiVl",
     "llama4": "llama4.Llama4",

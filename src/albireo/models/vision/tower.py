@@ -170,6 +170,8 @@ _FAMILIES: Mapping[str, str] = {
     # as it was first published
     "internvl_chat": "vision.internvl.open_internvl",
     "janus": "vision.janus.open_janus",
+    "Keye": "vision.paddleocr_vl.open_keye",
+    "KeyeVL1_5": "vision.paddleocr_vl.open_keye",
     "kimi_k25": "vision.kimi_k25.open_kimi_k25",
     "kimi_vl": "vision.kimi_k25.open_kimi_vl",
     "lasr_ctc": "hearing.lasr.open_lasr",

@@ -12,6 +12,7 @@ import pytest
 from tokenizers import Tokenizer
 
 import published_deepseek_ocr as deepseek_ocr
+import published_deepseek_ocr2 as deepseek_ocr2
 from albireo import LLM
 from albireo.images.processor import open_processor
 from albireo.models.settings.text_part import inner
@@ -143,6 +144,16 @@ def test_deepseek_ocr(tmp_path: Path) -> None:
     _, theirs = deepseek_ocr.save(own, len(ids))
     chats = [*CHATS[1:], said(picture(300, 170), "Read: ", picture(60, 200))]
     check_answers(own, chats, ids["<image>"], theirs, lambda tiles: deepseek_ocr.rows(theirs, tiles))
+
+
+def test_deepseek_ocr2(tmp_path: Path) -> None:
+    """Pictures of one tile, and of two."""
+    own = save(tmp_path / "own", "vipllava")
+    ids = Tokenizer.from_file(str(own / "tokenizer.json")).get_vocab()
+    (own / "preprocessor_config.json").unlink()
+    _, theirs = deepseek_ocr2.save(own, len(ids))
+    chats = [*CHATS[:1], said(picture(300, 170), "Read: ", picture(60, 200))]
+    check_answers(own, chats, ids["<image>"], theirs.base, theirs.rows)
 
 
 def test_opencua(tmp_path: Path) -> None:

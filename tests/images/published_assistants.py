@@ -239,6 +239,54 @@ ASSISTANTS: dict[str, tuple[dict[str, Any], ...]] = {
             "sft_format": "deepseek",
         },
     ),
+    "DeepSeek-OCR 2": (
+        {
+            **_OF_OCR,
+            "architectures": ["DeepseekOCR2ForCausalLM"],
+            "auto_map": {
+                "AutoConfig": "modeling_deepseekocr2.DeepseekOCR2Config",
+                "AutoModel": "modeling_deepseekocr2.DeepseekOCR2ForCausalLM",
+            },
+            "candidate_resolutions": [[1024, 1024]],
+            "global_view_pos": "head",
+            "language_config": {**_OF_OCR, "architectures": ["DeepseekV2ForCausalLM"]},
+            "model_type": "deepseek_vl_v2",
+            "projector_config": {
+                "input_dim": 896,
+                "model_type": "mlp_projector",
+                "n_embed": 1280,
+                "projector_type": "linear",
+            },
+            "tile_tag": "2D",
+            "vision_config": {
+                "image_size": 1024,
+                "mlp_ratio": 3.7362,
+                "model_name": "deepencoderv2",
+                "model_type": "vision",
+                "width": {
+                    "qwen2-0-5b": {"dim": 896},
+                    "sam_vit_b": {
+                        "downsample_channels": [512, 1024],
+                        "global_attn_indexes": [2, 5, 8, 11],
+                        "heads": 12,
+                        "layers": 12,
+                        "width": 768,
+                    },
+                },
+            },
+        },
+        {},
+        {
+            "candidate_resolutions": [[1024, 1024]],
+            "downsample_ratio": 4,
+            "image_mean": _HALF,
+            "image_std": _HALF,
+            "image_token": "<image>",
+            "normalize": True,
+            "patch_size": 16,
+            "processor_class": "DeepseekVLV2Processor",
+        },
+    ),
     # of the rotation's factors, 48 each, a few stand for all
     "Phi-3.5-vision": (
         {

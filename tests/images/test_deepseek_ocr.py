@@ -1,5 +1,5 @@
-"""The pictures of DeepSeek-OCR against what its authors' code says, step by step; the grid against transformers, which
-has it of Unlimited OCR."""
+"""The pictures of DeepSeek-OCR and DeepSeek-OCR 2 against what their authors' code says, step by step; the grid against
+transformers, which has it of Unlimited OCR."""
 
 from __future__ import annotations
 
@@ -39,13 +39,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
 nearest = imported("transformers.models.unlimited_ocr.image_processing_unlimited_ocr").get_optimal_tiled_canvas
 
 
-def by_its_authors(settings: dict[str, Any], image: Image.Image) -> tuple[list[np.ndarray], str]:
-    """float32 [3, height, width] of parts side by side, where there are any, and of the whole; and the text."""
-    views, rows = [], 16 * 17 + 1
-    if image.width > 640 or image.height > 640:
-        columns, lines = nearest((image.height, image.width), (640, 640), 2, 6)
-        views.append(image.resize((640 * columns, 640 * lines)))
-        rows += lines * 10 * (columns * 10 + 1)
+def by_its_authors(
+    settings: dict[str, Any], image: Image.Image, side: int = 640, behind: int = 1
+) -> tuple[list[np.ndarray], str]:
+    """float32 [3, height, width] of parts side by side, where there are any, and of the whole; and the text.
+
+    Args: side: of a part. behind: rows behind each line."""
+    views, rows, of_part = [], 16 * (16 + behind) + 1, side // 64
+    if image.width > side or image.height > side:
+        columns, lines = nearest((image.height, image.width), (side, side), 2, 6)
+        views.append(image.resize((side * columns, side * lines)))
+        rows += lines * of_part * (columns * of_part + behind)
     mean, std = settings["image_mean"], settings["image_std"]
     views.append(ImageOps.pad(image, (1024, 1024), color=tuple(int(x * 255) for x in mean)))
     less, by = (np.array(each, np.float32)[:, None, None] for each in (mean, std))
@@ -62,6 +66,14 @@ def test_tiles_and_text_are_those_of_its_authors(tmp_path: Path, settings: str, 
     assert_prepared(ours, prepared, *by_its_authors(held, image))
     assert prepared.grid is None
     assert max(ours.rows(*tile.shape[:2]) for tile in prepared.tiles) <= ours.rows(*ours.largest_tile())
+
+
+@pytest.mark.parametrize("name", ["a part", "large", "odd and upright", "two of three"])
+def test_pictures_of_the_second_one(tmp_path: Path, name: str) -> None:
+    size = {**PICTURES, "two of three": (768, 700, "RGB")}[name]
+    image = as_image(picture(*size))
+    ours = opened(tmp_path, inner(ASSISTANTS["DeepSeek-OCR 2"][0]), None, FIRST)
+    assert_prepared(ours, ours.prepare(image), *by_its_authors(FIRST, image, 768, 0))
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ WANTED = {
     "SmolVLM2 2.2B": ("llama", 64, 729, 81, 10368),
     "Kimi K2.5": ("kimi_k2", 576, 17928, 4482, 4608),
     "DeepSeek-OCR": ("deepseek", 128, 606, 660, 2048),
+    "DeepSeek-OCR 2": ("deepseek", 128, 864, 864, 896),
     "MiniCPM-V 4.5": ("qwen3", 128, 64, 64, 4096),
     "MiniCPM-o 2.6": ("qwen2", 128, 64, 64, 3584),
     "Phi-3.5-vision": ("phi3", 96, 17 * 577, 16 * 12 * 13 + 1 + 12 * 13, 4096),

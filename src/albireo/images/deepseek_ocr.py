@@ -1,5 +1,5 @@
-"""DeepseekOcr: the whole of a picture in one square, of which it fills the middle; and before it, where it is larger
-than a part, its parts: square blocks on a grid of nearly its proportions, which are one tile.
+"""DeepseekOcr and DeepseekOcr2: the whole of a picture in one square, of which it fills the middle; and before it,
+where it is larger than a part, its parts: square blocks on a grid of nearly its proportions, which are one tile.
 
 Prompts write <image> for a picture, which all of its rows are. Called by processor.py. Source: DeepSeek-AI 2025,
 DeepSeek-OCR, whose code resizes with Pillow.
@@ -8,7 +8,7 @@ DeepSeek-OCR, whose code resizes with Pillow.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 #: Parts that a picture may have, as its authors' code has it.
 _FEWEST, _MOST = 2, 6
-#: Patches on a side of what becomes a row; of a part's side, of how many eighths of that of the whole.
-_MERGED, _PART = 4, (5, 8)
+#: Patches on a side of what becomes a row.
+_MERGED = 4
 #: How texts are written, and training.
 _OF_TEXTS = keys("add_special_token ignore_id mask_prompt pad_token sft_format processor_class")
 
@@ -43,9 +43,12 @@ class DeepseekOcr(HasPixels):
     grids: tuple[Grid, ...]
 
     image_token = placeholder = "<image>"
+    #: Of a part's side, of that of the whole; rows behind each line.
+    share: ClassVar[tuple[int, int]] = (5, 8)
+    behind: ClassVar[int] = 1
 
     @classmethod
-    def read(cls, settings: Settings) -> DeepseekOcr:
+    def read(cls, settings: Settings) -> Self:
         """Raises: ModelError, UnsupportedModel."""
         image, of_sam = settings.image, settings.tower.table("sam_config") or {}
         sam = Fields(of_sam, f"{settings.tower.where}: sam_config")
@@ -59,7 +62,7 @@ class DeepseekOcr(HasPixels):
         found = cls(
             settings.pixels(("DeepseekOCRImageProcessor",), BICUBIC, HALF, HALF, scaled_first),
             side,
-            side * _PART[0] // _PART[1],
+            side * cls.share[0] // cls.share[1],
             patch * _MERGED,
             (int(mean[0] * 255), int(mean[1] * 255), int(mean[2] * 255)),
             grids(_FEWEST, _MOST),
@@ -91,10 +94,18 @@ class DeepseekOcr(HasPixels):
         return tile
 
     def rows(self, height: int, width: int) -> int:
-        """One more behind each line, and one behind the whole."""
+        """Those behind lines, too, and one behind the whole."""
         lines, columns = height // self.step, width // self.step
-        return lines * (columns + 1) + ((height, width) == (self.side, self.side))
+        return lines * (columns + self.behind) + ((height, width) == (self.side, self.side))
 
     def largest_tile(self) -> tuple[int, int]:
         """Of as many parts as there may be, in a column, which has most lines."""
         return _MOST * self.part, self.part
+
+
+class DeepseekOcr2(DeepseekOcr):
+    """See ImageProcessor."""
+
+    __slots__ = ()
+    share = (3, 4)
+    behind = 0

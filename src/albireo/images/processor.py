@@ -22,6 +22,7 @@ _FAMILIES: Mapping[str, str] = {
     "aya_vision": "cohere2_vision.AyaVision",
     "cohere2_vision": "cohere2_vision.Cohere2Vision",
     "deepseek_ocr": "deepseek_ocr.DeepseekOcr",
+    "deepseek_ocr2": "deepseek_ocr.DeepseekOcr2",
     "deepseek_vl": "janus.DeepSeekVl",
     "dots_ocr": "qwen2_vl.DotsOcr",
     "ernie4_5_vl_moe": "ernie4_5_vl_moe.Ernie45VlMoe",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import published_deepseek_ocr as deepseek_ocr
+import published_deepseek_ocr2 as deepseek_ocr2
 from albireo.errors import InvariantError, ModelError, UnsupportedModel
 from albireo.models.settings.text_part import inner
 from albireo.models.vision.positions import smooth_cubic_weights
@@ -78,6 +79,38 @@ def test_rows_of_deepseek_ocr(clip_side: int, tmp_path: Path) -> None:
     assert farthest([runner.rows(whole)], [deepseek_ocr.rows(model, [whole]).numpy()]) < 1e-5
     in_16_bits = opened(tmp_path, "bfloat16", max_patches=6 * 26, **inner(data))
     assert farthest([in_16_bits.rows(whole)], [deepseek_ocr.rows(model, [whole]).numpy()]) < 0.05
+
+
+def test_rows_of_deepseek_ocr2(tmp_path: Path) -> None:
+    """A picture's parts in a line; its whole."""
+    data, model = deepseek_ocr2.save(tmp_path, 99)
+    numbers = np.random.default_rng(1)
+    part, whole = (numbers.standard_normal((*size, 3), np.float32) for size in ((192, 384), (256, 256)))
+    wanted = model.double().rows([part, whole]).numpy()
+    for dtype, bound in (("float32", 1e-5), ("bfloat16", 0.05)):
+        runner = opened(tmp_path, dtype, max_patches=6 * 36, **inner(data))
+        ours = [runner.rows(part), runner.rows(whole)]
+        assert [len(each) for each in ours] == [2 * 36, 64 + 1]
+        assert farthest(ours, [wanted[: 2 * 36], wanted[2 * 36 :]]) < bound
+
+
+@pytest.mark.parametrize(
+    ("vision", "asks", "words"),
+    [
+        ({"model_name": "deeplip_b_l"}, {}, "model_name='deeplip_b_l' is not supported"),
+        ({}, {"num_key_value_heads": 3}, "num_key_value_heads=3 must divide num_attention_heads=4"),
+        ({}, {"use_mrope": True}, "'use_mrope': True"),
+    ],
+)
+def test_deepseek_ocr2_that_is_not_computed(
+    vision: dict[str, Any], asks: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    data, _ = deepseek_ocr2.save(tmp_path, 99)
+    width = data["vision_config"]["width"]
+    width = {**width, "qwen2-0-5b": {**width["qwen2-0-5b"], **asks}}
+    changed = {**data, "vision_config": {**data["vision_config"], **vision, "width": width}}
+    with pytest.raises((UnsupportedModel, ModelError), match=words):
+        open_tower(inner(changed), "float32", "config.json")
 
 
 @pytest.mark.parametrize(("count", "side"), [(40, 64), (10, 16), (16, 16), (5, 8), (20, 7)])

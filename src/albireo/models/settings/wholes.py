@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from albireo.json_file import keys
-from albireo.models.settings.deepseek_ocr import CLASS_NAME, DEEPSEEK_OCR
+from albireo.models.settings.deepseek_ocr import CLASS_NAME, CLASS_NAME2, DEEPSEEK_OCR, DEEPSEEK_OCR2
 from albireo.models.settings.internvl_chat import INTERNVL_CHAT, INTERNVL_CHAT_KEYS
 from albireo.models.settings.minicpmv import MINICPMO, MINICPMV, OF_SIGHT, OF_SOUNDS, PARTS
 from albireo.models.settings.whole import Whole
@@ -102,6 +102,26 @@ _GOT_OCR2 = Whole(
     {"qwen2": "qwen2"},
     {"rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "tie_word_embeddings": True},
 )
+_DEEPSEEK_OCR = Whole(
+    CLASS_NAME,
+    {"deepseek": "deepseek"},
+    {"tie_word_embeddings": False},
+    # of latent attention and of groups of experts, which there are none of
+    neutral={
+        **{
+            "topk_method": "greedy",
+            "n_group": 1,
+            "topk_group": 1,
+            "use_mla": False,
+            "kv_lora_rank": None,
+            "q_lora_rank": None,
+            "v_head_dim": 0,
+        },
+        **{"qk_nope_head_dim": 0, "qk_rope_head_dim": 0, "lm_head": True, "rm_head": False},
+    },
+    # all keys of the text part are there twice
+    may_be_flat=True,
+)
 #: By the model_type of the whole.
 WHOLES: Mapping[str, Whole] = {
     "apertus1p5": Whole(
@@ -126,26 +146,8 @@ WHOLES: Mapping[str, Whole] = {
         "CohereCompassForConditionalGeneration",
         {"cohere_compass_text": "cohere_compass_text"},
     ),
-    DEEPSEEK_OCR: Whole(
-        CLASS_NAME,
-        {"deepseek": "deepseek"},
-        {"tie_word_embeddings": False},
-        # of latent attention and of groups of experts, which there are none of
-        neutral={
-            **{
-                "topk_method": "greedy",
-                "n_group": 1,
-                "topk_group": 1,
-                "use_mla": False,
-                "kv_lora_rank": None,
-                "q_lora_rank": None,
-                "v_head_dim": 0,
-            },
-            **{"qk_nope_head_dim": 0, "qk_rope_head_dim": 0, "lm_head": True, "rm_head": False},
-        },
-        # all keys of the text part are there twice
-        may_be_flat=True,
-    ),
+    DEEPSEEK_OCR: _DEEPSEEK_OCR,
+    DEEPSEEK_OCR2: replace(_DEEPSEEK_OCR, class_name=CLASS_NAME2),
     "dots3_note": Whole(
         "Dots3NoteForConditionalGeneration",
         {"dots3_note_text": "dots3_note_text"},

@@ -31,27 +31,22 @@ from albireo.models.vision.sam import KERNEL, SamStem, convolved
 from albireo.models.vision.settings import IGNORABLE, MAX_IMAGE_SIZE, MAX_WIDTH, encoder_settings, text_width
 from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
-_SAM, _CLIP, _PROJECTOR = "sam_model", "vision_model", "projector.layers"
-_NEWLINE, _SEPARATOR = "image_newline", "view_seperator"
+_SAM, _CLIP, PROJECTOR = "sam_model", "vision_model", "projector.layers"
+_NEWLINE, SEPARATOR = "image_newline", "view_seperator"
 _CLASS, _TABLE = f"{_CLIP}.embeddings.class_embedding", f"{_CLIP}.embeddings.position_embedding.weight"
 _NAMES = Names(
     *("layer_norm1", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "layer_norm2"),
     joined="self_attn.qkv_proj",
 )
 #: Patches on a side of what becomes one row, by two convolutions that go on by two each.
-_STEP, _STRIDE = 4, 2
+STEP, _STRIDE = 4, 2
 #: Of a part's side, of how many eighths of that of the whole.
 PART = 5, 8
 _ACT, _EPS = "quick_gelu", 1e-5
 
 
-def part_side(side: int) -> int:
-    """Of a part, of the whole's."""
-    return side * PART[0] // PART[1]
-
-
 @dataclass(slots=True)
-class _Before:
+class SquaresStem:
     """Implements stem.Stem and ChoosesGraphs: SAM of either size, its neck, and both convolutions. Fields: whole, part:
     SAM of the whole in one, and of one of its parts. channels: of what each convolution gives."""
 
@@ -124,7 +119,7 @@ class DeepseekOcrTower(GivesRowsOnce):
     """
 
     encoder: EncoderSettings
-    before: _Before
+    before: SquaresStem
     side: int
     width: int
     positions: tuple[F32, F32] | None = field(default=None, kw_only=True)
@@ -143,7 +138,7 @@ class DeepseekOcrTower(GivesRowsOnce):
     @property
     def host_tensors(self) -> tuple[str, ...]:
         of_sam = (self.before.whole.table,) if self.before.whole.has_positions else ()
-        return *of_sam, _CLASS, _TABLE, _NEWLINE, _SEPARATOR
+        return *of_sam, _CLASS, _TABLE, _NEWLINE, SEPARATOR
 
     @property
     def unread_tensors(self) -> tuple[str, ...]:
@@ -153,12 +148,12 @@ class DeepseekOcrTower(GivesRowsOnce):
         self.before.whole.hold(tensors)
         self.before.part.hold(tensors)
         table = checked_table(tensors, _TABLE, 1 + self.side**2, self.encoder.hidden_size)
-        rows = {name: tensors[name].reshape(1, -1) for name in (_CLASS, _NEWLINE, _SEPARATOR)}
+        rows = {name: tensors[name].reshape(1, -1) for name in (_CLASS, _NEWLINE, SEPARATOR)}
         first = table[:1] + checked_table(rows, _CLASS, 1, self.encoder.hidden_size)
-        self.newline, self.separator = (checked_table(rows, name, 1, self.width) for name in (_NEWLINE, _SEPARATOR))
+        self.newline, self.separator = (checked_table(rows, name, 1, self.width) for name in (_NEWLINE, SEPARATOR))
         found = []
         for sam in (self.before.whole, self.before.part):
-            weights = smooth_cubic_weights(sam.side // _STEP, self.side)
+            weights = smooth_cubic_weights(sam.side // STEP, self.side)
             found.append(np.concatenate([first, resampled(table[1:], weights, weights).reshape(-1, table.shape[1])]))
         self.positions = found[0], found[1]
 
@@ -170,15 +165,15 @@ class DeepseekOcrTower(GivesRowsOnce):
 
     def patches(self, height: int, width: int) -> int:
         sam, lines, columns = self._squares(height, width)
-        return lines * columns * (1 + (sam.side // _STEP) ** 2)
+        return lines * columns * (1 + (sam.side // STEP) ** 2)
 
     def projected(self, height: int, width: int) -> int:
         sam, lines, columns = self._squares(height, width)
-        return lines * columns * (sam.side // _STEP) ** 2
+        return lines * columns * (sam.side // STEP) ** 2
 
     def rows(self, height: int, width: int) -> int:
         sam, lines, columns = self._squares(height, width)
-        side = sam.side // _STEP
+        side = sam.side // STEP
         return lines * side * (columns * side + 1) + (sam is self.before.whole)
 
     def most_rows(self, patches: int) -> int:
@@ -186,16 +181,16 @@ class DeepseekOcrTower(GivesRowsOnce):
 
     def sequences(self, height: int, width: int) -> Sequences:
         sam, lines, columns = self._squares(height, width)
-        return ((1 + (sam.side // _STEP) ** 2,) * (lines * columns),)
+        return ((1 + (sam.side // STEP) ** 2,) * (lines * columns),)
 
     def most_sequences(self, patches: int) -> int:
-        return max(1, patches // (1 + (self.before.part.side // _STEP) ** 2))
+        return max(1, patches // (1 + (self.before.part.side // STEP) ** 2))
 
     def inputs(self, tile: F32) -> TowerInputs:
         """Of what the stem gives of all squares. The class comes as a row of zeros, its embedding among positions."""
         if self.positions is None:
             raise InvariantError(f"{_TABLE} is read before it is held")
-        of_whole = (self.before.whole.side // _STEP) ** 2
+        of_whole = (self.before.whole.side // STEP) ** 2
         positions = self.positions[len(tile) != of_whole]
         squares = tile.reshape(-1, len(positions) - 1, tile.shape[1])
         rows = np.pad(squares, ((0, 0), (1, 0), (0, 0))).reshape(-1, tile.shape[1])
@@ -219,18 +214,35 @@ class DeepseekOcrTower(GivesRowsOnce):
     def projector(self) -> Graph:
         b = GraphBuilder()
         x = b.given(2 * self.encoder.hidden_size, 0)
-        return pooled_states(b, linear(b, self.encoder, x, _PROJECTOR, self.width, "projector"))
+        return pooled_states(b, linear(b, self.encoder, x, PROJECTOR, self.width, "projector"))
 
     def placed(self, rows: F32, grid: Grid, size: Grid) -> F32:
         if self.newline is None or self.separator is None:
             raise InvariantError(f"{_NEWLINE} is read before it is held")
         sam, lines, columns = self._squares(*size)
-        side = sam.side // _STEP
+        side = sam.side // STEP
         across = rows.reshape(lines, columns, side, side, -1).transpose(0, 2, 1, 3, 4)
         across = across.reshape(lines * side, columns * side, self.width)
         behind = np.broadcast_to(self.newline, (len(across), 1, self.width))
         found = np.concatenate([across, behind], axis=1).reshape(-1, self.width)
         return np.concatenate([found, self.separator]) if sam is self.before.whole else found
+
+
+def open_squares(of_sam: Fields, dtype: str, share: tuple[int, int]) -> tuple[SamStem, SamStem, tuple[int, int]]:
+    """SAM of the whole and of a part, and how many channels the convolutions give that files say. Args: share: of a
+    part's side, of that of the whole.
+
+    Raises: ModelError for a bad value; UnsupportedModel for what is not computed.
+    """
+    whole = open_sam(of_sam, dtype, _SAM, share[1])
+    part = replace(whole, side=whole.side * share[0] // share[1], table_side=whole.side)
+    if part.side % STEP or part.filled == whole.filled:
+        of_sam.unsupported("image_size", of_sam.raw("image_size"), f"its parts must be blocks of {STEP} patches")
+    given = of_sam.raw("downsample_channels")
+    given = [512, 1024] if given is None else given
+    if not isinstance(given, list) or len(given) != 2 or not all(type(n) is int and 0 < n <= MAX_WIDTH for n in given):
+        of_sam.fail("downsample_channels", given, "must be two numbers of channels")
+    return whole, part, (given[0], given[1])
 
 
 def open_deepseek_ocr(data: Mapping[str, Any], dtype: str, where: str) -> DeepseekOcrTower:
@@ -240,14 +252,7 @@ def open_deepseek_ocr(data: Mapping[str, Any], dtype: str, where: str) -> Deepse
         Fields(vision.table(key) or {}, f"{vision.where}: {key}", names)
         for key, names in (("encoder_config", {}), ("sam_config", {"intermediate_size": "mlp_dim"}))
     )
-    whole = open_sam(of_sam, dtype, _SAM, PART[1])
-    part = replace(whole, side=part_side(whole.side), table_side=whole.side)
-    if part.side % _STEP or part.filled == whole.filled:
-        of_sam.unsupported("image_size", of_sam.raw("image_size"), f"its parts must be blocks of {_STEP} patches")
-    given = of_sam.raw("downsample_channels")
-    given = [512, 1024] if given is None else given
-    if not isinstance(given, list) or len(given) != 2 or not all(type(n) is int and 0 < n <= MAX_WIDTH for n in given):
-        of_sam.fail("downsample_channels", given, "must be two numbers of channels")
+    whole, part, given = open_squares(of_sam, dtype, PART)
     defaults = {"hidden_size": given[1], "intermediate_size": 4 * given[1], "hidden_act": _ACT}
     defaults |= {"num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 14}
     defaults["intermediate_size"] = 4 * of_clip.integer("hidden_size", 1, MAX_WIDTH, given[1])
@@ -257,5 +262,5 @@ def open_deepseek_ocr(data: Mapping[str, Any], dtype: str, where: str) -> Deepse
     size = of_clip.integer("image_size", encoder.patch_size, MAX_IMAGE_SIZE, 224)
     of_clip.refuse_unread(IGNORABLE, {})
     of_sam.refuse_unread(IGNORABLE | keys("attention_dropout"), {"use_rel_pos": (True,)})
-    before = _Before(whole, part, (given[0], given[1]))
+    before = SquaresStem(whole, part, given)
     return DeepseekOcrTower(encoder, before, size // encoder.patch_size, text_width(data, where, 1280))

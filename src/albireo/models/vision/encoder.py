@@ -234,7 +234,7 @@ def seen_by(b: GraphBuilder, c: EncoderSettings, q: Value, kv_layer: int, **posi
 
 
 def summed(b: GraphBuilder, c: EncoderSettings, q: Value, kv_layer: int = 0, **positions: Any) -> Value:
-    """As seen_by(), float32; where nothing is said of positions, all of them."""
+    """As seen_by(), float32."""
     return b.attention(
         b.cast(q, c.dtype),
         layer=kv_layer,
@@ -244,7 +244,7 @@ def summed(b: GraphBuilder, c: EncoderSettings, q: Value, kv_layer: int = 0, **p
         scale=c.head_dim**-0.5,
         window=None,
         softcap=None,
-        **(positions or {"both_ways": True}),
+        **positions,
     )
 
 

@@ -92,7 +92,7 @@ class _Before:
         q, k, v = (b.given(width, place) for place in range(3))
         with b.part("kv"):
             b.kv_write(k, v, 0, self.asks.kv_heads, _HEAD)
-        return patches, asked, pooled_states(b, summed(b, self.asks, q))
+        return patches, asked, pooled_states(b, summed(b, self.asks, q, both_ways=True))
 
     def most_rows(self, patches: int) -> tuple[int, ...]:
         return self.most, self.count, max(self.most, 2 * self.count)

@@ -146,6 +146,7 @@ _FAMILIES: Mapping[str, str] = {
     "cohere_asr": "hearing.cohere_asr.open_cohere_asr",
     "data2vec-audio": "hearing.wav2vec2.open_data2vec_audio",
     "deepseek_ocr": "vision.deepseek_ocr.open_deepseek_ocr",
+    "deepseek_ocr2": "vision.deepseek_ocr2.open_deepseek_ocr2",
     "deepseek_vl": "vision.janus.open_deepseek_vl",
     "dots_ocr": "vision.dots_ocr.open_dots_ocr",
     "ernie4_5_vl_moe": "vision.ernie4_5_vl_moe.open_ernie4_5_vl_moe",

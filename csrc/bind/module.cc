@@ -389,6 +389,14 @@ NB_MODULE(_native, m) {
             return out;
           },
           "Sequences of the last step that attention took together.")
+      .def_prop_ro(
+          "parts",
+          [](const Program& p) {
+            nb::list out;
+            for (const SharingGroup& g : p.groups().groups()) out.append(g.parts);
+            return out;
+          },
+          "Into how many parts at most attention cut the positions of each of these.")
       .def_prop_ro("scratch_bytes", &Program::scratch_bytes);
 
   nb::class_<Group>(m, "Group")

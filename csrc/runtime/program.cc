@@ -94,6 +94,8 @@ void Program::prepare(const Step& step) {
     leaving = leaving_rows_.plan(step_);
     if (leaving.sequences) leaving_groups_.plan(leaving, attention->args, threads_);
   }
+  has_parts_ = attention && (groups_.has_parts() || (leaving.sequences && leaving_groups_.has_parts()));
+  if (has_parts_) make_part_room(leaving);
   steps_.clear();
   for (int64_t group = 0; group < kv_groups_; group++)
     for (const Step& each : {step_, leaving}) {
@@ -112,6 +114,20 @@ void Program::prepare(const Step& step) {
     items_[i] = rows > 0 && !is_private(i) ? call.family->items(call.args, step_of(call)) : 0;
   }
   top_.clear(step_.G);
+}
+
+// For the call that needs most of it: with parts no attention begins before the one before is over.
+void Program::make_part_room(Step& leaving) {
+  PartRoom most;
+  for (const Call& call : calls_) {
+    if (call.family != &kAttention) continue;
+    const PartRoom room = part_room(call.args, call.args.rows == Rows::kS ? leaving : step_);
+    most = {std::max(most.sums, room.sums), std::max(most.wholes, room.wholes)};
+  }
+  if ((int64_t)part_sums_.size() < most.sums) part_sums_.resize(most.sums);
+  if ((int64_t)parts_done_.size() < most.wholes) parts_done_.resize(most.wholes);
+  step_.part_sums = leaving.part_sums = part_sums_.data();
+  step_.parts_done = leaving.parts_done = parts_done_.data();
 }
 
 void Program::finish(int32_t* top_ids, float* top_values) {
@@ -190,7 +206,7 @@ void Program::walk(int64_t thread) {
       if (of_ranks) meet_ranks(i);
       work(thread, i, scratch);
       if (of_ranks) meet_ranks(i + 1);
-      else if (calls_[i].barrier)
+      else if (calls_[i].barrier || (has_parts_ && calls_[i].family == &kAttention))
         for (; open <= i; open++) spin_until([&] { return is_over(open); });
     }
     if (profiling_ && thread == 0) {

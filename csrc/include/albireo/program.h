@@ -82,6 +82,7 @@ class Program {
   };
 
   void work(int64_t thread, size_t index, Scratch& scratch);
+  void make_part_room(Step& leaving);
   bool is_private(size_t index) const { return private_rows_[index] > 0; }
   Args args_of(size_t index, char* rows) const;
   const Step& step_of(const Call& call) const {
@@ -106,6 +107,9 @@ class Program {
   TopLists top_;
   SequenceGroups groups_, leaving_groups_;
   LeavingRows leaving_rows_;
+  std::vector<float> part_sums_;  // see Step
+  std::vector<int32_t> parts_done_;
+  bool has_parts_ = false;
   std::vector<double> seconds_;
   int64_t scratch_bytes_ = 0, private_bytes_ = 0, adapter_slots_ = 0, state_slots_ = 0;
   int64_t given_width_[kMostGiven] = {}, added_width_[kMostGiven] = {}, embedding_width_ = 0, rope_width_ = 0;

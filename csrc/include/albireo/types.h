@@ -62,8 +62,10 @@ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // Sequences that attention takes together: order[first] .. order[first + count] of the step. The first shared_blocks of
 // their block tables are the same, and each has computed so many positions before this step; tokens is their sum.
+// parts: into how many its positions are cut at most, so that threads have enough to do: see attention.h.
 struct SharingGroup {
   int64_t first, count, tokens, shared_blocks, computed;
+  int64_t parts = 1;
 };
 
 // One step's inputs. T tokens of B sequences; R rows want logits, G rows want their best few. These leave the model:
@@ -99,6 +101,8 @@ struct Step {
   const int32_t* order;                     // [B] sequences, those of a group side by side
   const SharingGroup* groups;               // [num_groups]
   int64_t num_groups;
+  float* part_sums = nullptr;     // what parts of attention leave for the last of them
+  int32_t* parts_done = nullptr;  // of each whole; 0 between calls
   int64_t P = 0;  // pairs of a token and one of its experts: pair t * top_k + j is token t's j-th choice
 };
 

@@ -8,6 +8,20 @@ int64_t items(const Args& a, const Step& s) {
   return items * a.kv_shape.num_kv_heads;
 }
 
+}  // namespace
+
+PartRoom part_room(const Args& a, const Step& s) {
+  PartRoom room;
+  for (int64_t i = 0; i < s.num_groups; i++) {
+    const SharingGroup& g = s.groups[i];
+    if (parts_of(a, s, g) == 1) continue;
+    const int64_t wholes = group_wholes(a, s, g) * a.kv_shape.num_kv_heads;
+    room.wholes += wholes, room.sums += wholes * whole_sums(a, s, g);
+  }
+  return room;
+}
+
+namespace {
 int64_t scratch_bytes(const Args& a) {
   const int64_t Dp = a.kv_shape.padded_head_dim;
   const int64_t per_row = 56 + Dp * 4 /* q */ + 2 * kAttentionTile * 4 /* scores, p */ + 2 * Dp * 4 /* outputs */ +

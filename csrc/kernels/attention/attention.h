@@ -28,8 +28,10 @@
 // start at multiples of 128; the softmax state is closed and merged at multiples of 1024; a score is one chain over D,
 // an output one chain over the tile's positions; a masked position adds an exact zero. A work item is 48 rows of one KV
 // head and one group of sequences (groups.h), mostly of one; rows are (token, query head that shares the KV head), so K
-// and V are read once for all of them. What all sequences of an item have in the same blocks is handled first, for all
-// rows at once, then the rest of each. Source: Dao 2022 (online softmax); A.6 of the kernel design. Reads: x kv
+// and V are read once for all of them. Where that gives threads too little to do, as few sequences of many positions
+// do, an item is part of one: some of its segments, each of which is left as it was closed, and whoever finishes the
+// last part merges them all, in the same order. What all sequences of an item have in the same blocks is handled first,
+// for all rows at once, then the rest of each. Source: Dao 2022 (online softmax); A.6 of the kernel design. Reads: x kv
 // kv_shape out sinks distances num_distances slopes from_rows from_keys columns num_columns reach num_heads window
 // in_chunks both_ways first_key num_keys num_k_heads scale softcap value_dim result_dim sums ids n y_stride x_dtype
 // out_dtype rows gather.
@@ -64,12 +66,42 @@ static constexpr bool sees_chosen(const Args& a, const Step& s, const SharingGro
 static constexpr int64_t chosen_rows(const Args& a, const Step& s) {
   return s.T >= kManyTokens ? a.num_heads / a.kv_shape.num_kv_heads : kAttentionRows;
 }
-// Items of a group for each KV head.
-static constexpr int64_t group_items(const Args& a, const Step& s, const SharingGroup& g) {
+// Wholes of a group for each KV head: of one part each, unless parts_of() says more.
+static constexpr int64_t group_wholes(const Args& a, const Step& s, const SharingGroup& g) {
   const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads;
   if (sees_chosen(a, s, g)) return g.tokens * ceil_div(per_token, chosen_rows(a, s));
   return attention_blocks(g.tokens * per_token);
 }
+// Segments of the positions of a group's one sequence, at most.
+static constexpr int64_t most_segments(const Args& a, const Step& s, const SharingGroup& g) {
+  const int64_t entries = ceil_div(whole_context(s, s.order[g.first]), a.kv_shape.every);
+  const int64_t near = a.window > 0 && !s.row_ends ? 2 * a.window + g.tokens + kAttentionSegment : entries;
+  return ceil_div(near < entries ? near : entries, kAttentionSegment);
+}
+static constexpr int64_t parts_of(const Args& a, const Step& s, const SharingGroup& g) {
+  if (g.parts == 1 || g.count > 1 || sees_chosen(a, s, g)) return 1;
+  const int64_t most = most_segments(a, s, g);
+  return g.parts < most ? g.parts : most < 1 ? 1 : most;
+}
+static constexpr int64_t group_items(const Args& a, const Step& s, const SharingGroup& g) {
+  return group_wholes(a, s, g) * parts_of(a, s, g);
+}
+// Numbers that parts leave of a whole: of each segment its rows' sums, maxima and sums of exponentials.
+static constexpr int64_t part_rows(const Args& a, const SharingGroup& g) {
+  const int64_t rows = g.tokens * (a.num_heads / a.kv_shape.num_kv_heads);
+  return rows < kAttentionRows ? rows : kAttentionRows;
+}
+static constexpr int64_t part_width(const Args& a) {
+  return round_up(a.value_dim ? a.value_dim : a.kv_shape.head_dim, 16) + 2;
+}
+static constexpr int64_t whole_sums(const Args& a, const Step& s, const SharingGroup& g) {
+  return round_up(most_segments(a, s, g) * part_rows(a, g) * part_width(a), 16);
+}
+// What a call needs of a step's part_sums and parts_done.
+struct PartRoom {
+  int64_t sums = 0, wholes = 0;
+};
+PartRoom part_room(const Args& a, const Step& s);
 void attention_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void attention_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void attention_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);

@@ -3,15 +3,20 @@
 #include "kernels/attention/softmax.inl"
 #include "simd/row_scale.inl"
 
+#include <atomic>
 #include <cstring>
 
 namespace {
 
-// Adds the open segment to the whole and opens the next: always in ascending order of segments. A segment in which a
-// row saw nothing has sums of zero, so its factor does not matter.
 template <class W>
-void close_segment(RowBlock<W>& r, bool is_first) {
+void sum_lanes(RowBlock<W>& r) {
   for (int64_t row = 0; row < r.rows; row++) r.fix[row] = sum(load(r.lanes + row * 16));
+}
+
+// Adds the open segment, whose lanes are summed, to the whole and opens the next: always in ascending order of
+// segments. A segment in which a row saw nothing has sums of zero, so its factor does not matter.
+template <class W>
+void merge_segment(RowBlock<W>& r, bool is_first) {
   for (int64_t row = 0; !is_first && row < r.rows; row += 16) {
     const int64_t n = r.rows - row < 16 ? r.rows - row : 16;
     const V m = load_up_to(r.m + row, n), total_m = load_up_to(r.total_m + row, n), most = max(total_m, m);
@@ -36,6 +41,12 @@ void close_segment(RowBlock<W>& r, bool is_first) {
     store(r.lanes + row * 16, zero());
     r.m[row] = kNothingSeen;
   }
+}
+
+template <class W>
+void close_segment(RowBlock<W>& r, bool is_first) {
+  sum_lanes(r);
+  merge_segment(r, is_first);
 }
 
 template <class W, class T>
@@ -169,9 +180,45 @@ void put_rows(const Args& a, RowBlock<W>& r) {
   }
 }
 
+// A part of a whole: which, of how many, and what they all leave.
+struct Part {
+  int64_t index, count;
+  float* sums;
+  int32_t* done;
+};
+
+// Positions from .. stop of one sequence, from one segment boundary to the next: segments of this part of them are left
+// in part.sums; the part that is done last merges all into r. Returns whether it was this one.
+template <class W>
+bool walk_part(const Args& a, RowBlock<W>& r, Tile<W> tile, int64_t from, int64_t stop, const Part& part) {
+  const int64_t first = from / kAttentionSegment, count = ceil_div(stop, kAttentionSegment) - first;
+  const int64_t of_rows = r.rows * r.Wp, size = of_rows + 2 * r.rows;
+  for (int64_t i = count * part.index / part.count; i < count * (part.index + 1) / part.count; i++) {
+    const int64_t begin = (first + i) * kAttentionSegment, end = begin + kAttentionSegment;
+    open_rows(r);
+    walk(a, r, tile, begin > from ? begin : from, end < stop ? end : stop, false, true);
+    sum_lanes(r);
+    float* to = part.sums + i * size;
+    memcpy(to, r.out, of_rows * sizeof(float));
+    memcpy(to + of_rows, r.m, r.rows * sizeof(float));
+    memcpy(to + of_rows + r.rows, r.fix, r.rows * sizeof(float));
+  }
+  const std::atomic_ref<int32_t> done(*part.done);
+  if (done.fetch_add(1, std::memory_order_acq_rel) + 1 < part.count) return false;
+  done.store(0, std::memory_order_relaxed);
+  for (int64_t i = 0; i < count; i++) {
+    const float* of = part.sums + i * size;
+    memcpy(r.out, of, of_rows * sizeof(float));
+    memcpy(r.m, of + of_rows, r.rows * sizeof(float));
+    memcpy(r.fix, of + of_rows + r.rows, r.rows * sizeof(float));
+    merge_segment(r, i == 0);
+  }
+  return true;
+}
+
 template <class W>
 void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_head, int64_t row_block,
-            Scratch& scratch) {
+            const Part& part, Scratch& scratch) {
   const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads, D = a.kv_shape.head_dim;
   const int64_t all_rows = g.tokens * per_token, first_row = row_block * kAttentionRows;
   const int64_t rows = all_rows - first_row < kAttentionRows ? all_rows - first_row : kAttentionRows;
@@ -205,6 +252,15 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
       if (++head == per_token) head = 0, token++;
     }
   });
+  const auto from_of = [&](const RowBlock<W>& rows) {
+    const int64_t low = has_first(a) && rows.first[0] > 0 ? rows.first[0] : 0;
+    return low - low % kAttentionTile;
+  };
+  if (part.count > 1) {
+    const Tile<W> of_one(a, table_of(step, step.order[g.first]), kv_head, r.joined);
+    if (walk_part(a, r, of_one, from_of(r), r.last[rows - 1] + 1, part)) put_rows(a, r);
+    return;
+  }
   open_rows(r);
   const int64_t shared = shared_positions(a, step, g);
   const int32_t* common = table_of(step, step.order[g.first]);
@@ -213,8 +269,7 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
   each_sequence([&](int64_t b, int64_t begin, int64_t end, int64_t) {
     RowBlock<W> own = r.part(begin, end);
     const int64_t stop = own.last[own.rows - 1] + 1;  // rows are in order of position
-    const int64_t low = has_first(a) && own.first[0] > 0 ? own.first[0] : 0;
-    const int64_t from = shared > 0 ? shared : low - low % kAttentionTile;
+    const int64_t from = shared > 0 ? shared : from_of(own);
     close_segment(own, walk(a, own, tile(table_of(step, b)), from, stop, shared > 0, is_first));
   });
   put_rows(a, r);
@@ -255,19 +310,24 @@ template <class W>
 void run_attention(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
   const int64_t K = a.kv_shape.num_kv_heads;
   int64_t item = 0;
+  float* sums = step.part_sums;
+  int32_t* done = step.parts_done;
   for (int64_t g = 0; g < step.num_groups && item < end; g++) {
     const SharingGroup& group = step.groups[g];
-    const int64_t items = group_items(a, step, group);
-    const int64_t first = begin > item ? begin - item : 0, last = end - item < items * K ? end - item : items * K;
+    const int64_t wholes = group_wholes(a, step, group), parts = parts_of(a, step, group), items = wholes * parts * K;
+    const int64_t each = parts > 1 ? whole_sums(a, step, group) : 0;
+    const int64_t first = begin > item ? begin - item : 0, last = end - item < items ? end - item : items;
     for (int64_t i = first; i < last; i++) {
+      const int64_t whole = i / parts, head = whole / wholes, block = whole % wholes;
       if constexpr (!Tile<W>::kScaled)
         if (sees_chosen(a, step, group)) {
-          attend_chosen<W>(a, step, group, i / items, i % items, scratch);
+          attend_chosen<W>(a, step, group, head, block, scratch);
           continue;
         }
-      attend<W>(a, step, group, i / items, i % items, scratch);
+      attend<W>(a, step, group, head, block, {i % parts, parts, sums + whole * each, done + whole}, scratch);
     }
-    item += items * K;
+    item += items;
+    if (parts > 1) sums += wholes * K * each, done += wholes * K;
   }
 }
 

@@ -53,6 +53,19 @@ void SequenceGroups::plan(Step& step, const Args& a, int64_t threads) {
     groups_.push_back({i, 1, tokens, 0, computed});
   }
   step.order = order_.data(), step.groups = groups_.data(), step.num_groups = (int64_t)groups_.size();
+
+  // An item's work is about the positions that it reads; a part should be no more than a thread's share of all.
+  const auto seen = [&](const SharingGroup& g) {
+    return ceil_div(step.context_len[order_[g.first]], a.kv_shape.every);
+  };
+  int64_t work = 0;
+  for (const SharingGroup& g : groups_) work += group_wholes(a, step, g) * a.kv_shape.num_kv_heads * seen(g);
+  const int64_t share = std::max(kAttentionSegment, ceil_div(work, kItemsPerThread * threads));
+  has_parts_ = false;
+  for (SharingGroup& g : groups_) {
+    if (threads > 1 && g.count == 1) g.parts = std::max<int64_t>(1, ceil_div(seen(g), share));
+    has_parts_ |= g.parts > 1;
+  }
 }
 
 }  // namespace albireo

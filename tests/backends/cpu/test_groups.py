@@ -13,6 +13,10 @@ SIZE = 16
 
 
 def groups(work: list[tuple[list[int], int, int]], threads: int = 1) -> list[list[int]]:
+    return sorted(map(sorted, planned(work, threads).groups))
+
+
+def planned(work: list[tuple[list[int], int, int]], threads: int) -> _native.Program:
     """work: (blocks, context, new tokens) of each sequence. Two KV heads of seven query heads each."""
     num_blocks = 1 + max(max(blocks) for blocks, _, _ in work)
     cache = Cache(KVShape("float32", 2, 8, SIZE), num_blocks)
@@ -25,7 +29,7 @@ def groups(work: list[tuple[list[int], int, int]], threads: int = 1) -> list[lis
     top = np.zeros((0, _native.TOP_MOST))
     program.run(*step.arrays, top.astype(np.int32), top.astype(np.float32))
     assert np.isfinite(out.values).all()
-    return sorted(map(sorted, program.groups))
+    return program
 
 
 def blocks(common: int, own: range) -> list[int]:
@@ -61,3 +65,24 @@ def test_every_thread_gets_work() -> None:
     work = [(blocks(8, range(100 + 4 * i, 102 + 4 * i)), 150, 1) for i in range(4)]
     assert groups(work, 1) == [[0, 1, 2, 3]]
     assert groups(work, 8) == [[0], [1], [2], [3]]
+
+
+def parts(contexts: list[int], threads: int) -> list[int]:
+    """Of sequences of so many positions, of each of which one is new: in the order of contexts."""
+    ends = np.cumsum([0, *(-(-context // SIZE) for context in contexts)])
+    work = [(list(range(1 + a, 1 + b)), n, 1) for a, b, n in zip(ends, ends[1:], contexts, strict=False)]
+    return planned(work, threads).parts
+
+
+def test_few_sequences_of_many_positions_are_cut_among_threads() -> None:
+    """Two KV heads each: two items a thread, or as many as there are segments of 1,024 positions."""
+    assert parts([9000], 1) == [1]
+    assert parts([9000], 2) == [2]
+    assert parts([9000], 8) == [8]
+    assert parts([9000], 64) == [9], "segments"
+    assert parts([1000], 8) == [1], "one segment"
+    assert parts([9000] * 8, 4) == [1] * 8, "as many items as threads want"
+
+
+def test_who_sees_much_more_than_others_is_cut() -> None:
+    assert parts([200] * 8 + [9000], 4) == [1] * 8 + [4]

@@ -33,7 +33,7 @@ def numa_nodes(root: Path = _SYSTEM) -> dict[int, int]:
 def in_order(cpus: Iterable[int]) -> list[int]:
     """Node by node: threads that follow each other share a memory. Boards number theirs in turn, too."""
     nodes = numa_nodes()
-    return sorted(cpus, key=lambda cpu: (nodes.get(cpu, -1), cpu))
+    return sorted(cpus, key=lambda cpu: (nodes.get(cpu, 0), cpu))
 
 
 class Near:

@@ -7,13 +7,15 @@ OPENAI_API_KEY    the key `albireo bench serve` sends to the server it measures,
 TORCH_NCCL_ASYNC_ERROR_HANDLING, TORCH_NCCL_ENABLE_MONITORING, TORCH_NCCL_DUMP_ON_TIMEOUT  torch's: 0, set where ranks
                   run on GPUs, unless given
 TRITON_INTERPRET  Triton's: kernels are interpreted; taken from processes that compile them
+VLLM_API_KEY, LLAMA_API_KEY   other servers': keys of `albireo serve` where it is given none (cli/environment.py, which
+                  says of others what they are called here)
 XDG_CACHE_HOME    where the user keeps caches; by default ~/.cache
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -58,6 +60,11 @@ def handle_nccl_errors() -> None:
     second whether another rank dumps what it knows, in the file by which ranks met."""
     for name in ("ASYNC_ERROR_HANDLING", "ENABLE_MONITORING", "DUMP_ON_TIMEOUT"):
         os.environ.setdefault(f"TORCH_NCCL_{name}", "0")
+
+
+def variables() -> Mapping[str, str]:
+    """All there are, for what looks for other servers' names among them."""
+    return os.environ
 
 
 def openai_api_key() -> str | None:

@@ -124,7 +124,7 @@ def test_what_needs_a_causal_prompt_is_refused(directory: Path, tmp_path: Path) 
 def test_a_server_refuses_what_its_engine_would(directory: Path) -> None:
     """By what it is told when the engine is ready."""
     loaded = Server.load(directory, max_num_batched_tokens=64).loaded
-    told = msgspec.msgpack.decode(msgspec.msgpack.encode(_ready(loaded)), type=Ready).settings()
+    told = msgspec.msgpack.decode(msgspec.msgpack.encode(_ready(loaded, {})), type=Ready).settings()
     assert loaded.settings.are_prompts_whole and told.are_prompts_whole
     with pytest.raises(InvalidParams, match="the prompt has 70 tokens, max_num_batched_tokens=64: tokens of a"):
         check_request([5] * 70, SamplingParams(), 0, told)

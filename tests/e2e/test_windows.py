@@ -85,7 +85,7 @@ def test_a_server_refuses_what_its_engine_would(tmp_path: Path) -> None:
     """By what it is told when the engine is ready."""
     directory = make_checkpoint(tmp_path, tiny_of("gpt_oss") | {"sliding_window": 11}, seed=3)
     loaded = Server.load(directory, num_gpu_blocks_override=9, **LONG).loaded
-    ready = msgspec.msgpack.decode(msgspec.msgpack.encode(_ready(loaded)), type=Ready)
+    ready = msgspec.msgpack.decode(msgspec.msgpack.encode(_ready(loaded, {})), type=Ready)
     told = ready.settings()
     assert told.windows == (None, 11, 11) and told.num_blocks == 1 + 8 + 2 * 6
     assert told.capacity_tokens == loaded.settings.capacity_tokens == 64

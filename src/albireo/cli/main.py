@@ -21,6 +21,7 @@ from albireo.process_limits import shortage_of
 #: Files of this room that are not commands.
 _ROOM = frozenset(
     [
+        "environment",
         "facts",
         "folder",
         "main",

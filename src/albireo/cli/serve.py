@@ -6,7 +6,6 @@ server is made of is imported here, so that a start takes as long as the slower 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from albireo import devflags
 from albireo.cli import environment
 from albireo.cli.folder import uncollected
 from albireo.cli.options import engine_options, server_options
@@ -42,9 +42,9 @@ def command(models: tuple[str, ...], server: dict[str, Any], engine: dict[str, A
       albireo serve small=./qwen-0.5b big=./qwen-7b
     """
     server["api_key"] = [key for text in server.get("api_key", ()) for key in _keys(text)]
-    for note in environment.notes(os.environ):
+    for note in environment.notes(devflags.variables()):
         click.echo(f"note: {note}", err=True)
-    if not server["api_key"] and (found := environment.key_of(os.environ)) is not None:
+    if not server["api_key"] and (found := environment.key_of(devflags.variables())) is not None:
         server["api_key"] = [found[1]]
         click.echo(f"note: requests need the key of {found[0]}; --api-key names others", err=True)
     others = other_models(models, server)

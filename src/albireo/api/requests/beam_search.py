@@ -34,6 +34,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "thinking_token_budget": (-1,),
     "structured_outputs": (),
     "repetition_detection": ({},),
+    "penalty_window": (),
 }
 #: Fields of BeamSearchParams, whatever others are called.
 _OWN = ("max_tokens", "ignore_eos", "temperature", "length_penalty", "include_stop_str_in_output")

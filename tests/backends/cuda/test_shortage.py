@@ -12,7 +12,7 @@ import torch
 
 from albireo.backends.cuda import open as opening
 from albireo.backends.cuda.page_locked import page_locked
-from albireo.backends.cuda.shortage import empty_cache, frees_cache
+from albireo.backends.cuda.shortage import empty_cache, frees_cache, note_holder
 from albireo.errors import DeviceLost, OutOfMemory
 
 
@@ -81,7 +81,11 @@ def test_others_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("is_lost", [True, False])
 def test_a_gpu_that_answers_nothing_any_more(is_lost: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind an access that is not allowed every call fails; a launch that is refused is an error by itself."""
+    """Behind an access that is not allowed every call fails; a launch that is refused is an error by itself. What has
+    memory of a GPU that is lost is never freed, in which torch would end the process."""
+    holder = Held()
+    note_holder(holder)
+    held = weakref.ref(holder)
 
     def synchronize() -> None:
         if is_lost:
@@ -97,6 +101,8 @@ def test_a_gpu_that_answers_nothing_any_more(is_lost: bool, monkeypatch: pytest.
     words = "lost to this process: CUDA error: unspecified launch failure; the model is" if is_lost else "^CUDA error"
     with pytest.raises(DeviceLost if is_lost else RuntimeError, match=words):
         collect()
+    del holder
+    assert (held() is not None) == is_lost
 
 
 class Loading:

@@ -34,7 +34,7 @@ from albireo.backends.cuda.placed_program import PlacedProgram
 from albireo.backends.cuda.recordings import Recordings
 from albireo.backends.cuda.reporting import Reports
 from albireo.backends.cuda.results import Results, Ticket
-from albireo.backends.cuda.shortage import frees_cache
+from albireo.backends.cuda.shortage import frees_cache, note_holder
 from albireo.backends.cuda.states import DeviceStates
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.layer_runs import layer_runs
@@ -116,6 +116,7 @@ class CudaModel:
         lender: CudaModel | None = None,
         seat: Seat | None = None,
     ) -> None:
+        note_holder(self)
         self.leader: Leader | None = None
         self.number = 0
         self.device, self.max_positions = device, max_positions
@@ -224,6 +225,7 @@ class CudaModel:
         if program.states != self.program.states:
             raise InvariantError("a program that is to share a model's states keeps others")
         other = copy(self)
+        note_holder(other)
         other.placed = self.placed.beside(program, adapters, is_alike=is_alike)
         other.placed.bind(self._matrices, self._vectors, self._kv, self._states)
         other._recordings = Recordings(self._buckets, self._recorder if is_alike else DirectLaunches())

@@ -7,10 +7,12 @@ Does not know who is to do without (api/guarded_engine.py).
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from typing import ParamSpec, TypeVar
+from weakref import WeakSet
 
 import torch
 
@@ -18,6 +20,13 @@ from albireo.errors import DeviceLost, OutOfMemory
 
 P = ParamSpec("P")
 R = TypeVar("R")
+#: All that has tensors, events and recordings of a GPU.
+_HOLDERS: WeakSet[object] = WeakSet()
+
+
+def note_holder(thing: object) -> None:
+    """Of a GPU that is lost it is never freed: torch would end the process, whoever's that is, in the middle of it."""
+    _HOLDERS.add(thing)
 
 
 def frees_cache(reach: Callable[P, R]) -> Callable[P, R]:
@@ -31,6 +40,7 @@ def frees_cache(reach: Callable[P, R]) -> Callable[P, R]:
         except RuntimeError as error:
             if not is_shortage(error):
                 if _is_lost():
+                    _keep_holders()
                     why = (str(error).splitlines() or [type(error).__name__])[0]
                     raise DeviceLost(
                         f"the GPU is lost to this process: {why}; the model is to be loaded again"
@@ -44,6 +54,13 @@ def frees_cache(reach: Callable[P, R]) -> Callable[P, R]:
         raise OutOfMemory(f"the GPU is out of memory in a step: {words}")
 
     return guarded
+
+
+def _keep_holders() -> None:
+    """For good, beyond the end of the interpreter, too."""
+    for thing in list(_HOLDERS):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+        _HOLDERS.discard(thing)
 
 
 def empty_cache() -> None:

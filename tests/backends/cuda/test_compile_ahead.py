@@ -46,6 +46,8 @@ from compiler.ranks import wide_config
 from tiny_heads import eagle3_head
 from tiny_models import make_checkpoint
 
+#: Seconds that processes have beside others, however many those are.
+_LONG = 900.0
 ANEW = "write tests/backends/cuda/launched.json anew: make aot"
 
 
@@ -88,7 +90,7 @@ def test_a_step_leaves_its_kernels_for_whoever_serves(begun: tuple[Compiling, Pa
     """As machine code for that GPU, e4m3 on both sides among them, and those of the program with adapters; of a part
     without steps nothing comes. What came of most of them is known, and is not compiled again (launched.py)."""
     compiling, cache = begun
-    compiling.wait()
+    compiling.wait(_LONG)
     assert (cache / "done").exists()
     kept, launched = known(), noted(cache)
     compiled = {key: facts for key, facts in launched.items() if facts is not None}
@@ -220,7 +222,7 @@ def test_each_kernel_is_compiled_by_whoever_meets_it_first(tmp_path: Path, monke
 def test_a_failure_is_a_line_of_the_log(cache: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     begun = Compiling([order(tmp_path / "nowhere", 0)], cache / "done")
     with caplog.at_level(logging.WARNING):
-        begun.wait()
+        begun.wait(_LONG)
     (message,) = caplog.messages
     assert "compiled when it is launched" in message and "nowhere" in message and "\n" not in message
     assert not (cache / "done").exists()

@@ -196,7 +196,7 @@ def test_the_page_of_routes_fetches_nothing(server: Any) -> None:
         (method, route.path.replace(":path", ""))
         for route in routes(Serving(ServerSettings(), {}))
         for method in (route.methods or ())
-        if route.path not in files and method != "HEAD"
+        if method != "HEAD" and (method == "POST" or route.path not in files)
     }
     assert written == there, "the schema has every route, and no other"
     for methods in schema["paths"].values():

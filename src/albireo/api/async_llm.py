@@ -176,6 +176,7 @@ class AsyncLLM(FrontDoor):
         pooling_params: PoolingParams | None = None,
         request_id: str | None = None,
         *,
+        prompt_name: str | None = None,
         priority: int = 0,
     ) -> EmbeddingRequestOutput:
         """Embed one prompt. Arguments as for generate() and LLM.embed().
@@ -184,7 +185,7 @@ class AsyncLLM(FrontDoor):
         """
 
         def prepare() -> Submission:
-            return self._admission.pooling.embedding(parse_prompt(prompt), pooling_params)
+            return self._admission.pooling.embedding(parse_prompt(prompt), pooling_params, prompt_name=prompt_name)
 
         return await self._pooled(prepare, request_id, priority)
 
@@ -195,13 +196,15 @@ class AsyncLLM(FrontDoor):
         request_id: str | None = None,
         *,
         pooling_task: PoolingTaskName | None = None,
+        prompt_name: str | None = None,
         priority: int = 0,
     ) -> PoolingRequestOutput[PoolingOutput]:
         """Pool one prompt. Arguments as for generate() and LLM.encode(). Raises: as embed()."""
         made: list[Submission] = []
 
         def prepare() -> Submission:
-            made.append(self._admission.pooling.pooled(parse_prompt(prompt), pooling_params, pooling_task))
+            asked = parse_prompt(prompt), pooling_params, pooling_task
+            made.append(self._admission.pooling.pooled(*asked, prompt_name=prompt_name))
             return made[0]
 
         found = await self._pooled(prepare, request_id, priority)

@@ -162,6 +162,7 @@ class LLM(FrontDoor):
         prompts: PromptInput | Sequence[PromptInput],
         pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
         *,
+        prompt_name: str | None = None,
         use_tqdm: bool = True,
         priority: Sequence[int] | None = None,
     ) -> list[EmbeddingRequestOutput]:
@@ -169,13 +170,14 @@ class LLM(FrontDoor):
 
         Args:
             pooling_params: for all, or one each; None: the last token's hidden state, scaled to length 1.
+            prompt_name: of what the model's files say that such texts begin with (loaded.pooling_rule.prompts), which
+                is put in front of them; None: nothing is.
             The others: see generate().
         Returns: one a prompt, in order; the same values whatever else runs.
         Raises: as generate(), and EngineError when one of the requests failed while it ran.
         """
-        records = self._pool(
-            self._admission.pooling.embedding, prompts, pooling_params, use_tqdm, priority, "Embedding"
-        )
+        prepare = partial(self._admission.pooling.embedding, prompt_name=prompt_name)
+        records = self._pool(prepare, prompts, pooling_params, use_tqdm, priority, "Embedding")
         return [record.embedding() for record in records]
 
     def encode(
@@ -184,6 +186,7 @@ class LLM(FrontDoor):
         pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
         *,
         pooling_task: PoolingTaskName | None = None,
+        prompt_name: str | None = None,
         use_tqdm: bool = True,
         priority: Sequence[int] | None = None,
     ) -> list[PoolingRequestOutput[PoolingOutput]]:
@@ -196,7 +199,7 @@ class LLM(FrontDoor):
         Returns: one a prompt, in order; the same values whatever else runs.
         Raises: as embed(), and UnsupportedFeature for what the model does not do.
         """
-        prepare = partial(self._admission.pooling.pooled, task=pooling_task)
+        prepare = partial(self._admission.pooling.pooled, task=pooling_task, prompt_name=prompt_name)
         records = self._pool(prepare, prompts, pooling_params, use_tqdm, priority, "Pooling")
         return [as_numbers(record.embedding(), of_tokens=record.submission.is_of_tokens) for record in records]
 

@@ -17,7 +17,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from albireo.server.batches.runner import Batches
-from albireo.server.endpoints import llama_cpp, ollama
+from albireo.server.endpoints import llama_cpp, ollama, tei
 from albireo.server.endpoints.adapters import AdapterEndpoints
 from albireo.server.endpoints.batches import BatchEndpoints
 from albireo.server.endpoints.chat import chat
@@ -65,6 +65,9 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
         **dict.fromkeys(("/score", "/v1/score"), scores(serving)),
         **dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank"), rankings(serving)),
     }
+    of_tei = tei.routes(serving)
+    of_texts = tei.rerank(serving, asked["/rerank"])
+    asked |= {"/rerank": of_texts, **of_tei, "/": tei.root(serving, {**of_tei, "/rerank": of_texts})}
     files, batch = FileEndpoints(batches), BatchEndpoints(serving, batches)
     return [
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in asked.items()),
@@ -110,6 +113,7 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
         Route("/ping", status.ping, methods=["GET", "POST"]),
         Route("/load", status.load),
         Route("/version", status.version),
+        Route("/info", tei.TeiInfo(serving).info),
         Route("/metrics", status.metrics),
         Route("/openapi.json", docs.schema),
         Route("/docs", docs.page),

@@ -40,6 +40,7 @@ WAKING = (
     "/rerank", "/v1/rerank", "/v2/rerank", "/invocations", "/v1/messages", "/v1/responses", "/v1/audio/transcriptions",
     "/v1/audio/translations", "/api/chat", "/api/generate", "/api/embed", "/api/embeddings",
     "/completion", "/infill",
+    "/embed", "/embed_all", "/embed_sparse", "/predict", "/similarity", "/",
 )  # fmt: skip
 TEXT_ONLY = (
     "/v1/messages/count_tokens", "/v1/responses/input_tokens", "/tokenize", "/detokenize", "/apply-template",
@@ -72,6 +73,7 @@ def application(models: Models) -> ASGIApp:
         [
             *(Route(path, _Asked(models, wakes=True), methods=["POST"]) for path in WAKING),
             *(Route(path, _Asked(models, wakes=False), methods=["POST"]) for path in TEXT_ONLY),
+            Route("/", _Page(models), methods=["GET"]),
             Route("/v1/models", told.models),
             Route("/v1/models/{name:path}", told.model),
             Route("/health", told.health),
@@ -133,6 +135,16 @@ class _Asked:
         content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
         form = await self._models.first.serving.in_thread(partial(read_form, content_type, body), True)
         return next(iter(form.values.get("model", ())), None) or None, False
+
+
+class _Page:
+    """What a browser asks for where programs ask, too; the first model's has it. An ASGI application."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._models.first.app(scope, receive, send)
 
 
 def _has_account(model: Model, name: str) -> bool:

@@ -22,9 +22,12 @@ from albireo.errors import (
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _ANTHROPIC_TYPES = {**_TYPES, 413: "request_too_large", 503: "overloaded_error", 504: "timeout_error"}
-#: Routes of Anthropic's and of Ollama's protocol begin so; what goes wrong there is worded their way.
+#: Routes of Anthropic's and of Ollama's protocol begin so, and are those of TEI; what goes wrong there is worded their
+#: way.
 _ANTHROPIC_PATH = "/v1/messages"
 _OLLAMA_PATHS = "/api/"
+_TEI_PATHS = ("/embed", "/embed_all", "/embed_sparse", "/predict", "/similarity", "/info")
+_TEI_TYPES = {429: "Overloaded", 503: "Unhealthy"}
 #: Told to clients that try again by themselves what would fail again, or kill the engine again.
 NO_RETRY = {"x-should-retry": "false"}
 _FIELD = re.compile(r"^(?:the prompt |prompts?\[\d+\] )?(?:has )?([a-z_0-9]+)(?:=| holds| must| is| of| names| needs)")
@@ -66,10 +69,17 @@ class HttpError(Exception):
         """As Ollama words it."""
         return {"error": self.message}
 
+    def tei_body(self) -> dict[str, Any]:
+        """As text-embeddings-inference words it."""
+        kind = _TEI_TYPES.get(self.status, "Validation" if self.status < 500 else "Backend")
+        return {"error": self.message, "error_type": kind}
+
     def response(self, path: str = "") -> Response:
         """The whole answer, worded as the protocol of a path has it."""
         if path.startswith(_OLLAMA_PATHS):
             body = self.ollama_body()
+        elif path in _TEI_PATHS:
+            body = self.tei_body()
         else:
             is_anthropic = path == _ANTHROPIC_PATH or path.startswith(f"{_ANTHROPIC_PATH}/")
             body = self.anthropic_body() if is_anthropic else self.body()

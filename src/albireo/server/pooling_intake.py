@@ -20,7 +20,7 @@ from albireo.server.conversation import readable
 from albireo.server.errors import HttpError, cannot, refused, unsupported
 from albireo.server.intake import one_or_several, template_kwargs, template_of, with_adapter
 from albireo.server.protocol.fields import unneutral
-from albireo.server.protocol.pooling import POOLING_NEUTRAL, InputFields, PoolingFields
+from albireo.server.protocol.pooling import POOLING_NEUTRAL, EncodedFields, InputFields, PoolingFields
 from albireo.server.serving import INLINE_CHARS, Serving
 from albireo.text.conversation import has_media
 
@@ -59,6 +59,13 @@ def pooling_params(serving: Serving, request: PoolingFields, dimensions: int | N
         )
     except RequestError as error:
         raise refused(error, "input") from None
+
+
+def prompt_name(request: EncodedFields) -> str | None:
+    """Of what texts begin with. Raises: HttpError 400 beside a chat, whose template writes it."""
+    if request.prompt_name is not None and request.messages is not None:
+        raise unsupported("prompt_name", request.prompt_name, "it goes with input, and there is a chat")
+    return request.prompt_name
 
 
 def check_number(serving: Serving, field: str, num: int) -> None:

@@ -35,6 +35,18 @@ from albireo.server.protocol.ollama import (
 from albireo.server.protocol.pooled import PooledList, PoolingRequest
 from albireo.server.protocol.responses import Deleted, InputTokens, ResponseAnswer, ResponseRequest
 from albireo.server.protocol.scoring import Ranking, RerankRequest, ScoreList, ScoreRequest
+from albireo.server.protocol.tei import (
+    Info,
+    PredictAsk,
+    Predicted,
+    Ranked,
+    SimilarityAsk,
+    TeiEmbedAllAsk,
+    TeiEmbedAsk,
+    TeiEmbedSparseAsk,
+    TeiRerankAsk,
+    Weight,
+)
 from albireo.server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from albireo.server.protocol.transcriptions import TranscriptionRequest
 
@@ -60,12 +72,19 @@ _POSTS = (
     ("/completion", "Go on with a text; llama.cpp's protocol.", CompletionAsk, Completed),
     ("/infill", "Fill a gap in a text.", InfillAsk, Completed),
     ("/apply-template", "A conversation as a text.", ChatRequest, AppliedTemplate),
+    ("/embed", "Texts to vectors; the protocol of text-embeddings-inference.", TeiEmbedAsk, list[list[float]]),
+    ("/embed_all", "A vector of each token.", TeiEmbedAllAsk, list[list[list[float]]]),
+    ("/embed_sparse", "Texts to weights of the vocabulary.", TeiEmbedSparseAsk, list[list[Weight]]),
+    ("/predict", "Texts, or pairs of them, to classes.", PredictAsk, list[Predicted | list[Predicted]]),
+    ("/similarity", "How near texts are to one.", SimilarityAsk, list[float]),
     ("/v1/batches", "Run the requests of a file.", BatchRequest, Batch),
     ("/v1/load_lora_adapter", "Serve an adapter.", LoadAdapterRequest, str),
     ("/v1/unload_lora_adapter", "Serve it no more.", UnloadAdapterRequest, str),
     ("/tokenize", "Text to token ids.", TokenizeRequest, Tokenized),
     ("/detokenize", "Token ids to text.", DetokenizeRequest, Detokenized),
 )
+#: Of them, those that take another protocol's request, too, and give its answer.
+_ALSO: dict[str, tuple[Any, Any]] = {"/rerank": (TeiRerankAsk, list[Ranked])}
 #: Of them, those that answer with events where `stream` is true.
 _STREAMING = (
     "/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/completion", "/infill",
@@ -112,6 +131,8 @@ _OTHERS = (
     ("get", "/load", "How many requests are not over."),
     ("get", "/tokenizer_info", "Special tokens and the chat template, with --enable-tokenizer-info-endpoint."),
     ("get", "/version", "The version."),
+    ("get", "/info", "What is served, as text-embeddings-inference tells it."),
+    ("post", "/", "What the model does with texts, as of /embed, /predict, /similarity or /rerank, by its fields."),
     ("get", "/metrics", "For Prometheus."),
 )
 #: (method, path) -> what comes, of those of _OTHERS whose answer is not any JSON: a type, or media; None: nothing.
@@ -134,6 +155,7 @@ _ANSWERS: dict[tuple[str, str], Any] = {
     ("get", "/v1/batches"): BatchList,
     ("get", "/v1/batches/{name}"): Batch,
     ("post", "/v1/batches/{name}/cancel"): Batch,
+    ("get", "/info"): Info,
     ("get", "/v1/stats"): (_EVENTS,),
     ("get", "/metrics"): (_TEXT,),
 }
@@ -202,14 +224,19 @@ _STYLE = "body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:
 def openapi() -> dict[str, Any]:
     """The schema, OpenAPI 3.1."""
     types = [kind for post in _POSTS for kind in post[2:]]
+    types += [kind for also in _ALSO.values() for kind in also]
     told_types = [kind for kind in _ANSWERS.values() if isinstance(kind, type)]
     schemas, components = msgspec.json.schema_components(
         [*types, *told_types], ref_template="#/components/schemas/{name}"
     )
     paths: dict[str, Any] = {}
+    asks, answers = schemas[: len(types) : 2], schemas[1 : len(types) : 2]
+    also = dict(zip(_ALSO, zip(asks[len(_POSTS) :], answers[len(_POSTS) :], strict=True), strict=True))
     for (path, words, _, told), request, answer in zip(
-        _POSTS, schemas[: len(types) : 2], schemas[1 : len(types) : 2], strict=True
+        _POSTS, asks[: len(_POSTS)], answers[: len(_POSTS)], strict=True
     ):
+        if path in also:
+            request, answer = ({"anyOf": list(pair)} for pair in zip((request, answer), also[path], strict=True))
         content: dict[str, Any] = {_TEXT if told is str else _JSON: {"schema": answer}}
         for media, streaming in ((_EVENTS, _STREAMING), (_NDJSON, _LINES)):
             if path in streaming:

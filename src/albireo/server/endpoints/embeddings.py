@@ -14,7 +14,7 @@ import msgspec
 from albireo.engine_process.tracked import Tracked
 from albireo.server.endpoints.pooling import Asked, Head, PoolingEndpoint, values_of
 from albireo.server.packing import Packing
-from albireo.server.pooling_intake import admitted_inputs, begin, pooling_params
+from albireo.server.pooling_intake import admitted_inputs, begin, pooling_params, prompt_name
 from albireo.server.protocol.embeddings import Embedding, EmbeddingList, EmbeddingRequest
 from albireo.server.serving import Serving
 
@@ -33,13 +33,14 @@ async def _ask(serving: Serving, request: EmbeddingRequest) -> Asked:
 
 
 async def asked_of(
-    serving: Serving, request: EmbeddingRequest, answer: Callable[[Head, list[Tracked]], Awaitable[msgspec.Struct]]
+    serving: Serving, request: EmbeddingRequest, answer: Callable[[Head, list[Tracked]], Awaitable[Any]]
 ) -> Asked:
     """What a request asks for. Args: answer: see Asked. Raises: HttpError."""
     begin(serving, request, task="embed")
     params = pooling_params(serving, request, request.dimensions)
     special = request.add_special_tokens is not False
-    make = partial(serving.admission.pooling.embedding, params=params, add_special_tokens=special)
+    pooling, name = serving.admission.pooling, prompt_name(request)
+    make = partial(pooling.embedding, params=params, add_special_tokens=special, prompt_name=name)
     submissions, places = await admitted_inputs(serving, request, make)
     return Asked(submissions, places, answer)
 

@@ -1,6 +1,6 @@
 """The endpoints whose prompts are pooled: a body is read, all it asks for is run at once, and answered whole.
 
-Made by embeddings.py, scoring.py, classify.py and pooled.py beside it, which know what is asked and answered.
+Made by embeddings.py, scoring.py, classify.py, pooled.py and tei.py beside it, which know what is asked and answered.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Asked:
 
     submissions: list[Submission]
     places: list[str]
-    answer: Callable[[Head, list[Tracked]], Awaitable[msgspec.Struct]]
+    answer: Callable[[Head, list[Tracked]], Awaitable[Any]]
 
 
 class PoolingEndpoint(Generic[R]):

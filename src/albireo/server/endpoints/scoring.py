@@ -52,7 +52,7 @@ async def _ask_ranking(serving: Serving, request: RerankRequest) -> Asked:
 
 
 async def _scores(serving: Serving, plan: ScorePlan, head: Head, requests: list[Tracked]) -> ScoreList:
-    found = await _computed(serving, plan, requests)
+    found = await computed(serving, plan, requests)
     data = [Score(index, score) for index, score in enumerate(found)]
     return ScoreList(head.id, head.created, head.model, data, head.usage)
 
@@ -65,14 +65,15 @@ async def _ranking(
     head: Head,
     requests: list[Tracked],
 ) -> Ranking:
-    found = await _computed(serving, plan, requests)
+    found = await computed(serving, plan, requests)
     best = sorted(range(len(found)), key=lambda index: (-found[index], index))[: request.top_n or None]
     shows = request.return_documents is not False
     results = [RerankResult(i, found[i], RerankDocument(documents[i]) if shows else None) for i in best]
     return Ranking(head.id, head.model, results, head.usage)
 
 
-async def _computed(serving: Serving, plan: ScorePlan, requests: list[Tracked]) -> list[float]:
+async def computed(serving: Serving, plan: ScorePlan, requests: list[Tracked]) -> list[float]:
+    """The scores, of what came of the prompts of a plan."""
     if plan.width:  # far more values than of whole texts
         found = [array("f", tracked.embedding or b"") for tracked in requests]
         return await serving.in_thread(lambda: list(plan.scores(found)))

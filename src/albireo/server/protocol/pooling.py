@@ -51,7 +51,10 @@ class InputFields(PoolingFields, kw_only=True):
 
 
 class EncodedFields(InputFields, kw_only=True):
-    """What is told as numbers, or as base64 of their bytes: read by packing.py."""
+    """What is told as numbers, or as base64 of their bytes: read by packing.py. prompt_name: of what the model's files
+    say that such texts begin with."""
+
+    prompt_name: Annotated[str, Meta(max_length=256)] | None = None
 
     encoding_format: Literal["float", "base64"] | None = None
     embed_dtype: Annotated[str, Meta(max_length=16)] | None = None

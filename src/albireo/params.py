@@ -307,8 +307,8 @@ class SamplingParams:
 
 
 #: How the hidden states of a prompt become one: that of its last token, the mean of all, that of the first; or stay.
-PoolingType = Literal["last", "mean", "cls", "all"]
-POOLING_TYPES = ("last", "mean", "cls", "all")
+PoolingType = Literal["last", "mean", "max", "cls", "all"]
+POOLING_TYPES = ("last", "mean", "max", "cls", "all")
 #: What becomes of a prompt that is pooled, by vLLM's names: of all of it, or of each of its tokens.
 PoolingTaskName = Literal["embed", "classify", "token_embed", "token_classify"]
 POOLING_TASKS = ("embed", "classify", "token_embed", "token_classify")
@@ -319,9 +319,9 @@ class PoolingParams:
     """What one embedding is to be.
 
     Fields:
-        pooling_type: last (the hidden state of the last token), mean (of all tokens), cls (of the first, where all
-            see all), or all (each token has its own); in capitals, as vLLM writes them, too. None: what the model's
-            files say, else last.
+        pooling_type: last (the hidden state of the last token), mean (of all tokens), max (of all tokens the largest of
+            each value), cls (of the first, where all see all), or all (each token has its own); in capitals, as vLLM
+            writes them, too. None: what the model's files say, else last.
         dimensions: keep the first so many values, before they are normalized; None: all. Only models that were trained
             for it (Matryoshka) give good embeddings then.
         use_activation: scale the embedding to length 1, or make probabilities of scores; None: as the model's files

@@ -33,7 +33,7 @@ EMBEDDING_GEMMA = {
 }
 CONFIGS: dict[str, dict[str, Any]] = {name: dict(load_architecture(name).tiny) for name in TYPES}
 CONFIGS["gemma3_text"] = EMBEDDING_GEMMA
-POOLS: tuple[PoolingType, ...] = ("cls", "mean", "last")
+POOLS: tuple[PoolingType, ...] = ("cls", "mean", "last", "max")
 
 
 def prompts(seed: int = 1) -> list[list[int]]:
@@ -72,7 +72,9 @@ def classified(llm: LLM, which: list[list[int]], **params: Any) -> list[list[flo
 
 
 def pooled(states: Vectors, kind: PoolingType) -> Vectors:
-    return [{"cls": rows[0], "last": rows[-1], "mean": rows.mean(axis=0)}[kind] for rows in states]
+    return [
+        {"cls": rows[0], "last": rows[-1], "mean": rows.mean(axis=0), "max": rows.max(axis=0)}[kind] for rows in states
+    ]
 
 
 def farthest(a: Any, b: Vectors) -> float:
@@ -297,7 +299,9 @@ def test_linears_behind_a_mean(tmp_path: Path) -> None:
     assert embedded(opened(tmp_path / "built"), None, prompts()) == ours
 
 
-@pytest.mark.parametrize(("mode", "kind"), [("cls_token", "cls"), ("mean_tokens", "mean"), ("lasttoken", "last")])
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("cls_token", "cls"), ("mean_tokens", "mean"), ("max_tokens", "max"), ("lasttoken", "last")]
+)
 def test_how_it_is_pooled_where_nobody_says(mode: str, kind: PoolingType, tmp_path: Path) -> None:
     folder = saved(tmp_path, "xlm_roberta")
     with_modules(folder, ("Transformer", None), ("Pooling", pooling(**{mode: True})))
@@ -308,7 +312,7 @@ def test_how_it_is_pooled_where_nobody_says(mode: str, kind: PoolingType, tmp_pa
 @pytest.mark.parametrize(
     ("modules", "words"),
     [
-        ([("Transformer", None), ("Pooling", pooling(max_tokens=True))], "pooling_mode_max_tokens"),
+        ([("Transformer", None), ("Pooling", pooling(weightedmean_tokens=True))], "pooling_mode_weightedmean_tokens"),
         (
             [("Transformer", None), ("Pooling", pooling(cls_token=True, mean_tokens=True))],
             "one of pooling_mode_cls_token",

@@ -257,7 +257,7 @@ def load(
             num_host_blocks=swapping.num_blocks,
             swap_cost_tokens=swapping.cost_tokens,
             num_state_slots=memory.num_state_slots,
-            embedding_size=0 if pooler is None else ending.size(model_config.hidden_size),
+            embedding_size=0 if pooler is None else ending.size(model_config.pooled_width),
             model=model_config,
             pooling_rule=rule,
             image_problem=problems.images,

@@ -125,6 +125,11 @@ def _check_rule(params: PoolingParams, settings: EngineSettings) -> None:
             "pooling_type=cls is the hidden state of the first token, which sees no other in this model; use last or "
             "mean"
         )
+    if rule.vocabulary is not None and (kind != rule.pooling_type or params.dimensions is not None):
+        asked = f"pooling_type={kind}" if kind != rule.pooling_type else f"dimensions={params.dimensions}"
+        raise InvalidParams(
+            f"{asked}: this model's embedding has a weight for each entry of its vocabulary; leave it out"
+        )
     if rule.task == "embed":
         return
     if kind != rule.pooling_type or params.dimensions is not None:

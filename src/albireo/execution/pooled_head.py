@@ -63,6 +63,10 @@ class PooledHead:
         """An embedding: its first dimensions, of length 1 where that is the rule; or scores, made probabilities."""
         for step in self._steps:
             values = step(values)
+        if self._rule.vocabulary is not None:
+            values = np.log1p(np.maximum(values, 0.0))
+            if self._rule.vocabulary == "log1p_twice":
+                values = np.log1p(values)
         if self._rule.task == "embed":
             wanted = self._rule.normalizes if params.use_activation is None else params.use_activation
             return scaled(values[: params.dimensions], wanted)

@@ -37,8 +37,8 @@ def pool(task: PoolingTask, hidden: NDArray[np.float32], ending: Ending) -> Floa
     """What a step makes of a prompt's hidden states.
 
     Args: hidden: [task.num_rows, E]. ending: what is done at the prompt's end, or to each token by itself.
-    Returns: [E] their sum so far; at the prompt's end the embedding, of values that are float32. Where each token keeps
-        its own: what is made of each row, one behind the other.
+    Returns: [E] their sum so far, or the largest of each value; at the prompt's end the embedding, of values that are
+        float32. Where each token keeps its own: what is made of each row, one behind the other.
     Raises: InvariantError when hidden states are not numbers.
     Cost: O(num_rows * E), about 1 µs a row and 1,000 values.
     """
@@ -47,7 +47,11 @@ def pool(task: PoolingTask, hidden: NDArray[np.float32], ending: Ending) -> Floa
             raise InvariantError("hidden states are not numbers")
         rows = (ending.finished(row, task.params).astype(np.float32) for row in hidden.astype(np.float64))
         return array("f", b"".join(row.tobytes() for row in rows))
-    if task.params.pooling_type != "mean":
+    if task.params.pooling_type == "max":
+        values = hidden.max(axis=0).astype(np.float64)
+        if task.sums:
+            values = np.maximum(values, task.sums)
+    elif task.params.pooling_type != "mean":
         values = hidden[-1].astype(np.float64)
     else:
         values = np.array(task.sums) if task.sums else np.zeros(hidden.shape[1])

@@ -82,6 +82,7 @@ class ConfigRules:
         pooled: reads what a class gives that writes no text; None: those classes, of the last token.
         frequencies: a tensor of the checkpoint whose exponentials multiply those of the rotation; empty: there is none.
         token_head: of such a model, what its class has behind each token's hidden state that classifies tokens.
+        has_vocabulary: whether its embeddings may be weights of the vocabulary, see blocks/vocabulary_head.py.
     """
 
     keys: frozenset[str] = frozenset()
@@ -115,6 +116,7 @@ class ConfigRules:
     frequencies: str = ""
     pooled: Callable[[Fields, str], PoolingRule] | None = None
     token_head: Callable[[Fields], tuple[HeadStep, ...]] = lambda _: (HeadStep("classifier"),)
+    has_vocabulary: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +184,11 @@ class ModelConfig:
     def num_ids(self) -> int:
         """All ids of outputs are below it."""
         return self.vocab_size if self.marks is None else self.marks.num_ids
+
+    @property
+    def pooled_width(self) -> int:
+        """Of what is pooled: of hidden states, or of the vocabulary."""
+        return self.vocab_size if self.pooling is not None and self.pooling.vocabulary else self.hidden_size
 
     @property
     def num_logits(self) -> int:
@@ -347,8 +354,8 @@ def parse_config(
     fields = Fields({**rules.defaults, **newer, **older}, where, rules.names)
     model_type = fields.text("model_type")
     names = class_names(model_type, rules.class_names)
-    pooling = pooling_of_class(fields, model_type, names, rules.pooled, rules.token_head)
-    if rules.pooled is not None and pooling is not None and pooling.tasks[0] == "embed":
+    pooling = pooling_of_class(fields, model_type, names, rules.pooled, rules.token_head, rules.has_vocabulary)
+    if rules.pooled is not None and pooling is not None and pooling.tasks[0] == "embed" and not pooling.vocabulary:
         pooling = _as_pooled(fields, pooling)
     hidden = fields.integer("hidden_size", 1, MAX_WIDTH)
     heads = fields.integer("num_attention_heads", 1, MAX_HEADS)

@@ -28,11 +28,11 @@ from albireo.models.checkpoint.task_adapters import as_transformers_has_it
 from albireo.models.checkpoint.weights import Checkpoint, check_weights
 from albireo.models.config import MAX_HEAD_DIM, ConfigRules, ModelConfig, parse_config
 from albireo.models.gguf.files import is_gguf
-from albireo.models.settings.class_names import TEXT_CLASSES
+from albireo.models.settings.class_names import MASKED, SPARSE, TEXT_CLASSES
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.quantized import quantization_format, without_quantization
 from albireo.models.settings.retrievers import HEAD, is_retriever
-from albireo.models.settings.sentence_transformers import MODULES
+from albireo.models.settings.sentence_transformers import MODULES, is_of_vocabulary
 from albireo.models.settings.text_part import inner, is_whole, text_settings, text_type
 
 #: What embeddings that are the head's rows, too, are said by; LFM2 has a name of its own.
@@ -111,7 +111,9 @@ def load_config(directory: str | Path, default_dtype: str | None = None, opened:
         if default_dtype is None:
             is_said = data.get("dtype") is not None or data.get("torch_dtype") is not None
             default_dtype = "float32" if is_said else weights.get().dtype
-        lies = _tied_as_it_lies(_as_it_lies(data, rules, directory, weights), rules, said, directory, weights)
+        lies = _tied_as_it_lies(
+            _as_it_lies(_sparse_as_said(data, directory), rules, directory, weights), rules, said, directory, weights
+        )
         lies = _with_frequencies(lies, rules, directory, weights)
     finally:
         if opened is None:
@@ -130,6 +132,14 @@ def _as_it_lies(data: Mapping[str, Any], rules: ConfigRules, directory: Path, we
     if "lm_head.weight" in checkpoint or "model.embed_tokens.weight" not in checkpoint:
         return data
     return {**data, "architectures": [str(name).replace("ForCausalLM", "Model") for name in classes]}
+
+
+def _sparse_as_said(data: Mapping[str, Any], directory: Path) -> Mapping[str, Any]:
+    """A masked language model whose modules.json makes weights of the vocabulary: named as the class that does."""
+    classes = data.get("architectures")
+    if not isinstance(classes, list) or not is_of_vocabulary(directory):
+        return data
+    return {**data, "architectures": [str(name).replace(MASKED, SPARSE) for name in classes]}
 
 
 def _tied_as_it_lies(

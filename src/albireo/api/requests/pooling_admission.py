@@ -50,13 +50,22 @@ class PoolingAdmission:
             writes = "writes text (generate, chat) and " if self._settings.generates else ""
             raise UnsupportedFeature(f"this model {writes}{rule.says}; it {_LACKS[task]}")
 
-    def embedding(self, prompt: Prompt, params: PoolingParams | None, *, add_special_tokens: bool = True) -> Submission:
+    def embedding(
+        self,
+        prompt: Prompt,
+        params: PoolingParams | None,
+        *,
+        add_special_tokens: bool = True,
+        prompt_name: str | None = None,
+    ) -> Submission:
         """Join a prompt with what its embedding is to be; None: the defaults.
 
-        Raises: InvalidParams when the text cannot be encoded; PromptTooLong when cutting leaves nothing of it;
-            UnsupportedFeature when the model gives none.
+        Args: prompt_name: of what the model wants in front of such a text; None: nothing.
+        Raises: InvalidParams when the text cannot be encoded, and for a name that the model does not know;
+            PromptTooLong when cutting leaves nothing of it; UnsupportedFeature when the model gives none.
         """
         self.check_task("embed")
+        prompt = self.begun(prompt, prompt_name)
         if params is not None and getattr(params, "pooling_type", None) == "all":
             raise InvalidParams(
                 "pooling_type=all gives each token its own embedding: that is encode() with pooling_task token_embed, "
@@ -78,10 +87,11 @@ class PoolingAdmission:
         task: PoolingTaskName | None = None,
         *,
         add_special_tokens: bool = True,
+        prompt_name: str | None = None,
     ) -> Submission:
         """Join a prompt with what is to become of it.
 
-        Args: task: None: what the model does.
+        Args: task: None: what the model does. prompt_name: see embedding().
         Raises: as embedding(), and InvalidParams for a task that is none, or one that params contradict.
         """
         if task is not None and task not in POOLING_TASKS:
@@ -91,6 +101,7 @@ class PoolingAdmission:
             tasks = self._settings.pooling_rule.tasks
             task = "token_embed" if kind == "all" and "token_embed" in tasks else tasks[0]
         self.check_task(task)
+        prompt = self.begun(prompt, prompt_name)
         if task == "embed":
             return self.embedding(prompt, params, add_special_tokens=add_special_tokens)
         if task == "classify":
@@ -133,7 +144,13 @@ class PoolingAdmission:
         if rule.task == "embed":
             are_of_tokens = (params.pooling_type or rule.pooling_type) == "all"
             width = params.dimensions or self._settings.embedding_size
-            return plan_cosines(firsts, seconds, width if are_of_tokens else 0)
+            if rule.similarity not in ("cosine", "dot", "maxsim"):
+                raise UnsupportedFeature(
+                    f"this model's files say that embeddings are compared by {short(rule.similarity)}; scores are "
+                    "their cosine, their product (dot), or of tokens the sum of the nearest (maxsim): compare "
+                    "embeddings yourself"
+                )
+            return plan_cosines(firsts, seconds, width if are_of_tokens else 0, is_dot=rule.similarity == "dot")
         if len(rule.labels) > 1 or rule.pooling_type == "all":
             raise UnsupportedFeature(f"this model {rule.says}; a score of two texts is that of one label")
         return plan_pairs(firsts, seconds)
@@ -153,6 +170,21 @@ class PoolingAdmission:
         if encoded.type_start >= 0 and self._settings.num_token_types > 1:
             pooling = replace(pooling, type_start=encoded.type_start)
         return Submission(None, encoded.ids, NO_SAMPLING, salt, pooling=pooling)
+
+    def begun(self, prompt: Prompt, name: str | None) -> Prompt:
+        """A prompt with what the model wants in front of a text. Raises: InvalidParams, see embedding()."""
+        if name is None:
+            return prompt
+        known = dict(self._settings.pooling_rule.prompts)
+        if name not in known:
+            names = ", ".join(known)
+            raise InvalidParams(
+                f"prompt_name={short(name)} is none of this model's; its files name "
+                + (names or "none: write in front of a text what is to be there")
+            )
+        if prompt.text is None:
+            raise InvalidParams(f"prompt_name={short(name)} goes with a text, and there are token ids; leave it out")
+        return replace(prompt, text=known[name] + prompt.text)
 
     def _pooled(
         self,

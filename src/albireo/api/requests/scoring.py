@@ -49,6 +49,7 @@ class ScorePlan:
     prompts: what is computed, each once: a text, or a pair of them.
     places: of each prompt, where it was first given; of a pair that is its second text.
     pairs: of each score, the numbers of its prompts: two whose embeddings are compared, or one that is a pair.
+    is_dot: embeddings are compared by their product, not by its cosine.
     width: values of each token, where each has an embedding of its own: the score is then the sum over the first text's
         tokens of how near the nearest of the second's is (ColBERT's late interaction); 0: texts have one each.
     """
@@ -57,18 +58,22 @@ class ScorePlan:
     places: list[Place]
     pairs: list[tuple[int, ...]]
     width: int = 0
+    is_dot: bool = False
 
     def scores(self, vectors: Sequence[Sequence[float]]) -> Iterator[float]:
         """Args: vectors: of each prompt, its embedding, those of its tokens, or the one score of a pair."""
         if self.width:
             yield from self._nearest(vectors)
             return
-        squares = [_product(vector, vector) for vector in vectors]
+        squares = [1.0 if self.is_dot else _product(vector, vector) for vector in vectors]
         for numbers in self.pairs:
             if len(numbers) == 1:
                 yield vectors[numbers[0]][0]
             else:
                 one, other = numbers
+                if self.is_dot:
+                    yield _product(vectors[one], vectors[other])
+                    continue
                 length = math.sqrt(squares[one] * squares[other])
                 # of parallel vectors it may be a rounding above 1
                 yield max(-1.0, min(_product(vectors[one], vectors[other]) / length, 1.0)) if length else 0.0
@@ -96,10 +101,10 @@ class ScorePlan:
         ]
 
 
-def plan_cosines(firsts: Sequence[Part], seconds: Sequence[Part], width: int = 0) -> ScorePlan:
+def plan_cosines(firsts: Sequence[Part], seconds: Sequence[Part], width: int = 0, *, is_dot: bool = False) -> ScorePlan:
     """Each pair's embeddings are compared. A text that is given several times is embedded once.
 
-    Args: firsts: one for all of seconds, or one each. width: see ScorePlan.
+    Args: firsts: one for all of seconds, or one each. width, is_dot: see ScorePlan.
     """
     prompts: dict[tuple[Part, ...], int] = {}
     places: list[Place] = []
@@ -112,7 +117,7 @@ def plan_cosines(firsts: Sequence[Part], seconds: Sequence[Part], width: int = 0
 
     ones = [number(part, Place(0, at)) for at, part in enumerate(firsts)]
     others = [number(part, Place(1, at)) for at, part in enumerate(seconds)]
-    return ScorePlan(list(prompts), places, list(zip(_each(ones, len(others)), others, strict=True)), width)
+    return ScorePlan(list(prompts), places, list(zip(_each(ones, len(others)), others, strict=True)), width, is_dot)
 
 
 def plan_pairs(firsts: Sequence[Part], seconds: Sequence[Part]) -> ScorePlan:

@@ -69,7 +69,7 @@ class CheckpointSource:
         return config if is_causal else with_whole_prompts(config, self.default_model_len)
 
     def pooled_head(self) -> PooledHead:
-        return read_pooled_head(self.pooling_rule, self.directory, self.model_config.hidden_size)
+        return read_pooled_head(self.pooling_rule, self.directory, self.model_config.pooled_width)
 
     def graph(self, model_len: int) -> Graph:
         if self._last_graph is None or self._last_graph[0] != model_len:

@@ -103,7 +103,7 @@ class EngineSource:
         return config if is_causal else with_whole_prompts(config, self.default_model_len)
 
     def pooled_head(self) -> PooledHead:
-        return read_pooled_head(self.pooling_rule, self.config_directory, self.model_config.hidden_size)
+        return read_pooled_head(self.pooling_rule, self.config_directory, self.model_config.pooled_width)
 
     def device_for(self, asked: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
         """Weights lie as the kernels of one device read them. Raises: TargetMismatch when another is asked for."""

@@ -22,6 +22,7 @@ from albireo.models.blocks.layers import (
     unrounded_norm,
 )
 from albireo.models.blocks.rope import no_rotation, rope_spec
+from albireo.models.blocks.vocabulary_head import VocabularyHead, vocabulary_numbers
 from albireo.models.config import ModelConfig
 
 #: q, k and v: [T, H * D].
@@ -55,13 +56,15 @@ def encoder(
     attend: Attend | None = None,
     widened: str = "",
     layer_names: Callable[[int], str] | None = None,
+    vocabulary: VocabularyHead | None = None,
 ) -> Graph:
     """The graph of such a model, of texts of up to max_model_len tokens; its hidden states are those behind its last
     layer.
 
     Args: distances: makes what scores of all layers have added, see graph.ops. rotates: queries and keys are rotated.
         attend: attention, where it is another. widened: the linear that makes the residual stream of embeddings that
-        are narrower. layer_names: of a layer, where its number does not tell.
+        are narrower. layer_names: of a layer, where its number does not tell. vocabulary: what is behind the layers of
+        one whose embeddings are weights of the vocabulary.
     """
     b, rope = GraphBuilder(), rope_spec(c, max_model_len) if rotates else no_rotation(c)
     x = _embeddings(b, c, widened)
@@ -73,6 +76,8 @@ def encoder(
     for layer in range(c.num_layers):
         name = f"{names.layers}.{layer}" if layer_names is None else layer_names(layer)
         x = _layer(b, c, x, layer, name, names, attend or plain)
+    if c.pooling is not None and c.pooling.vocabulary and vocabulary is not None:
+        x = vocabulary_numbers(b, c, x, vocabulary)
     return pooled_states(b, x)
 
 

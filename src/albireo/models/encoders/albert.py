@@ -60,6 +60,7 @@ def _pooled(fields: Fields, name: str) -> PoolingRule:
 
 CONFIG = replace(
     bert.CONFIG,
+    has_vocabulary=False,
     blocks=_blocks,
     pooled=_pooled,
     defaults={

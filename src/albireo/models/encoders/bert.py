@@ -6,6 +6,7 @@ from functools import partial
 
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.encoder_layers import Names, encoder
+from albireo.models.blocks.vocabulary_head import VocabularyHead
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.class_sizes import sizes
@@ -37,6 +38,9 @@ NAMES = Names(
     "intermediate.dense",
     "output.dense",
     "output.LayerNorm",
+)
+VOCABULARY = VocabularyHead(
+    "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias"
 )
 #: What the classes that have one keep beside the layers, and no embedding asks for.
 IGNORABLE_WEIGHTS = ("pooler.*", "cls.*", "classifier.*", "linear.*", "embeddings.position_ids")
@@ -76,6 +80,7 @@ CONFIG = ConfigRules(
     names={"rms_norm_eps": "layer_norm_eps"},
     blocks=blocks,
     pooled=pooled,
+    has_vocabulary=True,
     has_rope=False,
     activation="plain",
     defaults=sizes(
@@ -86,4 +91,4 @@ CONFIG = ConfigRules(
 )
 
 
-build = partial(encoder, names=NAMES)
+build = partial(encoder, names=NAMES, vocabulary=VOCABULARY)

@@ -6,6 +6,7 @@ from functools import partial
 
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.encoder_layers import Names, encoder
+from albireo.models.blocks.vocabulary_head import VocabularyHead
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifier
@@ -34,6 +35,7 @@ NAMES = Names(
     "ffn.lin2",
     "output_layer_norm",
 )
+VOCABULARY = VocabularyHead("vocab_transform", "vocab_layer_norm", "vocab_projector.bias")
 IGNORABLE_WEIGHTS = ("pre_classifier.*", "classifier.*", "vocab_transform.*", "vocab_layer_norm.*", "vocab_projector.*")
 
 
@@ -53,6 +55,7 @@ CONFIG = ConfigRules(
     },
     blocks=BlockSettings(is_layer_norm=True, qkv_bias=True, o_bias=True, ffn_bias=True, sees_both_ways=True),
     pooled=_pooled,
+    has_vocabulary=True,
     has_rope=False,
     activation="plain",
     # its class has this eps and no key for it
@@ -72,4 +75,4 @@ CONFIG = ConfigRules(
 )
 
 
-build = partial(encoder, names=NAMES)
+build = partial(encoder, names=NAMES, vocabulary=VOCABULARY)

@@ -35,6 +35,7 @@ def _pooled(fields: Fields, name: str) -> PoolingRule:
 
 CONFIG = replace(
     bert.CONFIG,
+    has_vocabulary=False,
     blocks=narrow_blocks,
     pooled=_pooled,
     defaults={

@@ -9,6 +9,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states, unrounded_norm
 from albireo.models.blocks.modernbert_layers import modernbert_states
+from albireo.models.blocks.vocabulary_head import VocabularyHead, vocabulary_numbers
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.class_sizes import sizes
@@ -36,6 +37,9 @@ TINY = {
     "sep_token_id": 2,
     "torch_dtype": "float32",
 }
+VOCABULARY = VocabularyHead(
+    "head.dense", "head.norm", "decoder.bias", "embeddings.tok_embeddings.weight", "gelu", has_dense_bias=False
+)
 IGNORABLE_WEIGHTS = ("head.*", "decoder.*", "classifier.*")
 
 
@@ -72,6 +76,7 @@ CONFIG = ConfigRules(
     names={"rms_norm_eps": "norm_eps", "rope_theta": "global_rope_theta", "rope_local_base_freq": "local_rope_theta"},
     blocks=_blocks,
     pooled=_pooled,
+    has_vocabulary=True,
     token_head=_head,
     windows="both_sides",
     has_local_rope=True,
@@ -96,4 +101,6 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
     x = modernbert_states(b, c, max_model_len, x, "", "Wqkv")
     with b.part("head"):
         x = unrounded_norm(b, c, x, "final_norm.weight")
+    if c.pooling is not None and c.pooling.vocabulary:
+        x = vocabulary_numbers(b, c, x, VOCABULARY)
     return pooled_states(b, x)

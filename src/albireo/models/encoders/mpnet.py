@@ -63,6 +63,7 @@ CONFIG = ConfigRules(
     names=bert.CONFIG.names,
     blocks=_blocks,
     pooled=roberta.pooled,
+    has_vocabulary=True,
     has_rope=False,
     activation="plain",
     defaults={**bert.CONFIG.defaults, "vocab_size": 30527},
@@ -91,4 +92,4 @@ def distances(b: GraphBuilder, c: ModelConfig, source: str = "encoder.relative_a
     return b.weight(source, (len(rows), c.num_heads), "float32", segments=segments)
 
 
-build = partial(encoder, names=NAMES, distances=distances)
+build = partial(encoder, names=NAMES, distances=distances, vocabulary=roberta.VOCABULARY)

@@ -7,6 +7,7 @@ from functools import partial
 
 from albireo.json_file import Fields
 from albireo.models.blocks.encoder_layers import encoder
+from albireo.models.blocks.vocabulary_head import VocabularyHead
 from albireo.models.config import ConfigRules
 from albireo.models.encoders import bert
 from albireo.models.settings.block_settings import BlockSettings
@@ -23,6 +24,7 @@ TINY = bert.TINY | {
     "bos_token_id": 0,
     "eos_token_id": 2,
 }
+VOCABULARY = VocabularyHead("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", act="gelu")
 IGNORABLE_WEIGHTS = ("pooler.*", "lm_head.*", "classifier.*", "linear.*", "embeddings.position_ids")
 
 
@@ -55,4 +57,4 @@ def rules(name: str) -> ConfigRules:
 CONFIG = rules("Roberta")
 
 
-build = partial(encoder, names=bert.NAMES)
+build = partial(encoder, names=bert.NAMES, vocabulary=VOCABULARY)

@@ -24,6 +24,8 @@ _CLASSIFIER, _OF_TOKENS = "ForSequenceClassification", "ForTokenClassification"
 _REWARDS, _REWARDS_STEPS = "ForRewardModel", "ForProcessRewardModel"
 _REWARD_HEAD = HeadStep("score.0", "relu"), HeadStep("score.2")
 _SCORE = (HeadStep("score"),)
+#: What vLLM calls a class whose embeddings are weights of the vocabulary, in place of what transformers calls it.
+SPARSE, MASKED = "SpladeSparseEmbeddingModel", "ForMaskedLM"
 #: By model_type, where it is another than Qwen's.
 _WORTH_HEADS = {"internlm2": (HeadStep("v_head"),)}
 
@@ -48,10 +50,11 @@ def pooling_of_class(
     names: tuple[str, ...],
     pooled: Callable[[Fields, str], PoolingRule] | None,
     token_head: Callable[[Fields], tuple[HeadStep, ...]],
+    has_vocabulary: bool,
 ) -> PoolingRule | None:
     """What is behind the layers of the class that config.json names; None: a head that writes text.
 
-    Args: names: of class_names(). pooled, token_head: see ConfigRules.
+    Args: names: of class_names(). pooled, token_head, has_vocabulary: see ConfigRules.
     Raises: UnsupportedModel for another class of the same model_type.
     """
     classes = fields.texts("architectures")
@@ -63,6 +66,9 @@ def pooling_of_class(
         if any(name.replace(_CLASSIFIER, _OF_TOKENS).lower() in found for name in names if _CLASSIFIER in name):
             pooled(fields, names[0])  # reads the keys of what it does not do
             return token_classifier(fields, token_head(fields))
+        if has_vocabulary and any(name.replace(MASKED, SPARSE).lower() in found for name in names if MASKED in name):
+            pooled(fields, names[0])
+            return _of_vocabulary(fields)
     elif not classes or found.intersection(name.lower() for name in names):
         return None
     else:
@@ -79,6 +85,12 @@ def pooling_of_class(
 def _stems(names: tuple[str, ...]) -> list[str]:
     """Names of classes that write text without their ends."""
     return [stem for name in names for end in TEXT_CLASSES if (stem := name.removesuffix(end)) != name]
+
+
+def _of_vocabulary(fields: Fields) -> PoolingRule:
+    if not fields.flag("tie_word_embeddings", True):
+        fields.unsupported("tie_word_embeddings", False, "supported: true, where weights of a vocabulary are wanted")
+    return PoolingRule(pooling_type="max", normalizes=False, vocabulary="log1p", similarity="dot")
 
 
 def _reward(fields: Fields, head: tuple[HeadStep, ...]) -> PoolingRule:

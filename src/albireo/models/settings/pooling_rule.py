@@ -18,6 +18,8 @@ Task = Literal["embed", "classify"]
 #: What a classifier's scores become; vLLM's and transformers' rule by problem_type and the number of labels.
 ScoreActivation = Literal["sigmoid", "softmax", "none"]
 HeadActivation = Literal["none", "tanh", "gelu", "relu", "silu"]
+#: What makes weights of a vocabulary's numbers: log(1 + max(0, x)), once or twice.
+VocabularyWeights = Literal["log1p", "log1p_twice"]
 MAX_LABELS = 2**16
 
 
@@ -50,6 +52,11 @@ class PoolingRule:
         is_causal: tokens do not see what comes behind them, so that a prompt may come in parts.
         activation: of a classifier's scores.
         head: what is computed of the pooled hidden state, step by step.
+        vocabulary: an embedding has a weight for each entry of the vocabulary, most of them zero (SPLADE), and is made
+            of numbers of the masked language model's head in place of hidden states; None: it has not.
+        similarity: how embeddings are compared, in sentence-transformers' words: cosine, dot, maxsim; others are known
+            by name alone.
+        prompts: names, and what texts begin with that are embedded by them.
     """
 
     task: Task = "embed"
@@ -59,6 +66,9 @@ class PoolingRule:
     activation: ScoreActivation = "none"
     head: tuple[HeadStep, ...] = ()
     is_causal: bool = True
+    vocabulary: VocabularyWeights | None = None
+    similarity: str = "cosine"
+    prompts: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_of_logits(self) -> bool:
@@ -68,6 +78,8 @@ class PoolingRule:
     @property
     def tasks(self) -> tuple[PoolingTaskName, ...]:
         """What may become of a prompt, first what is meant where nobody says."""
+        if self.vocabulary is not None:
+            return ("embed",)
         if self.task == "embed":
             return ("token_embed",) if self.pooling_type == "all" else ("embed", "token_embed")
         return ("token_classify",) if self.pooling_type == "all" else ("classify",)

@@ -24,15 +24,20 @@ SETTINGS = "config_sentence_transformers.json"
 #: The last part of a module's type, which begins with sentence_transformers.models or where newer versions keep it.
 _MODEL, _POOLING, _DENSE, _NORM, _SCALING = "Transformer", "Pooling", "Dense", "LayerNorm", "Normalize"
 _SCORE = "LogitScore"
+#: A model with its head of masked tokens, and what makes weights of the vocabulary of it.
+_MASKED, _SPARSE = "MLMTransformer", "SpladePooling"
 #: Where types of modules begin whose models give a vector of each token, of length 1 (PyLate's).
 _MULTI_VECTOR = "pylate."
 _LONGEST_NAME = 200
 _MODES: dict[str, PoolingType] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
     "pooling_mode_lasttoken": "last",
 }
-_BY_NAME: dict[str, PoolingType] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
+_BY_NAME: dict[str, PoolingType] = {"cls": "cls", "mean": "mean", "max": "max", "lasttoken": "last"}
+#: What functions that compare embeddings are called, too.
+_SIMILARITIES = {"dot_product": "dot", "MaxSim": "maxsim"}
 _ACTIVATIONS: dict[str, HeadActivation] = {
     "torch.nn.modules.linear.Identity": "none",
     "torch.nn.modules.activation.Tanh": "tanh",
@@ -50,27 +55,22 @@ def with_modules(rule: PoolingRule, directory: Path) -> PoolingRule:
     """
     if rule.task == "classify":
         return _with_activation(rule, directory / SETTINGS)
+    rule = replace(rule, prompts=_prompts(directory), similarity=_similarity(rule, directory / SETTINGS))
     path = directory / MODULES
     if not path.is_file():
         return rule
-    try:
-        modules = json.loads(path.read_bytes())
-    except RecursionError:
-        raise ModelError(f"{path}: is nested too deeply to be a real file") from None
-    except ValueError as error:
-        raise ModelError(f"{path}: is no JSON: {error}") from None
-    if not isinstance(modules, list) or not all(isinstance(each, dict) for each in modules):
-        raise ModelError(f"{path}: must be a list of modules")
     rule = replace(rule, normalizes=False)
-    for module in modules:
+    for module in _modules(path):
         home, _, kind = str(module.get("type", "")).rpartition(".")
         folder = str(module.get("path", ""))
         if home.startswith(_MULTI_VECTOR):
             rule = replace(rule, pooling_type="all", normalizes=True)
-        elif rule.normalizes and kind != _MODEL:
+        elif rule.normalizes and kind not in (_MODEL, _MASKED):
             raise UnsupportedModel(f"{path}: {kind} comes behind {_SCALING}, which is computed last")
         if kind == _POOLING:
             rule = replace(rule, pooling_type=_pooling(directory, folder))
+        elif kind == _SPARSE:
+            rule = _of_vocabulary(rule, directory, folder)
         elif kind == _DENSE:
             rule = replace(rule, head=(*rule.head, _dense(directory, folder)))
         elif kind == _NORM:
@@ -79,10 +79,63 @@ def with_modules(rule: PoolingRule, directory: Path) -> PoolingRule:
             rule = _with_activation(_score(rule, directory, folder), directory / SETTINGS)
         elif kind == _SCALING:
             rule = replace(rule, normalizes=True)
-        elif kind != _MODEL:
-            known = ", ".join((_MODEL, _POOLING, _DENSE, _NORM, _SCALING, _SCORE))
+        elif kind not in (_MODEL, _MASKED):
+            known = ", ".join((_MODEL, _MASKED, _POOLING, _SPARSE, _DENSE, _NORM, _SCALING, _SCORE))
             raise UnsupportedModel(f"{path}: a module of type {short(module.get('type'))}; computed are {known}")
     return rule
+
+
+def is_of_vocabulary(directory: Path) -> bool:
+    """Whether embeddings are weights of a vocabulary. Raises: ModelError for a damaged file."""
+    path = directory / MODULES
+    return path.is_file() and any(str(each.get("type", "")).endswith(f".{_SPARSE}") for each in _modules(path))
+
+
+def _modules(path: Path) -> list[dict[str, Any]]:
+    try:
+        modules = json.loads(path.read_bytes())
+    except RecursionError:
+        raise ModelError(f"{path}: is nested too deeply to be a real file") from None
+    except ValueError as error:
+        raise ModelError(f"{path}: is no JSON: {error}") from None
+    if not isinstance(modules, list) or not all(isinstance(each, dict) for each in modules):
+        raise ModelError(f"{path}: must be a list of modules")
+    return modules
+
+
+def _of_vocabulary(rule: PoolingRule, directory: Path, folder: str) -> PoolingRule:
+    """Raises: UnsupportedModel for a sum over tokens, and where there are hidden states in place of logits."""
+    fields = _inner(directory, folder)
+    for key in ("embedding_dimension", "word_embedding_dimension", "chunk_size"):
+        fields.raw(key)
+    fields.one_of("pooling_strategy", ("max",), "max")
+    kind = fields.one_of("activation_function", ("relu", "log1p_relu"), "relu")
+    if rule.vocabulary is None or rule.head:
+        fields.unsupported("type", _SPARSE, f"supported directly behind {_MASKED} of BERT, RoBERTa and their kin")
+    return replace(rule, vocabulary="log1p" if kind == "relu" else "log1p_twice")
+
+
+def _similarity(rule: PoolingRule, path: Path) -> str:
+    """How embeddings are compared. One that is not known does no harm until somebody wants a score."""
+    given = Fields(read_json(path), str(path)).text("similarity_fn_name", "") if path.is_file() else ""
+    return _SIMILARITIES.get(given, given) or rule.similarity
+
+
+def _prompts(directory: Path) -> tuple[tuple[str, str], ...]:
+    """What texts begin with, by name: of sentence-transformers' settings, or of config.json as Jina's files have it.
+
+    Raises: ModelError for what is no text.
+    """
+    for name, key in ((SETTINGS, "prompts"), ("config.json", "task_instructions")):
+        path = directory / name
+        given = Fields(read_json(path), str(path)).table(key) if path.is_file() else None
+        if not given:
+            continue
+        for each, text in given.items():
+            if not isinstance(text, str) and text is not None:
+                raise ModelError(f"{path}: {key} has {short(text)} by the name {short(each)}; it must be a text")
+        return tuple((each, text or "") for each, text in given.items())
+    return ()
 
 
 def _with_activation(rule: PoolingRule, path: Path) -> PoolingRule:

@@ -52,7 +52,7 @@ def _check_outputs(graph: Graph, config: ModelConfig, where: str) -> None:
         "kv": TensorType("kv", ()),
     }
     if config.pooling is not None:
-        wanted = {"hidden": TensorType("float32", ("R", config.hidden_size)), "kv": wanted["kv"]}
+        wanted = {"hidden": TensorType("float32", ("R", config.pooled_width)), "kv": wanted["kv"]}
     if set(graph.outputs) != set(wanted):
         raise Corrupt(f"{where}: outputs are {sorted(graph.outputs)}, wanted {', '.join(sorted(wanted))}")
     for name, value in graph.outputs.items():

@@ -23,7 +23,7 @@ _VISION |= {"image_size": 56, "patch_size": 8}
 _TEXT = {"hidden_size": _WIDTH, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
 _TEXT |= {"num_key_value_heads": 2, "tie_word_embeddings": False, "rms_norm_eps": 1e-6, "max_position_embeddings": 4096}
 #: A version -> its text part.
-_CLASSES = {2.6: "Qwen2", 4.0: "Llama", 4.5: "Qwen3"}
+_CLASSES = {2.5: "Llama", 2.6: "Qwen2", 4.0: "Llama", 4.5: "Qwen3"}
 PROCESSOR = {
     "image_processor_type": "MiniCPMVImageProcessor",
     "auto_map": {
@@ -84,7 +84,7 @@ class Published(torch.nn.Module):
         super().__init__()
         from transformers.models.idefics2.modeling_idefics2 import Idefics2VisionTransformer
 
-        kind = _CLASSES[version]
+        kind, self.version = _CLASSES[version], version
         text = {**_TEXT, "vocab_size": vocab_size, **({"head_dim": 32} if kind == "Qwen3" else {})}
         config = getattr(transformers, f"{kind}Config")(**text)
         self.llm = getattr(transformers, f"{kind}ForCausalLM")(config)
@@ -97,9 +97,13 @@ class Published(torch.nn.Module):
         """[COUNT, width] of a tile [H, W, 3]."""
         size = self.vpm.config.patch_size
         grid = tile.shape[0] // size, tile.shape[1] // size
-        mask = torch.ones(1, *grid, dtype=torch.bool)
+        mask, pixels = torch.ones(1, *grid, dtype=torch.bool), tile.permute(2, 0, 1)
+        if self.version == 2.5:
+            # its authors' code gives patches side by side, and says nothing of their grid
+            mask = mask.flatten(1)[:, None]
+            pixels = pixels.reshape(3, grid[0], size, grid[1], size).transpose(1, 2).reshape(3, size, -1)
         with torch.no_grad():
-            seen = self.vpm(tile.permute(2, 0, 1)[None], patch_attention_mask=mask).last_hidden_state[0]
+            seen = self.vpm(pixels[None], patch_attention_mask=mask).last_hidden_state[0]
             return self.resampler(seen, *grid)
 
 
@@ -144,6 +148,8 @@ def save(
         "torch_dtype": "float32",
         "vision_config": {**vision, "model_type": "siglip"},
     }
+    if version == 2.5:
+        del data["version"]
     (folder / "config.json").write_text(json.dumps(data))
     (folder / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, "patch_size": vision["patch_size"]}))
     return data, model

@@ -18,7 +18,13 @@ from images.test_minicpmv4_6 import PICTURES, by_transformers
 
 pytest.importorskip("transformers")
 
-CONFIG = {"model_type": "minicpmv", "vision_config": {"patch_size": 14}, "image_size": 448, "query_num": 64}
+CONFIG = {
+    "model_type": "minicpmv",
+    "version": "2.6",
+    "vision_config": {"patch_size": 14},
+    "image_size": 448,
+    "query_num": 64,
+}
 FIRST = {"image_processor_type": "MiniCPMVImageProcessor", "use_image_id": True, "im_start": "<image>", "version": 2.6}
 
 
@@ -47,6 +53,9 @@ def test_a_grid_as_its_authors_write_it(use_image_id: bool, tmp_path: Path) -> N
     prepared = ours.prepare(image)
     assert_prepared(ours, prepared, expected, f"<image><unk><unk></image>{line}\n{line}")
     assert (prepared.numbered is not None) == use_image_id
+    first = opened(tmp_path, {**CONFIG, "version": "2.5", "query_num": 2, "image_size": 252}, settings)
+    line = "<image><unk><unk></image>" * 3
+    assert first.prepare(image).text == f"<image><unk><unk></image><slice>{line}\n{line}</slice>"
 
 
 @pytest.mark.parametrize(

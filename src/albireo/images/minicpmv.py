@@ -1,5 +1,5 @@
-"""MiniCpmV: pictures of MiniCPM-V 2.6, 4 and 4.5 and of MiniCPM-o, which are cut as those of MiniCPM-V 4.6 are; but a
-tile is of whole patches, and has as many rows whatever its size.
+"""MiniCpmV: pictures of MiniCPM-V 2.5 to 4.5 and of MiniCPM-o, which are cut as those of MiniCPM-V 4.6 are; but a tile
+is of whole patches, and has as many rows whatever its size.
 
 Called by processor.py. Source: Yao et al. 2024, MiniCPM-V, and its authors' code, which resizes with Pillow.
 """
@@ -9,10 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from albireo.images.grids import MAX_TILES
-from albireo.images.minicpmv4_6 import MiniCpmV46
+from albireo.images.minicpmv4_6 import END, PART, PART_END, START, MiniCpmV46
 from albireo.images.settings import BICUBIC, HALF, MAX_ROWS, MAX_SIDE, MAX_STEP, OF_SOUNDS, Settings
 from albireo.json_file import keys
+from albireo.models.settings.minicpmv import FIRST
 
 #: A picture, as its authors write it in prompts.
 SPELLED = "(<image>./</image>)"
@@ -30,9 +34,11 @@ _NEUTRAL = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MiniCpmV(MiniCpmV46):
-    """See ImageProcessor. Fields: count: rows of a tile."""
+    """See ImageProcessor. Fields: count: rows of a tile. is_grid_marked: marks of parts are around all of them, and
+    each is marked as a picture."""
 
     count: int = 64
+    is_grid_marked: bool = False
 
     image_token = placeholder = "<unk>"
     classes = ("MiniCPMVImageProcessor",)
@@ -54,12 +60,19 @@ class MiniCpmV(MiniCpmV46):
             most=image.integer("max_slice_nums", 1, MAX_TILES, 9),
             is_numbered=image.flag("use_image_id", False),
             count=count,
+            is_grid_marked=model.text("version") == FIRST,
         )
         settings.require_agreement(image, "patch_size", patch, settings.tower, "patch_size")
         settings.require_agreement(image, "scale_resolution", side, model, "image_size")
         settings.require_agreement(image, "image_feature_size", count, model, "query_num")
         settings.refuse_unread(OF_SOUNDS | keys("version"), _NEUTRAL)
         return found
+
+    def grid_text(self, tile: NDArray[np.uint8], rows: int, columns: int) -> str:
+        if not self.is_grid_marked:
+            return MiniCpmV46.grid_text(self, tile, rows, columns)
+        line = f"{START}{self._rows_of(tile)}{END}" * columns
+        return PART + "\n".join([line] * rows) + PART_END
 
     def marked(self, text: str) -> str:
         return text.replace(SPELLED, self.placeholder)

@@ -23,7 +23,7 @@ from albireo.images.settings import BICUBIC, HALF, MAX_SIDE, MAX_STEP, Settings
 if TYPE_CHECKING:
     from PIL import Image
 
-_START, _END, _PART, _PART_END = "<image>", "</image>", "<slice>", "</slice>"
+START, END, PART, PART_END = "<image>", "</image>", "<slice>", "</slice>"
 _NUMBER = ("<image_id>", "</image_id>")
 #: Patches on a side of what becomes a row, by what files call it: two, twice or once.
 _MERGED = {"16x": 4, "4x": 2}
@@ -86,7 +86,7 @@ class MiniCpmV46(HasPixels):
         rows, columns = self._grid(*given)
         is_cut = rows * columns > 1
         tiles = [array(self.pixels.resized(image, *self._size(*given, may_grow=self.may_grow and not is_cut)))]
-        text = f"{_START}{self._rows_of(tiles[0])}{_END}"
+        text = f"{START}{self._rows_of(tiles[0])}{END}"
         if is_cut:
             # as if the grid were of whole pixels
             parts = (_nearest(given[0], rows) / rows, _nearest(given[1], columns) / columns)
@@ -97,8 +97,7 @@ class MiniCpmV46(HasPixels):
                 for row in range(rows)
                 for column in range(columns)
             ]
-            line = f"{_PART}{self._rows_of(cut[0])}{_PART_END}" * columns
-            tiles, text = [*tiles, *cut], text + "\n".join([line] * rows)
+            tiles, text = [*tiles, *cut], text + self.grid_text(cut[0], rows, columns)
         self._check(image, tiles)
         return PreparedImage(tuple(tiles), text, numbered=_NUMBER if self.is_numbered else None)
 
@@ -109,6 +108,11 @@ class MiniCpmV46(HasPixels):
         # sides are rounded to whole rows, of which a long tile has many on one
         side = -(-self.side // self.step) + 1
         return self.step, self.step * max(side**2, _LONGEST)
+
+    def grid_text(self, tile: NDArray[np.uint8], rows: int, columns: int) -> str:
+        """What stands for further tiles, each like this one."""
+        line = f"{PART}{self._rows_of(tile)}{PART_END}" * columns
+        return "\n".join([line] * rows)
 
     def _rows_of(self, tile: NDArray[np.uint8]) -> str:
         return self.image_token * self.rows(*tile.shape[:2])

@@ -23,6 +23,7 @@ TILES = ((48, 48), (8, 72), (72, 24), (8, 16))
 @pytest.mark.parametrize(
     ("version", "vision"),
     [
+        (2.5, {}),
         (2.6, {}),
         # as wide as the text part; a table smaller than tiles
         (4.0, {"hidden_size": 256, "num_attention_heads": 4, "image_size": 40}),
@@ -49,8 +50,8 @@ def test_without_the_last_layer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"version": 2.0}, "version is 2.0, which is not supported; supported: 2.6, 4.0, 4.5"),
-        ({"version": None}, "version says none"),
+        ({"version": 2.0}, "version is 2.0, which is not supported; supported: 2.5, 2.6, 4.0, 4.5"),
+        ({"version": None, "hidden_size": 2304, "query_num": 64}, "version says none, as those of MiniCPM-V 2,"),
         ({"hidden_size": 200}, "hidden_size=200 is not supported; what asks has heads of 128"),
         ({"vision_config": {"model_type": "vit"}}, "model_type='vit' is not supported"),
     ],

@@ -14,10 +14,12 @@ from albireo.json_file import keys
 
 #: The latter hears and speaks, too.
 MINICPMV, MINICPMO = "minicpmv", "minicpmo"
-#: A version -> the text part.
-PARTS = {"2.6": "qwen2", "4.0": "llama", "4.5": "qwen3"}
-#: What a version is where a file says none: of the first two such files are older, and have other towers.
-_UNSAID = {MINICPMO: "2.6"}
+#: A version -> the text part. The first is of MiniCPM-Llama3-V 2.5, whose files say none.
+FIRST = "2.5"
+PARTS = {FIRST: "llama", "2.6": "qwen2", "4.0": "llama", "4.5": "qwen3"}
+_UNSAID = {MINICPMV: FIRST, MINICPMO: "2.6"}
+#: Files of MiniCPM-V 2 say none, either; it has another tower.
+_OF_SECOND = {"hidden_size": 2304, "query_num": 64}
 #: Of the whole: the tower, how pictures are cut, which their processor says, and how many are computed at once.
 OF_SIGHT = keys(
     "version query_num drop_vision_last_layer image_size patch_size slice_config slice_mode use_image_id",
@@ -50,13 +52,14 @@ def is_minicpmv(data: Mapping[str, Any]) -> bool:
 
 def by_parts(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A published config.json with a text_config. Raises: UnsupportedModel for a version that is not computed."""
-    version = str(data.get("version", _UNSAID.get(str(data["model_type"]))))
-    if version not in PARTS:
-        told = "says none, as those of MiniCPM-V 2 and 2.5" if version == "None" else f"is {short(data['version'])}"
+    version = str(data.get("version", _UNSAID[str(data["model_type"])]))
+    is_second = "version" not in data and all(data.get(key) == value for key, value in _OF_SECOND.items())
+    if version not in PARTS or is_second:
+        told = "says none, as those of MiniCPM-V 2" if is_second else f"is {short(data['version'])}"
         raise UnsupportedModel(f"{where}: version {told}, which is not supported; supported: {', '.join(PARTS)}")
     kept = OF_SIGHT | OF_SOUNDS | _OF_WHOLE
     text = {key: value for key, value in data.items() if key not in kept}
-    whole = {key: value for key, value in data.items() if key in kept}
+    whole = {**{key: value for key, value in data.items() if key in kept}, "version": version}
     return {**whole, "text_config": {**text, "model_type": PARTS[version]}}
 
 

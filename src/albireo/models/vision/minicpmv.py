@@ -1,5 +1,5 @@
-"""MiniCPM-V 2.6, 4 and 4.5, MiniCPM-o: SigLIP of tiles of any grid, and learned rows that ask its patches once, so that
-as many rows are left of any tile.
+"""MiniCPM-V 2.5, 2.6, 4 and 4.5, MiniCPM-o: SigLIP of tiles of any grid, and learned rows that ask its patches once, so
+that as many rows are left of any tile.
 
 Found by tower.py. Patches, what asks and attention are the tower's stem. What asks stands in the rows of the first
 patches, whose own queries nobody reads: so it sees patches alone, and not what else asks. Keys have waves of a patch's
@@ -20,6 +20,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.stem import Stem
+from albireo.models.settings.minicpmv import FIRST
 from albireo.models.vision.encoder import EncoderSettings, embedded, layers, linear, norm, rounded_norm, summed
 from albireo.models.vision.patches import F32, Grid, Sequences, grid_of, patch_rows
 from albireo.models.vision.perceiver import halves
@@ -49,7 +50,8 @@ class _Before:
     """Implements stem.Stem, of one tile. It gives what attention gave what asks.
 
     Fields: encoder: of patches. asks: width and heads of what asks. count: of that. side: of the table of positions
-    [side * side, E]. most: patches of a tile at most. table: of positions; latents [count, width]: once held.
+    [side * side, E]. most: patches of a tile at most. is_one_line: patches have the positions of one line of all of
+    them. table: of positions; latents [count, width]: once held.
     """
 
     encoder: EncoderSettings
@@ -57,6 +59,7 @@ class _Before:
     count: int
     side: int
     most: int
+    is_one_line: bool = False
     table: F32 | None = field(default=None, kw_only=True)
     latents: F32 | None = field(default=None, kw_only=True)
     _given: tuple[F32, ...] = field(default=(), init=False)
@@ -99,7 +102,8 @@ class _Before:
 
     def pieces(self, tile: F32) -> Iterator[F32]:
         grid, patch = self.grid(*tile.shape[:2]), self.encoder.patch_size
-        lines, columns = (stretched(count, count, self.side) for count in grid)
+        of_table = (1, grid[0] * grid[1]) if self.is_one_line else grid
+        lines, columns = (stretched(count, count, self.side) for count in of_table)
         places = (lines[:, None] * self.side + columns).reshape(-1)
         self._given = patch_rows(tile, patch), held(self.table, _TABLE)[places], waves(grid, self.asks.hidden_size)
         yield self._given[0]
@@ -214,4 +218,5 @@ def open_minicpmv(data: Mapping[str, Any], dtype: str, where: str) -> MiniCpmVTo
     side = -(-whole.integer("image_size", 1, MAX_IMAGE_SIZE, 448) // encoder.patch_size) + 1
     most = max(side**2, _FEWEST)
     asks = replace(encoder, hidden_size=width, num_heads=width // _HEAD, eps=_EPS)
-    return MiniCpmVTower(_Before(encoder, asks, count, size // encoder.patch_size, most), unread)
+    is_one_line = whole.text("version") == FIRST
+    return MiniCpmVTower(_Before(encoder, asks, count, size // encoder.patch_size, most, is_one_line), unread)

@@ -43,6 +43,12 @@ def test_what_was_met_stays_and_what_was_not_makes_room() -> None:
     assert matrix.rows[:8] == [0, 50, 2, 51, 52, 5, 6, 7] and matrix.puts == [0, 4]
 
 
+def test_what_is_said_beside_what_is_new_stays() -> None:
+    """Also where all were met, so that the hand goes round once more: the first row, and any other."""
+    _, matrix = met(list(range(NUM_IDS)), [0, 60], list(range(2, NUM_IDS)), [0, 60, 2, 61])
+    assert matrix.rows == [0, 60, 2, 61, *range(4, NUM_IDS)]
+
+
 def test_the_hand_goes_on_where_it_was() -> None:
     """Where all were met it has gone round once, and takes the first that was not met since."""
     _, matrix = met([50, 51, 52], [60], list(range(4, 16)), [61], [5], [62])

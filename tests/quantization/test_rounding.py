@@ -1,5 +1,8 @@
 """Round to nearest: how far from the numbers it may be, and edges."""
 
+from dataclasses import replace
+from fractions import Fraction
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -123,6 +126,26 @@ def test_e4m3_codes_are_the_nearest(dtype: type[np.floating]) -> None:
 def test_every_float16_and_bfloat16_scale_is_storable() -> None:
     halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     np.testing.assert_array_equal(storable_scale(halves), halves)
+
+
+def test_scales_are_rounded_to_the_nearest_that_is_storable() -> None:
+    """Ties go to even, as Python rounds; and a number that is not 0 stays one."""
+    middles = np.arange(0x3F800080, 0x3F810080, 0x100, dtype=np.uint32)
+    bits = np.concatenate([middles - 1, middles, middles + 1, np.arange(0x8000, 0x8400, dtype=np.uint32)])
+    nearest = [round(Fraction(int(each), 256)) * 256 for each in bits]
+    assert storable_scale(bits.view(np.float32)).view(np.uint32).tolist() == nearest
+
+
+@pytest.mark.parametrize("name", ["int4.g32", "int8", "fp8.g128"])
+@pytest.mark.parametrize("part", ["scale", "zero", "gamma", "offset"])
+def test_parts_of_another_shape_are_refused(name: str, part: str) -> None:
+    whole = round_weights(np.ones((3, 128), np.float32), encoding(name))
+    had = getattr(whole, part)
+    wrong = np.zeros(
+        (3, 9) if had is None else (had.shape[0], had.shape[1] + 1), np.float32 if had is None else had.dtype
+    )
+    with pytest.raises(InvariantError, match=f"{part} is not"):
+        replace(whole, **{part: wrong})
 
 
 def test_tokens_use_the_whole_range_and_zero_rows_stay_zero() -> None:

@@ -237,18 +237,19 @@ def awq_by_rows(group: int = 64) -> Writer:
     return Writer(config, write, f"int4.g{128 if group == -1 else group}")
 
 
-def fp8(block: int | None, scale_name: str, extra: dict[str, Any]) -> Writer:
-    """Blocks of block x 128, or one scale a tensor; rounded by ml_dtypes."""
+def fp8(block: int | None, scale_name: str, extra: dict[str, Any], height: int | None = None) -> Writer:
+    """Blocks of height x block, else of block x block, or one scale a tensor; rounded by ml_dtypes."""
     import ml_dtypes
 
     def write(weight: Array) -> Written:
         n, k = weight.shape
-        rows, columns = (-(-n // block), -(-k // block)) if block else (1, 1)
         size = block or max(n, k)
-        padded = np.zeros((rows * size, columns * size), np.float32)
+        tall = height or size
+        rows, columns = -(-n // tall), -(-k // size)
+        padded = np.zeros((rows * tall, columns * size), np.float32)
         padded[:n, :k] = weight
-        scale = np.abs(padded.reshape(rows, size, columns, size)).max((1, 3)) / np.float32(448)
-        spread = np.repeat(np.repeat(scale, size, 0), size, 1)[:n, :k]
+        scale = np.abs(padded.reshape(rows, tall, columns, size)).max((1, 3)) / np.float32(448)
+        spread = np.repeat(np.repeat(scale, tall, 0), size, 1)[:n, :k]
         codes = (weight / spread).astype(ml_dtypes.float8_e4m3fn)
         stored = torch.tensor(scale) if block else torch.tensor(scale[0, 0])
         tensors = {"weight": torch.tensor(codes.view(np.uint8)).view(torch.float8_e4m3fn), scale_name: stored}
@@ -497,6 +498,7 @@ WRITERS: dict[str, Writer] = {
         meta={"quantizer": ["gptqmodel:5.8.0"], "mse": 0.0},
     ),
     "fp8 blocks": fp8(128, "weight_scale_inv", _BLOCKS),
+    "fp8 blocks of few rows": fp8(128, "weight_scale_inv", {**_BLOCKS, "weight_block_size": [32, 128]}, height=32),
     "fp8 static": fp8(None, "weight_scale", _STATIC),
     "fp8 static of transformers": fp8(None, "weight_scale_inv", {**_STATIC, "weight_block_size": None}),
     "modelopt fp8 blocks": fp8(128, "weight_scale", {"quant_method": "modelopt", "quant_algo": "FP8_PB_WO"}),

@@ -91,3 +91,18 @@ def test_who_changes_nothing_is_not_asked() -> None:
     assert (arrays.changes, arrays.truncates) == (True, True)
     arrays.set([SampleTask(3, SamplingParams(top_k=3, temperature=0.0), 0, [1], [])])
     assert (arrays.changes, arrays.truncates) == (False, False), "greedy"
+
+
+def test_penalties_of_a_window_are_the_hosts() -> None:
+    """What is kept from step to step only grows."""
+    torch = pytest.importorskip("torch")
+    from albireo.backends.cuda.drawing import Drawing
+
+    drawing = Drawing(2, VOCAB, torch.device("cpu"))
+
+    def can_draw(**asked: Any) -> bool:
+        return drawing.can_draw([SampleTask(0, SamplingParams(**asked), 0, [1, 2], [3])])
+
+    assert can_draw(repetition_penalty=1.1) and can_draw(penalty_window=8), "a window of nothing"
+    assert not can_draw(repetition_penalty=1.1, penalty_window=8)
+    assert not can_draw(presence_penalty=0.5, penalty_window=8)

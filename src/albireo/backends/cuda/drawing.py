@@ -45,7 +45,7 @@ class Drawing:
         """Whether there is room for what these tasks change and want to be told.
 
         None has a budget of thinking, or rules of speech, which ask how likely all times are together, or names tokens
-        that it is to be told of.
+        that it is to be told of, or penalties of the last tokens alone.
         """
         if len(tasks) > self._num_tasks or any(_is_for_the_host(task) for task in tasks):
             return False

@@ -18,3 +18,6 @@ assert again.results[0].document is not None and again.results[0].document.text 
 assert [each.relevance_score for each in again.results[:2]] == [each.relevance_score for each in ranked.results]
 raises(cohere.NotFoundError, lambda: new.rerank(model="other", query=PROMPT, documents=DOCUMENTS), "model")
 raises(cohere.BadRequestError, lambda: new.rerank(model=MODEL, query=PROMPT, documents=[]), "documents")
+made = new.embed(model=MODEL, texts=[PROMPT, "x"], input_type="search_document", embedding_types=["float", "ubinary"])
+assert made.embeddings.float_ is not None and len(made.embeddings.float_) == 2, "embeddings"
+assert made.embeddings.ubinary is not None and len(made.embeddings.ubinary[0]) * 8 == len(made.embeddings.float_[0])

@@ -23,6 +23,7 @@ from albireo.server.endpoints.batches import BatchEndpoints
 from albireo.server.endpoints.chat import chat
 from albireo.server.endpoints.chat_batch import chat_batch
 from albireo.server.endpoints.classify import classes
+from albireo.server.endpoints.cohere_embed import CohereEmbed
 from albireo.server.endpoints.completions import completions
 from albireo.server.endpoints.docs import Docs
 from albireo.server.endpoints.embeddings import embeddings
@@ -60,6 +61,7 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
         "/v1/chat/completions": chat(serving),
         "/v1/chat/completions/batch": chat_batch(serving),
         "/v1/embeddings": embeddings(serving),
+        "/v2/embed": CohereEmbed(serving),
         "/classify": classes(serving),
         "/pooling": pooled(serving),
         **dict.fromkeys(("/score", "/v1/score"), scores(serving)),

@@ -35,12 +35,11 @@ from albireo.server.several import Model, Models
 
 #: Routes whose body names a model, which is woken; and those that ask its tokenizer only, which is there once loaded.
 WAKING = (
-    "/v1/completions", "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/embeddings", "/classify", "/pooling",
-    "/score", "/v1/score",
-    "/rerank", "/v1/rerank", "/v2/rerank", "/invocations", "/v1/messages", "/v1/responses", "/v1/audio/transcriptions",
-    "/v1/audio/translations", "/api/chat", "/api/generate", "/api/embed", "/api/embeddings",
-    "/completion", "/infill",
-    "/embed", "/embed_all", "/embed_sparse", "/predict", "/similarity", "/",
+    "/v1/completions", "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/embeddings", "/v2/embed", "/classify",
+    "/pooling", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank", "/invocations", "/v1/messages",
+    "/v1/responses", "/v1/audio/transcriptions", "/v1/audio/translations", "/api/chat", "/api/generate", "/api/embed",
+    "/api/embeddings", "/completion", "/infill", "/embed", "/embed_all", "/embed_sparse", "/predict", "/similarity",
+    "/",
 )  # fmt: skip
 TEXT_ONLY = (
     "/v1/messages/count_tokens", "/v1/responses/input_tokens", "/tokenize", "/detokenize", "/apply-template",

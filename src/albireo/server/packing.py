@@ -55,3 +55,17 @@ class Packing:
             with np.errstate(over="ignore"):  # what is too large is infinite
                 found = values.astype("<f2" if self.dtype == "float16" else "<f4")
         return bytes((found.byteswap() if self.is_big else found).data)
+
+
+def signs(raw: bytes, *, is_signed: bool) -> list[int]:
+    """A bit a value, 1 for 0 and above, eight a number, the first in its highest place. Args: raw: float32,
+    little-endian. is_signed: numbers are less by 128. Raises: HttpError 400 for values that do not fill the last."""
+    import numpy as np
+
+    values = np.frombuffer(raw, "<f4")
+    if len(values) % 8:
+        words = f"embedding_types of bits need embeddings of a multiple of 8 values; these have {len(values)}"
+        raise HttpError(400, words, param="embedding_types")
+    packed = np.packbits(values >= 0).astype(np.int16)
+    found: list[int] = (packed - 128 if is_signed else packed).tolist()
+    return found

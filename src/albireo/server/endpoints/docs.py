@@ -19,6 +19,7 @@ from albireo.server.protocol.batches import Batch, BatchList, BatchRequest, File
 from albireo.server.protocol.batches import Deleted as DeletedFile
 from albireo.server.protocol.chat import ChatBatchRequest, ChatCompletion, ChatRequest
 from albireo.server.protocol.classify import ClassifyRequest, ClassList
+from albireo.server.protocol.cohere import EmbedAnswer, TypedEmbedAsk
 from albireo.server.protocol.completions import Completion, CompletionRequest
 from albireo.server.protocol.embeddings import EmbeddingList, EmbeddingRequest
 from albireo.server.protocol.llama_cpp import AppliedTemplate, Completed, CompletionAsk, InfillAsk
@@ -61,6 +62,7 @@ _POSTS = (
     ("/v1/messages", "Answer a conversation; Anthropic's protocol.", MessagesRequest, MessageAnswer),
     ("/v1/messages/count_tokens", "Tokens of a conversation.", CountTokensRequest, TokenCount),
     ("/v1/embeddings", "Texts to vectors.", EmbeddingRequest, EmbeddingList),
+    ("/v2/embed", "The same; Cohere's protocol.", TypedEmbedAsk, EmbedAnswer),
     ("/classify", "Texts to classes.", ClassifyRequest, ClassList),
     ("/pooling", "Texts to what the model makes of them.", PoolingRequest, PooledList),
     *((path, "How well texts go together.", ScoreRequest, ScoreList) for path in ("/score", "/v1/score")),

@@ -206,7 +206,7 @@ def test_longer_inputs_are_cut_when_asked(client: Any, llm: LLM) -> None:
         ({"dimensions": 257}, "dimensions", "more than this model's 256"),
         ({"dimensions": 0}, "dimensions", ">= 1"),
         ({"encoding_format": "int8"}, "encoding_format", "int8"),
-        ({"extra_body": {"pooling_type": "max"}}, "pooling_type", "last or mean or cls"),
+        ({"extra_body": {"pooling_type": "sum"}}, "pooling_type", "last or mean or max or cls"),
         ({"extra_body": {"pooling_type": "cls"}}, "pooling_type", "first token, which sees no other"),
         ({"extra_body": {"priority": 3}}, "priority", "scheduling_policy"),
         ({"extra_body": {"truncate_prompt_tokens": 0}}, "truncate_prompt_tokens", "at least 1, or -1"),

@@ -179,14 +179,6 @@ def _granite_speech(kind: str, **more: Any) -> Callable[[Mapping[str, int]], dic
     }
 
 
-def _of_qwen2_5_omni(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
-    given = extractor(
-        list(sounds), sampling_rate=RATE, return_attention_mask=True, padding="max_length", return_tensors="pt"
-    )
-    lengths = [((int(mask.sum()) - 1) // 2 + 1 - 2) // 2 + 1 for mask in given.attention_mask]
-    return {"input_features": given.input_features, "feature_attention_mask": given.attention_mask}, lengths
-
-
 def _of_qwen3_omni(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
     given, lengths = _of_qwen3_asr(extractor, sounds)
     given["feature_attention_mask"] = given.pop("input_features_mask")
@@ -235,7 +227,7 @@ FAMILIES: dict[str, Family] = {
             "vision_end_token_id": ids["<|vision_eos|>"],
         },
         lambda: transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=5),
-        _of_qwen2_5_omni,
+        _of_qwen2_audio,
         5.0,
         sights=("<|vision_bos|><|IMAGE|><|vision_eos|>", "<|vision_bos|><|VIDEO|><|vision_eos|>"),
         images=_EYE,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,25 +48,25 @@ def _of_qwen_vl(model: Any, tile: Any) -> Any:
     return model.get_image_features(frames.reshape(-1, 3 * 2 * 8 * 8), grid).pooler_output[0]
 
 
+def _in_reading_order(tile: Any) -> tuple[Any, Any]:
+    """Patches [T, 3 * 8 * 8], and the grid they are of."""
+    patches = patches_of(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8)
+    return patches, torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
+
+
 def _of_paddleocr_vl(model: Any, tile: Any) -> Any:
-    """Patches in reading order, each a picture."""
-    patches = patches_of(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3, 8, 8)
-    grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
-    return model.get_image_features(patches, grid).pooler_output[0]
+    """Each patch a picture."""
+    patches, grid = _in_reading_order(tile)
+    return model.get_image_features(patches.reshape(-1, 3, 8, 8), grid).pooler_output[0]
 
 
 def _of_video_llama_3(model: Any, tile: Any) -> Any:
-    """Patches in reading order, none merged."""
-    patches = patches_of(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8)
-    grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
-    return model.get_image_features(patches, grid, torch.tensor([1])).pooler_output[0]
+    """No patches are merged."""
+    return model.get_image_features(*_in_reading_order(tile), torch.tensor([1])).pooler_output[0]
 
 
 def _of_hunyuan_vl(model: Any, tile: Any) -> Any:
-    """Patches in reading order."""
-    patches = patches_of(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8)
-    grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
-    return model.get_image_features(patches, grid).pooler_output[0]
+    return model.get_image_features(*_in_reading_order(tile)).pooler_output[0]
 
 
 def _of_ovis2(model: Any, tile: Any) -> Any:
@@ -83,11 +84,10 @@ def without_layer_scale(model: Any) -> None:
 
 
 def _of_nemotron_h_omni(model: Any, tile: Any) -> Any:
-    """Patches in reading order."""
     without_layer_scale(model)
-    patches = patches_of(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8)
+    patches, grid = _in_reading_order(tile)
     model.vision_model.config.torch_dtype = tile.dtype
-    return model.get_image_features(patches, torch.tensor([[tile.shape[0] // 8, tile.shape[1] // 8]])).pooler_output[0]
+    return model.get_image_features(patches, grid[:, 1:]).pooler_output[0]
 
 
 def _of_minicpmv4_6(model: Any, tile: Any) -> Any:
@@ -98,40 +98,18 @@ def _of_minicpmv4_6(model: Any, tile: Any) -> Any:
     return model.get_image_features(patches, sizes).pooler_output[0]
 
 
-def _of_mistral3(model: Any, tile: Any) -> Any:
-    sizes = torch.tensor([tile.shape[:2]])
-    return model.get_image_features(tile.permute(2, 0, 1)[None], sizes).pooler_output[0]
-
-
 def _of_pixtral(model: Any, tile: Any) -> Any:
     sizes = torch.tensor([tile.shape[:2]])
     return model.get_image_features(tile.permute(2, 0, 1)[None], image_sizes=sizes).pooler_output[0]
 
 
-def _of_gemma3(model: Any, tile: Any) -> Any:
-    return model.get_image_features(tile.permute(2, 0, 1)[None]).pooler_output[0]
-
-
-def _of_gemma4(model: Any, tile: Any) -> Any:
+def _of_gemma4(model: Any, tile: Any, size: int = 8) -> Any:
     """Patches with the channel last, colours from 0 to 1, and column and row of each."""
-    height, width = (side // 8 for side in tile.shape[:2])
-    patches = tile.reshape(height, 8, width, 8, 3).permute(0, 2, 1, 3, 4).reshape(1, height * width, -1)
+    height, width = (side // size for side in tile.shape[:2])
+    patches = tile.reshape(height, size, width, size, 3).permute(0, 2, 1, 3, 4).reshape(1, height * width, -1)
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     places = torch.stack([columns, rows], dim=-1).reshape(1, -1, 2)
     return model.get_image_features(patches, places, return_dict=True).pooler_output[0]
-
-
-def _of_gemma4_unified(model: Any, tile: Any) -> Any:
-    """As of Gemma 4, of patches as large as what becomes a row."""
-    height, width = (side // 16 for side in tile.shape[:2])
-    patches = tile.reshape(height, 16, width, 16, 3).permute(0, 2, 1, 3, 4).reshape(1, height * width, -1)
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    places = torch.stack([columns, rows], dim=-1).reshape(1, -1, 2)
-    return model.get_image_features(patches, places, return_dict=True).pooler_output[0]
-
-
-def _of_internvl(model: Any, tile: Any) -> Any:
-    return model.get_image_features(tile.permute(2, 0, 1)[None]).pooler_output[0]
 
 
 def _of_llava(model: Any, tile: Any) -> Any:
@@ -248,12 +226,10 @@ FAMILIES: dict[str, Family] = {
         {**_QWEN2_5_VL, "model_type": "qwen2_5_vl_vision", "out_hidden_size": 40},
         text_of("hyperclovax"),
     ),
-    "gemma3": Family(
-        "Gemma3Model", ((96, 96),), _of_gemma3, SIGLIP, text_of("gemma3_text"), {"mm_tokens_per_image": 9}
-    ),
+    "gemma3": Family("Gemma3Model", ((96, 96),), _of_llava, SIGLIP, text_of("gemma3_text"), {"mm_tokens_per_image": 9}),
     "gemma4": Family("Gemma4Model", _ANY, _of_gemma4, _GEMMA4, text_of("gemma4_text")),
     "gemma4_unified": Family(
-        "Gemma4UnifiedModel", _ANY, _of_gemma4_unified, _GEMMA4_UNIFIED, text_of("gemma4_unified_text")
+        "Gemma4UnifiedModel", _ANY, partial(_of_gemma4, size=16), _GEMMA4_UNIFIED, text_of("gemma4_unified_text")
     ),
     "glm4v": Family("Glm4vModel", _ANY, _of_qwen_vl, _GLM4V, {**LLAMA, "model_type": "glm4v_text", **_HEADS}),
     "glm4v_moe": Family(
@@ -284,12 +260,12 @@ FAMILIES: dict[str, Family] = {
             },
         },
     ),
-    "internvl": Family("InternVLModel", ((96, 96),), _of_internvl, _INTERNVL, whole={"downsample_ratio": 0.25}),
+    "internvl": Family("InternVLModel", ((96, 96),), _of_llava, _INTERNVL, whole={"downsample_ratio": 0.25}),
     "qianfan_ocr": Family(
         # its whole, whose tensors alone are saved under published names
         "QianfanOCRForConditionalGeneration",
         ((96, 96),),
-        _of_internvl,
+        _of_llava,
         _INTERNVL,
         {**LLAMA, "model_type": "qwen3", **_HEADS},
     ),
@@ -313,7 +289,7 @@ FAMILIES: dict[str, Family] = {
         {"projector_hidden_size": 100},
     ),
     "lighton_ocr": Family(
-        "LightOnOcrModel", _ANY, _of_mistral3, _PIXTRAL, {**LLAMA, "model_type": "qwen3", **_HEADS, "head_dim": 24}
+        "LightOnOcrModel", _ANY, _of_pixtral, _PIXTRAL, {**LLAMA, "model_type": "qwen3", **_HEADS, "head_dim": 24}
     ),
     "llava": Family("LlavaModel", ((96, 96),), _of_llava, SIGLIP),
     "video_llama_3": Family(
@@ -365,7 +341,7 @@ FAMILIES: dict[str, Family] = {
         text_of("qwen3_5_text"),
         {"insert_layer_id": 1},
     ),
-    "mistral3": Family("Mistral3Model", _ANY, _of_mistral3, _PIXTRAL, {**LLAMA, "model_type": "mistral"}),
+    "mistral3": Family("Mistral3Model", _ANY, _of_pixtral, _PIXTRAL, {**LLAMA, "model_type": "mistral"}),
     "nemotron_h_omni": Family(
         "NemotronH_Omni_Reasoning_V3",
         _ANY,

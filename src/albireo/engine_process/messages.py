@@ -122,8 +122,7 @@ class Ready(Message):
         config_directory: where config.json is, and what says how images are prepared.
         files: the model's, as they lay there before any was read.
         memory: bytes of weights, arena and kv, as planned. device: where they are, cpu or cuda.
-        windows, pooling_rule, generates, num_token_types, is_causal, are_prompts_whole, image_problem, sound_problem,
-            video_problem, are_images_whole, narrowest_window, sound_positions, writes_frames: see EngineSettings.
+        The others: see EngineSettings, which has them, too.
     """
 
     engine: dict[str, Any]
@@ -157,29 +156,12 @@ class Ready(Message):
 
     def settings(self) -> EngineSettings:
         """What the engine decides with, as far as requests are refused by it."""
-        return EngineSettings(
-            num_blocks=self.num_blocks,
-            max_model_len=self.max_model_len,
-            vocab_size=self.vocab_size,
-            block_size=self.block_size,
-            windows=self.windows,
-            max_num_seqs=self.max_num_seqs,
-            max_num_batched_tokens=self.max_num_batched_tokens,
-            scheduling_policy=self.engine["scheduling_policy"],
-            embedding_size=self.embedding_size,
-            pooling_rule=self.pooling_rule,
-            generates=self.generates,
-            num_token_types=self.num_token_types,
-            is_causal=self.is_causal,
-            are_prompts_whole=self.are_prompts_whole,
-            image_problem=self.image_problem,
-            sound_problem=self.sound_problem,
-            video_problem=self.video_problem,
-            are_images_whole=self.are_images_whole,
-            narrowest_window=self.narrowest_window,
-            sound_positions=self.sound_positions,
-            writes_frames=self.writes_frames,
-        )
+        told = {name: getattr(self, name) for name in OF_SETTINGS}
+        return EngineSettings(scheduling_policy=self.engine["scheduling_policy"], **told)
+
+
+#: What it says of EngineSettings, by the same names.
+OF_SETTINGS = tuple(name for name in Ready.__struct_fields__ if name in EngineSettings.__dataclass_fields__)
 
 
 class Refused(Message):

@@ -29,6 +29,7 @@ from albireo.engine_process.grammars import Compiled, Grammars, Prepared, vocabu
 from albireo.engine_process.inbox import Inbox
 from albireo.engine_process.ledger import Ledger
 from albireo.engine_process.messages import (
+    OF_SETTINGS,
     Abort,
     Add,
     Careful,
@@ -124,39 +125,19 @@ def _load(start: Start, connection: socket.socket) -> tuple[Loaded, Marks]:
 
 
 def _ready(loaded: Loaded, files: Marks) -> Ready:
-    settings = loaded.settings
     return Ready(
         engine=msgspec.to_builtins(loaded.config),
         tokenizer_directory=str(loaded.config.tokenizer or tokenizer_directory(loaded.directory)),
         config_directory=str(loaded.config_directory),
         device=loaded.device,
         defaults=loaded.defaults,
-        vocab_size=settings.vocab_size,
-        max_model_len=settings.max_model_len,
-        max_num_seqs=settings.max_num_seqs,
-        num_blocks=settings.num_blocks,
-        block_size=settings.block_size,
         memory={
             "weights": loaded.memory.weight_bytes + loaded.memory.adapter_bytes,
             "arena": loaded.memory.arena_bytes,
             "kv": loaded.memory.kv_bytes + loaded.memory.state_bytes,
         },
         load_s=loaded.load_s,
-        embedding_size=settings.embedding_size,
-        max_num_batched_tokens=settings.max_num_batched_tokens,
-        windows=settings.windows,
-        pooling_rule=settings.pooling_rule,
-        generates=settings.generates,
-        num_token_types=settings.num_token_types,
-        is_causal=settings.is_causal,
-        are_prompts_whole=settings.are_prompts_whole,
-        image_problem=settings.image_problem,
-        sound_problem=settings.sound_problem,
-        video_problem=settings.video_problem,
-        are_images_whole=settings.are_images_whole,
-        narrowest_window=settings.narrowest_window,
-        sound_positions=settings.sound_positions,
-        writes_frames=settings.writes_frames,
+        **{name: getattr(loaded.settings, name) for name in OF_SETTINGS},
         files=files,
     )
 

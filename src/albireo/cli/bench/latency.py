@@ -19,26 +19,11 @@ from albireo.cli.terminal import progress
 @click.option("--num-iters-warmup", default=3, show_default=True, help="Runs that do not count.")
 @click.option("--num-iters", default=10, show_default=True, help="Runs that count.")
 @offline_options
-def command(
-    input_len: int,
-    output_len: int,
-    batch_size: int,
-    num_iters_warmup: int,
-    num_iters: int,
-    offline: Offline,
-) -> None:
+def command(offline: Offline, **numbers: int) -> None:
     """How long one batch takes from start to end.
 
     MODEL is a directory or a hub name; the bundled model when left out.
     """
-    wanted = Latency(
-        input_len=input_len,
-        output_len=output_len,
-        batch_size=batch_size,
-        num_iters_warmup=num_iters_warmup,
-        num_iters=num_iters,
-        seed=offline.config.seed,
-        sampling=offline.sampling,
-    )
+    wanted = Latency(**numbers, seed=offline.config.seed, sampling=offline.sampling)
     figures = measure_latency(offline.config, wanted, progress, show_progress=True)
     report(figures, latency_lines(figures), offline.output_json)

@@ -22,27 +22,11 @@ from albireo.cli.terminal import progress
 @click.option("--num-prompts", default=64, show_default=True, help="Requests, all there from the start.")
 @click.option("--num-iters", default=3, show_default=True, help="Times the whole is run.")
 @offline_options
-def command(
-    dataset_name: str,
-    input_len: int,
-    output_len: int,
-    random_range_ratio: float,
-    prefix_len: int,
-    num_prompts: int,
-    num_iters: int,
-    offline: Offline,
-) -> None:
+def command(dataset_name: str, random_range_ratio: float, num_iters: int, offline: Offline, **lengths: int) -> None:
     """How many tokens a second many requests give.
 
     MODEL is a directory or a hub name; the bundled model when left out.
     """
-    workload = RandomWorkload(
-        num_prompts=num_prompts,
-        input_len=input_len,
-        output_len=output_len,
-        range_ratio=random_range_ratio,
-        prefix_len=prefix_len,
-        seed=offline.config.seed,
-    )
+    workload = RandomWorkload(**lengths, range_ratio=random_range_ratio, seed=offline.config.seed)
     figures = measure_throughput(offline.config, workload, offline.sampling, num_iters, progress, show_progress=True)
     report(figures | {"dataset_name": dataset_name}, throughput_lines(figures), offline.output_json)

@@ -100,7 +100,7 @@ def test_matrices_apart_are_refused_with_the_command_that_mends_them(
         build(model, tmp_path / "engine", BuildConfig(target="cuda:90"))
     make_older(tmp_path / "engine", 28)
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
-    with pytest.raises(TargetMismatch, match=r"c_kv_proj\+k_rope_proj\.weight is not stored.*format 2\.28") as refused:
+    with pytest.raises(TargetMismatch, match=r"q_b_proj\.plain\+rope\.weight is not stored.*format 2\.28") as refused:
         llm(tmp_path / "engine")
     assert str(refused.value).endswith(f"albireo build MODEL -o {tmp_path / 'engine'} --force --target cuda")
 

@@ -19,6 +19,7 @@ from albireo.models import load_architecture
 from artifact.engines import seal
 from backends.cuda.test_end_to_end import StandIn, llm, tokens
 from tiny_models import make_checkpoint
+from variants import tiny_of
 
 PROMPTS = [[5, 6, 7], [9, 8, 7, 6, 5, 4, 3, 11, 12]]
 PARAMS = [SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)] * 2
@@ -103,6 +104,16 @@ def test_matrices_apart_are_refused_with_the_command_that_mends_them(
     with pytest.raises(TargetMismatch, match=r"q_b_proj\.plain\+rope\.weight is not stored.*format 2\.28") as refused:
         llm(tmp_path / "engine")
     assert str(refused.value).endswith(f"albireo build MODEL -o {tmp_path / 'engine'} --force --target cuda")
+
+
+def test_shared_experts_that_lie_with_others_are_none_for_adapters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_checkpoint(tmp_path, tiny_of("qwen2_moe, as wide"), seed=6, dtype="bfloat16")
+    build(model, tmp_path / "engine", BuildConfig(target="cuda:90"))
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    with pytest.raises(TargetMismatch, match=r"experts lie with the others.*leave enable_lora out, or run the check"):
+        llm(tmp_path / "engine", enable_lora=True)
 
 
 def test_nests_as_plain_groups_are_refused_with_the_command_that_mends_them(

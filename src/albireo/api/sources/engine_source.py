@@ -37,6 +37,11 @@ from albireo.models.settings.pooling_rule import PoolingRule
 from albireo.models.settings.sentence_transformers import with_modules
 
 _LOG = logging.getLogger(__name__)
+#: Why a directory for a GPU has other matrices than a program with adapters (passes/join_shared_experts.py).
+_JOINED = (
+    "its shared experts lie with the others as one matrix, and with enable_lora they stay apart, since adapters may be "
+    "of them; leave enable_lora out, or run the checkpoint itself"
+)
 
 
 class EngineSource:
@@ -159,7 +164,9 @@ class EngineSource:
         for name, constant in program.constants.items():
             problem = _mismatch(constant, stored.get(name))
             if problem:
-                raise TargetMismatch(f"{self.directory}: {name} {problem}; {self._why_it_differs()}")
+                beside = any("experts+shared_expert" in each for each in stored.keys() - program.constants.keys())
+                why = _JOINED if beside else self._why_it_differs()
+                raise TargetMismatch(f"{self.directory}: {name} {problem}; {why}")
         built, here = (_kernels(p) for p in (self.files.program, program))
         # A pass left out only now brings families of its own, which compute the same bits.
         here = {kernel for kernel in here if kernel[0] in {family for family, _ in built}}

@@ -562,7 +562,11 @@ FAMILIES: dict[str, Family] = {
 @made_once
 def save(folder: Path, name: str, seed: int = 0) -> Path:
     """A model of that family, whose every weight is drawn so that pictures are seen in what it answers."""
-    family = FAMILIES[name]
+    return save_family(folder, name, FAMILIES[name], seed)
+
+
+def save_family(folder: Path, name: str, family: Family, seed: int = 0) -> Path:
+    """The same of any family. Args: name: its model_type, and what may follow behind a comma."""
     ids = save_tokenizer(folder, family.tokens, family.mark)
     torch.manual_seed(seed)
     transformers.logging.set_verbosity_error()

@@ -95,6 +95,8 @@ class EngineConfig:
             of objects in it key by key. Not of an engine directory, which is built with them.
         mm_processor_kwargs: what the files that prepare pictures are to say in place of what they do, as
             {"max_pixels": 501760} or its text in JSON; of videos in an object videos_kwargs. Otherwise as hf_overrides.
+        mmproj: file that holds what a model in a GGUF file sees and hears with, as llama.cpp has it (mmproj-….gguf);
+            None: the one that lies beside it, if there is one alone.
         structured_outputs_backend: who compiles the form of an output where a request does not say: llguidance (or
             guidance, vLLM's name of it), xgrammar, or auto: llguidance, and xgrammar for what that one does not do.
         speculative_config: guess ahead, and compute several tokens of a sequence in one step where guesses come true;
@@ -151,6 +153,7 @@ class EngineConfig:
     override_generation_config: str | Mapping[str, float] | None = None
     hf_overrides: Mapping[str, Any] | None = None
     mm_processor_kwargs: Mapping[str, Any] | None = None
+    mmproj: str | None = None
     structured_outputs_backend: Literal["llguidance", "guidance", "xgrammar", "auto"] = "llguidance"
     speculative_config: SpeculativeConfig | None = None
     enable_lora: bool = False
@@ -171,7 +174,7 @@ class EngineConfig:
         object.__setattr__(self, "override_generation_config", _sampling(self.override_generation_config))
         for name, example in _OVERRIDES.items():
             object.__setattr__(self, name, _overrides(name, getattr(self, name), example))
-        for name in ("model", "tokenizer", "allowed_local_media_path", "prefix_cache_dir"):
+        for name in ("model", "tokenizer", "mmproj", "allowed_local_media_path", "prefix_cache_dir"):
             object.__setattr__(self, name, _place(name, getattr(self, name)))
         _check_shared(self)
         object.__setattr__(self, "structured_outputs_backend", _backend(self.structured_outputs_backend))
@@ -230,6 +233,7 @@ class BuildConfig:
         quantization, quantization_head: hold weights in few bits, as in EngineConfig; a directory runs so only.
         hf_overrides, mm_processor_kwargs: what files are to say in place of what they do, as in EngineConfig; a
             directory runs so only.
+        mmproj: file that a model in a GGUF file sees and hears with, as in EngineConfig; a directory runs so only.
         kv_cache_dtype: type of the KV cache where the directory is run, unless another is asked for there: bf16, f16,
             f32, int8 or fp8; auto: the compute type.
         max_model_len: longest sequence in tokens; None: the model's. It is the default where the directory is run.
@@ -253,6 +257,7 @@ class BuildConfig:
     quantization_head: str | None = None
     hf_overrides: Mapping[str, Any] | None = None
     mm_processor_kwargs: Mapping[str, Any] | None = None
+    mmproj: str | None = None
     kv_cache_dtype: str = "auto"
     max_model_len: int | None = None
     target: str = "native"

@@ -111,7 +111,8 @@ def build(
         raise ModelError(f"{directory} is an engine directory already; give the checkpoint it was built from")
     directory = overridden(directory, config)
     precision = Precision(config.quantization, config.quantization_head)
-    source = CheckpointSource(directory, config.dtype, config.tensor_parallel_size, config.tp_invariant, precision)
+    ranks = config.tensor_parallel_size
+    source = CheckpointSource(directory, config.dtype, ranks, config.tp_invariant, precision, config.mmproj)
     model_len = _model_len(config, source)
     engine = EngineConfig(
         device="cuda" if is_gpu else "cpu",
@@ -229,7 +230,7 @@ def _write(
         writer.write(layout.GRAPH, layout.json_bytes(graph_to_json(graph)))
         writer.write(layout.TARGET, layout.json_bytes(_target(levels)))
         writer.write(layout.REPORT, report.encode())
-        _copy(writer, source.directory)
+        _copy(writer, source.directory, source.config_directory)
         head = stored_head(source.pooling_rule, source.directory)
         if head:
             writer.write(f"{layout.CONFIG}/{layout.POOLED_HEAD}", head)
@@ -310,12 +311,15 @@ def _ranks(options: Options) -> str:
     return ", sums in the order of several ranks" if options.tp_invariant else ""
 
 
-def _copy(writer: EngineWriter, directory: Path) -> None:
+def _copy(writer: EngineWriter, directory: Path, config_directory: Path) -> None:
     """Tokenizer and configuration, verbatim; a name no directory may hold stays behind. Of a GGUF file, as files; of a
     vocabulary that leaves much to a class, as a tokenizer.json, which says all.
     """
     if is_gguf(directory):
-        for folder, files in zip((layout.TOKENIZER, layout.CONFIG), gguf_as_files(directory), strict=True):
+        tokenizer, configuration = gguf_as_files(directory)
+        if config_directory != directory:  # which says what it is together with its projector
+            configuration = {path.name: path.read_bytes() for path in config_directory.glob("*.json")}
+        for folder, files in ((layout.TOKENIZER, tokenizer), (layout.CONFIG, configuration)):
             for name, data in files.items():
                 writer.write(f"{folder}/{name}", data)
         return

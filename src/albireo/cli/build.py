@@ -38,6 +38,7 @@ def _help(field: str) -> str:
 @click.option("--head", "quantization_head", type=click.Choice(list(HEADS)), help="The same for the head alone.")
 @click.option("--hf-overrides", metavar="JSON", help=_help("hf_overrides"))
 @click.option("--mm-processor-kwargs", metavar="JSON", help=_help("mm_processor_kwargs"))
+@click.option("--mmproj", metavar="FILE", help=_help("mmproj"))
 @click.option("--kv-cache-dtype", help=_help("kv_cache_dtype"))
 @click.option("--target", help=_help("target"))
 @click.option("--profile", type=click.Choice(list(PROFILES)), help=_help("profile"))

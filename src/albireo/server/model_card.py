@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from albireo.errors import EngineError
-from albireo.models.gguf.files import is_gguf, part_paths
+from albireo.models.gguf.files import gguf_of, is_gguf, part_paths
 from albireo.server.serving import Serving
 
 #: Of config.json, where the model has a tower, or is spoken to in another way.
@@ -67,7 +67,7 @@ def card_of(serving: Serving) -> ModelCard:
     if not serving.is_loaded:
         return ModelCard()
     ready = serving.ready
-    path = Path(ready.config_directory)
+    path = gguf_of(Path(ready.config_directory))
     try:
         told = _of_gguf(path) if is_gguf(path) else _of_directory(path)
     except (OSError, msgspec.DecodeError, EngineError):  # it may be on another machine

@@ -296,11 +296,13 @@ def write(
     conversion: Conversion,
     kind: str = "F32",
     settings: Mapping[str, Any] | None = None,
+    tokenizer: Callable[[Any], object] | None = None,
 ) -> None:
     """Args:
     weights: of the checkpoint, matrices of experts one by one.
     kind: of matrices whose rows are whole blocks of it; Q8_0 or F32.
     settings: instead of what would be written, or besides; None: no such key.
+    tokenizer: adds one to a writer of the gguf package.
     """
     writer = gguf.GGUFWriter(str(path), conversion.arch)
     arch = next(
@@ -317,6 +319,8 @@ def write(
     for key, value in conversion.of_weights(c, weights).items():
         writer.add_array(key, value)
     writer.add_bos_token_id(c.get("bos_token_id") or 0)
+    if tokenizer is not None:
+        tokenizer(writer)
     for name, array in _stacked(c, weights, conversion):
         for new, numbers in conversion.change(name, array, c):
             stored = new if new.startswith(("blk.", "rope_f", "hrm.")) else _stored_name(names, new, conversion.own)

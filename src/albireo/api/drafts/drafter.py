@@ -200,6 +200,7 @@ def plan_drafter(
         model=config.model if asked.model is None else asked.model,
         hf_overrides=config.hf_overrides if asked.model is None else None,
         mm_processor_kwargs=None,
+        mmproj=None,
         quantization=asked.quantization,
         quantization_head=None,
         dtype="auto",

@@ -85,6 +85,9 @@ class Source(Protocol):
     def vision_directory(self) -> Path | None: ...
 
     @property
+    def perception_problem(self) -> str: ...
+
+    @property
     def model_config(self) -> ModelConfig: ...
 
     @property
@@ -253,7 +256,7 @@ def open_perception(config: EngineConfig, source: Source, device: Device) -> Per
     """
     towers = _towers(source)
     if not towers:
-        return TEXT_ONLY
+        return source.perception_problem or TEXT_ONLY
     found = {hears: _perceived(config, source, device, hears) for hears in towers}
     eye, ear = found.get(False, HEARS), found.get(True, SEES)
     if isinstance(eye, Vision) and not isinstance(ear, Vision):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from albireo.api.sources.pooled_head import read_pooled_head
+from albireo.api.sources.projector_place import beside
 from albireo.backends.weights import Weights
 from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import parts
@@ -48,7 +49,9 @@ class CheckpointSource:
         num_ranks: int = 1,
         tp_invariant: bool = False,
         precision: Precision | None = None,
+        mmproj: str | None = None,
     ) -> None:
+        """Args: mmproj: what a GGUF file's model sees and hears with; None: what lies beside it."""
         self.parts = parts(num_ranks, tp_invariant)
         self._opened = Opened(directory)
         self.model_config = load_config(directory, opened=self._opened).with_dtype(dtype)
@@ -56,8 +59,10 @@ class CheckpointSource:
         stored, is_weight_only = stored_encodings(self._opened.get(), self.model_config.dtype)
         self.precision = replace(precision or Precision(), stored=stored, is_stored_weight_only=is_weight_only)
         self.quantization = self.precision.scheme
-        self.directory = self.config_directory = self.tokenizer_directory = directory
-        self.vision_directory: Path | None = directory
+        self.directory = self.tokenizer_directory = directory
+        found = beside(directory, mmproj)
+        self.config_directory, self.perception_problem = found.place or directory, found.problem
+        self.vision_directory: Path | None = found.projector or directory
         self.default_model_len = default_context(self.model_config)
         self.pooling_rule = with_modules(self.model_config.pooling or PoolingRule(), directory)
         if self.pooling_rule.is_of_logits:

@@ -46,6 +46,7 @@ class ConfigOnly:
     """Implements ModelSource: config.json without weights, which will be what its quantization_config says."""
 
     shares_weights = False
+    perception_problem = ""
 
     def __init__(self, directory: Path, dtype: str, parts: tuple[Part | None, ...], precision: Precision) -> None:
         self.directory = self.config_directory = self.tokenizer_directory = directory

@@ -51,6 +51,8 @@ class EngineSource:
     Raises: EngineFileError; TargetMismatch for another dtype, or other ranks, than it was built for.
     """
 
+    perception_problem = ""
+
     def __init__(
         self,
         directory: Path,

@@ -12,12 +12,12 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from albireo import devflags
+from albireo.api.sources.own_files import put
 from albireo.errors import ConfigError, short
 from albireo.json_file import read_json
 from albireo.models.gguf.files import is_gguf
@@ -72,7 +72,8 @@ def overridden(directory: Path, asked: Overrides) -> Path:
     contents = {name: _encoded(json.dumps(data, indent=2, ensure_ascii=False) + "\n") for name, data in files.items()}
     place = _place(directory, names, given)
     try:
-        _write(place, directory, contents)
+        links = {path.name: path.absolute() for path in directory.iterdir() if path.name not in contents}
+        put(place, contents, links)
     except OSError as error:
         raise ConfigError(
             f"{names}: {place}, where {' and '.join(files)} are to lie as overridden, cannot be written "
@@ -181,37 +182,3 @@ def _place(directory: Path, names: str, given: Mapping[str, Any]) -> Path:
     key = hashlib.sha256(os.fsencode(directory.absolute()) + b"\0" + said(given).encode("utf-8")).hexdigest()[:16]
     # without "..", which is another place; links keep the name that they have
     return home / "albireo" / "overridden" / key / os.path.basename(os.path.abspath(directory))
-
-
-def _write(place: Path, directory: Path, contents: Mapping[str, bytes]) -> None:
-    """Links to what is in directory, and to nothing else, beside contents by name; what is right stays untouched, so
-    that others may read there. Raises: OSError."""
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    wanted = {path.name: path.absolute() for path in directory.iterdir() if path.name not in contents}
-    for path in place.iterdir():
-        if path.name not in contents and path.name not in wanted and (path.is_symlink() or path.is_file()):
-            path.unlink(missing_ok=True)
-    for name, target in wanted.items():
-        path = place / name
-        if _target(path) != target:
-            _replace(path, lambda temporary, target=target: os.symlink(target, temporary))
-    for name, content in contents.items():
-        path = place / name
-        if path.is_symlink() or not path.is_file() or path.read_bytes() != content:
-            _replace(path, lambda temporary, content=content: temporary.write_bytes(content))
-
-
-def _target(path: Path) -> Path | None:
-    """Where a link leads; None: it is none, or another process has just removed it."""
-    try:
-        return path.readlink()
-    except OSError:
-        return None
-
-
-def _replace(path: Path, make: Any) -> None:
-    """Make a file or link beside its place and put it there in one step."""
-    with tempfile.TemporaryDirectory(dir=path.parent.parent) as folder:
-        temporary = Path(folder) / path.name
-        make(temporary)
-        os.replace(temporary, path)

@@ -15,6 +15,7 @@ from typing import Protocol
 from albireo.api.sources.checkpoint_source import CheckpointSource
 from albireo.api.sources.engine_source import EngineSource
 from albireo.api.sources.overrides import overridden, said
+from albireo.api.sources.projector_place import beside
 from albireo.artifact.layout import BUILD_COMMAND, MANIFEST, PROGRAM
 from albireo.artifact.reader import hinting, is_engine_directory
 from albireo.artifact.record import guarded
@@ -43,6 +44,8 @@ class ModelSource(Protocol):
         parts: what to compile for each rank; see compiler.passes.shard.
         shares_weights: engines of this machine have them in memory together.
         vision_directory: where the tensors of what reads images are; None: there are none.
+        perception_problem: why what lies beside a model, and would read images or sounds, does not; empty: nothing lies
+            there, or it does.
         pooling_rule: what its files say of embeddings, or of scores.
         quantization: the scheme that its matrices are rounded to; None: they are as they were.
     """
@@ -55,6 +58,7 @@ class ModelSource(Protocol):
     parts: tuple[Part | None, ...]
     shares_weights: bool
     vision_directory: Path | None
+    perception_problem: str
     pooling_rule: PoolingRule
     quantization: str | None
 
@@ -105,6 +109,7 @@ def open_source(directory: Path, config: EngineConfig) -> ModelSource:
                     f"{directory}: {name} is decided when a directory is built; leave it out, or build with it: "
                     f"albireo build MODEL -o DIR --{name.replace('_', '-')} '{said(overrides)}'"
                 )
+        beside(directory, config.mmproj)
         return EngineSource(
             directory,
             config.dtype,
@@ -127,7 +132,8 @@ def open_source(directory: Path, config: EngineConfig) -> ModelSource:
             )
     precision = Precision(config.quantization, config.quantization_head)
     directory = overridden(directory, config)
-    return CheckpointSource(directory, config.dtype, config.tensor_parallel_size or 1, config.tp_invariant, precision)
+    ranks = config.tensor_parallel_size or 1
+    return CheckpointSource(directory, config.dtype, ranks, config.tp_invariant, precision, config.mmproj)
 
 
 @contextmanager

@@ -13,6 +13,10 @@ SUFFIX = ".gguf"
 _PART_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
 #: imatrix first or last: between other words it says how a model was quantized.
 _BESIDE = re.compile(r"(^|[-_.])mmproj([-_.]|$)|^imatrix[-_.]|[-_.]imatrix\.gguf$|^mtp-", re.IGNORECASE)
+#: Of these what sees or hears for a model.
+_PROJECTOR = re.compile(r"(^|[-_.])mmproj([-_.]|$)", re.IGNORECASE)
+#: Where a model lies whose directory says what it and its projector are together; see api/sources/projector_place.py.
+MODEL_LINK = "model.gguf"
 #: Each keeps a file open; the largest known models have a tenth of it.
 MAX_PARTS = 512
 
@@ -26,6 +30,16 @@ def is_beside_a_model(path: Path) -> bool:
     """Whether a file is, by its name, what llama.cpp puts beside a model: what sees or hears for it (mmproj-…), which
     inputs count (imatrix…), or layers that guess further tokens (mtp-…)."""
     return _BESIDE.search(path.name) is not None
+
+
+def is_projector(path: Path) -> bool:
+    """Whether a file is, by its name, what sees or hears for a model beside it."""
+    return is_gguf(path) and _PROJECTOR.search(path.name) is not None
+
+
+def gguf_of(directory: Path) -> Path:
+    """The model that a directory speaks of, see MODEL_LINK; any other path as it is."""
+    return directory / MODEL_LINK if (directory / MODEL_LINK).is_symlink() else directory
 
 
 def part_paths(path: Path) -> list[Path]:

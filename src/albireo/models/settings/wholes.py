@@ -381,7 +381,8 @@ WHOLES: Mapping[str, Whole] = {
     "minicpmv4_6": _MINICPM,
     "mistral3": Whole(
         "Mistral3ForConditionalGeneration",
-        {kind: kind for kind in ("mistral", "ministral3", "mistral4")},
+        # the last as GGUF files of Mistral Small 3.1 have it
+        {kind: kind for kind in ("mistral", "ministral3", "mistral4", "llama")},
         {"tie_word_embeddings": True},
     ),
     "mistral_large4": Whole(

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,10 +20,14 @@ from albireo.models.checkpoint.safetensors_file import RawTensor, raw_tensor, st
 from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
 from albireo.models.checkpoint.sample_tower_names import names_of_sample_tower
 from albireo.models.checkpoint.text_tensors import CONFORMER, ENCODER, LASR, TextTensors
+from albireo.models.gguf.files import is_gguf
 from albireo.models.settings import deepseek_ocr, internvl_chat, minicpmv, phi3_v
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32
 from albireo.quantization.encoded import Encoded
+
+if TYPE_CHECKING:
+    from albireo.models.gguf.projectors.file import ProjectorFile
 
 #: What names begin with here, and in files with or without "model." before it.
 _PARTS = (
@@ -107,7 +112,7 @@ _JOINED = ".attention.qkv."
 class TowerTensors:
     """Implements backends.weights.Weights."""
 
-    def __init__(self, stored: TextTensors) -> None:
+    def __init__(self, stored: TextTensors | ProjectorFile) -> None:
         self.directory = stored.directory
         self._stored = stored
         #: name -> that it is a third of, and which
@@ -217,8 +222,8 @@ class TowerTensors:
 
 
 def tower_tensors(directory: Path, hears: bool | None = None) -> TowerTensors:
-    """Those of a directory in Hugging Face layout. Args: hears: of the tower that does, or of the one that sees; None:
-    of the only one that is read.
+    """Those of a directory in Hugging Face layout, or of a projector's GGUF file. Args: hears: of the tower that does,
+    or of the one that sees; None: of the only one that is read.
 
     Raises: ModelError when there are no safetensors, or two of a name; WeightMismatch when they are damaged.
     """
@@ -236,7 +241,11 @@ def tower_file(directory: Path, *towers: bool | None) -> bytearray:
             stored.close()
 
 
-def _stored(directory: Path, hears: bool | None) -> TextTensors:
+def _stored(directory: Path, hears: bool | None) -> TextTensors | ProjectorFile:
+    if is_gguf(directory):
+        from albireo.models.gguf.projectors.file import ProjectorFile
+
+        return ProjectorFile(directory, hears)
     files = SafetensorsFiles(directory)
     if any(name in files for name in CONFORMER):
         heard = [name for name in files.names if any(part in name for part in _LISTENS)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Projection:
         names: patterns of names of the checkpoint -> what the map has, in this order.
         change: see Given.
         family: what is changed of the family in tiny_sights, so that such files can say it.
+        heard: type, and keys, of what hears beside.
     """
 
     kind: str
@@ -52,7 +53,7 @@ class Projection:
     names: tuple[tuple[str, str], ...] = ()
     change: Callable[[str, Array, Config], Given] = _as_it_is
     family: Callable[[Family], Family] = lambda family: family
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    heard: tuple[str, Callable[[Config], Config]] | None = None
 
 
 def _text(text: Conversion, **keys: Any) -> Conversion:
@@ -159,17 +160,94 @@ def _pixtral_keys(config: Config) -> Config:
     return {**_sizes(config), ".use_silu": True, **merge}
 
 
-def _lfm2_text(name: str, array: Array, c: Config) -> conversions.Given:
-    """LFM2Model.modify_tensors()."""
-    yield name, array[:, 0] if "conv.conv" in name else array
-
-
 def _lfm2(name: str, array: Array, config: Config) -> Given:
     """LFM2VLModel.modify_tensors()."""
     if "patch_embedding.weight" in name:
         array = array.reshape(len(array), 16, 16, 3).transpose(0, 3, 1, 2)
     if ".head." not in name:
         yield name, array
+
+
+_BOUNDS = tuple(f".{side}_{end}" for side in ("input", "output") for end in ("min", "max"))
+
+
+def _llama4(name: str, array: Array, config: Config) -> Given:
+    """Llama4VisionModel.modify_tensors()."""
+    if name.startswith("multi_modal_projector.linear_1"):
+        name = "mm.model.fc.weight"
+    yield name + ".weight" if name.endswith("positional_embedding_vlm") else name, array
+
+
+def _minicpm(name: str, array: Array, config: Config) -> Given:
+    """MiniCPMV4_6VisionModel, of whose merger this version of the package has no names."""
+    for of, new in _MINICPM.items():
+        if name.startswith(of):
+            name = new + name.removeprefix(of)
+    yield name, array
+
+
+_MINICPM = {
+    "model.merger.mlp.0.pre_norm.": "mm.input_norm.",
+    "model.merger.mlp.0.linear_1.": "mm.up.",
+    "model.merger.mlp.0.linear_2.": "mm.down.",
+    "model.vision_tower.vit_merger.layer_norm1.": "v.vit_merger.ln1.",
+    **{f"model.vision_tower.vit_merger.self_attn.{p}_proj.": f"v.vit_merger.attn_{p}." for p in "qkv"},
+    "model.vision_tower.vit_merger.self_attn.out_proj.": "v.vit_merger.attn_out.",
+    "model.vision_tower.vit_merger.pre_norm.": "v.vit_merger.ds_ln.",
+    "model.vision_tower.vit_merger.linear_1.": "v.vit_merger.ds_ffn_up.",
+    "model.vision_tower.vit_merger.linear_2.": "v.vit_merger.ds_ffn_down.",
+    "model.vision_tower.": "vision_tower.vision_model.",
+}
+
+
+def _gemma4(name: str, array: Array, config: Config) -> Given:
+    """Gemma4VisionAudioModel.modify_tensors()."""
+    array = array.reshape(1) if not array.shape else array
+    if "audio" in name:
+        name = name.replace("model.audio_tower.", "conformer.").replace(".linear.", ".")
+        if name.endswith("per_dim_scale"):
+            name, array = name + ".weight", np.log1p(np.exp(array))
+        if "depthwise_conv1d" in name:
+            array = array[:, 0]
+    else:
+        name = name.replace("model.vision_tower.encoder.", "vision_model.model.").replace(".linear.weight", ".weight")
+        name += ".weight" if name.endswith("position_embedding_table") else ""
+        if name.endswith("input_proj.weight"):
+            array = array.reshape(len(array), 8, 8, 3).transpose(0, 3, 1, 2)
+    yield name, array
+
+
+def _gemma4_keys(config: Config) -> Config:
+    # of pictures of up to six rows
+    return {**_sizes({**config, "vision_config": {"image_size": 224, **config["vision_config"]}}), **_GEMMA4_SIZES}
+
+
+def _of_older(c: Config) -> Config:
+    """Of its text part, with heads of layers without a window as files had them before."""
+    full = next(iter(c["per_layer_config"].values()))
+    heads = {"global_head_dim": full["head_dim"], "num_global_key_value_heads": full.get("num_key_value_heads")}
+    return {**c, **heads}
+
+
+_OLDER_GEMMA4 = conversions.CONVERSIONS["gemma4_text"]
+_GEMMA4_TEXT = replace(
+    _OLDER_GEMMA4,
+    keys=lambda c: _OLDER_GEMMA4.keys(_of_older(c)),
+    change=lambda name, array, c: _OLDER_GEMMA4.change(name, array, _of_older(c)),
+)
+_GEMMA4_SIZES = {"image_size": 224, "projector.scale_factor": 2, "image_max_pixels": 6 * 16 * 16}
+
+
+def _gemma4_sounds(config: Config) -> Config:
+    audio = config["audio_config"]
+    return {
+        "embedding_length": audio["hidden_size"],
+        "feed_forward_length": 4 * audio["hidden_size"],
+        "block_count": audio["num_hidden_layers"],
+        "attention.head_count": audio["num_attention_heads"],
+        "attention.layer_norm_epsilon": 1e-6,
+        "num_mel_bins": 4,
+    }
 
 
 _SIGLIP = (r"^(model\.)?vision_tower\.", "vision_tower.vision_model.")
@@ -223,6 +301,18 @@ def _as_lfm2(family: Family) -> Family:
     return replace(family, config=config, files=files)
 
 
+def _as_llama4(family: Family) -> Family:
+    """Three of four layers rotate, and see chunks that no text of tests is as long as."""
+    more = {"num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0], "attention_chunk_size": 8192, "floor_scale": 8192}
+    more |= {"layer_types": ["chunked_attention"] * 3 + ["full_attention"], "moe_layers": None}
+
+    def config(ids: Mapping[str, int]) -> Config:
+        found = family.config(ids)
+        return {**found, "text_config": {**found["text_config"], **more}}
+
+    return replace(family, config=config)
+
+
 _LLAMA = Conversion("llama", lambda c: {"rope.dimension_count": conversions.k.head_dim_of(c)}, conversions._llama)
 _LFM2 = conversions.CONVERSIONS["lfm2"]
 _QWEN_TEXT = further_conversions.CONVERSIONS["qwen2"]
@@ -246,9 +336,33 @@ PROJECTIONS: dict[str, Projection] = {
         lambda c: {**_sizes(c), ".use_gelu": True, "projector.scale_factor": 2, "preproc_max_tiles": 3},
         _INTERNVL,
     ),
+    "gemma4": Projection("gemma4v", _GEMMA4_TEXT, _gemma4_keys, change=_gemma4),
+    "gemma4, embeddings of layers": Projection(
+        "gemma4v",
+        _GEMMA4_TEXT,
+        _gemma4_keys,
+        change=_gemma4,
+        heard=("gemma4a", _gemma4_sounds),
+    ),
+    "llama4": Projection(
+        "llama4",
+        conversions.CONVERSIONS["llama4_text"],
+        lambda c: {**_sizes(c), ".use_gelu": True, "projector.scale_factor": 2},
+        change=_llama4,
+        family=_as_llama4,
+    ),
+    "minicpmv4_6": Projection(
+        "minicpmv4_6",
+        conversions.CONVERSIONS["qwen3_5_text"],
+        lambda c: (
+            {**_sizes(c), ".use_gelu": True, "projector.scale_factor": 4, "image_size": 48}
+            | {"wa_layer_indexes": [c["insert_layer_id"]]}
+        ),
+        change=_minicpm,
+    ),
     "lfm2_vl": Projection(
         "lfm2",
-        Conversion("lfm2", lambda c: _LFM2.keys({**c, "block_ff_dim": c["intermediate_size"]}), _lfm2_text),
+        Conversion("lfm2", lambda c: _LFM2.keys({**c, "block_ff_dim": c["intermediate_size"]})),
         lambda c: {**_sizes(c), ".use_gelu": True, "image_size": 256, "projector.scale_factor": 2},
         (_SIGLIP, _IN_TOWER),
         _lfm2,
@@ -290,7 +404,7 @@ def save_both(folder: Path, name: str, kind: str = "F32") -> tuple[Path, Path]:
     weights = load_file(checkpoint / "model.safetensors")
     text = {old: array for old, array in weights.items() if _is_of_text(old)}
     settings = byte_level_settings(checkpoint, "gpt-2")
-    named = {_text_name(old): array for old, array in text.items()}
+    named = {new: array for old, given in text.items() for new, array in _apart(_text_name(old), given)}
     conversions.write(
         file,
         config["text_config"],
@@ -299,6 +413,9 @@ def save_both(folder: Path, name: str, kind: str = "F32") -> tuple[Path, Path]:
         tokenizer=lambda writer: _add_words(writer, settings, checkpoint),
     )
     tower = {old: array for old, array in weights.items() if not _is_of_text(old)}
+    if projection.kind == "pixtral":  # the row that stands behind each line of a picture
+        number = settings["tokenizer.ggml.tokens"].index("[IMG_BREAK]")
+        tower["v.token_embd.img_break"] = named["model.embed_tokens.weight"][number]
     write_projector(folder / "mmproj-model.gguf", config, checkpoint, tower, projection, kind)
     return checkpoint, file
 
@@ -314,6 +431,19 @@ def _text_name(name: str) -> str:
     return name.removeprefix("language_model.")
 
 
+def _apart(name: str, array: Array) -> Given:
+    """Experts one by one, of a tensor of all of a layer; a convolution without the dimension that it has one of."""
+    block = name.rpartition(".")[0]
+    if name.endswith(".experts.gate_up_proj"):
+        for number, both in enumerate(array):
+            for part, half in zip(("gate", "up"), np.split(both, 2, axis=1), strict=True):
+                yield f"{block}.{number}.{part}_proj.weight", half.T
+    elif name.endswith(".experts.down_proj"):
+        yield from ((f"{block}.{number}.down_proj.weight", each.T) for number, each in enumerate(array))
+    else:
+        yield name, array[:, 0] if array.ndim == 3 and array.shape[1] == 1 else array
+
+
 def _add_words(writer: Any, settings: Mapping[str, Any], checkpoint: Path) -> None:
     """The tokenizer of a checkpoint. It has no merges, and files have some: of what no text of tests has."""
     tokens = list(settings["tokenizer.ggml.tokens"])
@@ -325,6 +455,7 @@ def _add_words(writer: Any, settings: Mapping[str, Any], checkpoint: Path) -> No
     writer.add_token_types(settings["tokenizer.ggml.token_type"].tolist())
     writer.add_token_merges(["Q X"])
     writer.add_eos_token_id(tokens.index("<|im_end|>"))
+    writer.add_pad_token_id(tokens.index("<|im_start|>"))
     writer.add_add_bos_token(False)
     writer.add_chat_template((checkpoint / "chat_template.jinja").read_text())
 
@@ -336,7 +467,7 @@ def write_projector(
     writer = gguf.GGUFWriter(str(path), "clip")
     writer.add_type("mmproj")
     writer.add_bool("clip.has_vision_encoder", True)
-    writer.add_string("clip.projector_type", projection.kind)
+    writer.add_string("clip.vision.projector_type" if projection.heard else "clip.projector_type", projection.kind)
     vision = config["vision_config"]
     patch = vision["patch_size"]
     keys = {
@@ -347,6 +478,12 @@ def write_projector(
         **_colours(checkpoint),
         **projection.keys(config),
     }
+    if projection.heard is not None:
+        kind_heard, of_sounds = projection.heard
+        writer.add_bool("clip.has_audio_encoder", True)
+        writer.add_string("clip.audio.projector_type", kind_heard)
+        width = config["text_config"]["hidden_size"]
+        keys |= {f".audio.{key}": value for key, value in {"projection_dim": width, **of_sounds(config)}.items()}
     for key, value in keys.items():
         name = f"clip{key}" if key.startswith(".") else f"clip.vision.{key}"
         add = {bool: writer.add_bool, float: writer.add_float32, int: writer.add_uint32, list: writer.add_array}
@@ -368,15 +505,16 @@ def _colours(checkpoint: Path) -> dict[str, list[float]]:
     """Of what prepares pictures; of a file that says nothing what the families of CLIP have."""
     from albireo.images.settings import CLIP_MEAN, CLIP_STD
 
-    said = json.loads((checkpoint / "preprocessor_config.json").read_text())
+    path = checkpoint / "preprocessor_config.json"
+    said = json.loads(path.read_text()) if path.exists() else {"image_processor_type": ""}
     of_clip = said["image_processor_type"].startswith(("Qwen2VL", "Pixtral", "GotOcr2"))
     return {"image_mean": list(CLIP_MEAN), "image_std": list(CLIP_STD)} if of_clip else {}
 
 
 def _stored_name(names: Any, name: str) -> str:
-    if name.startswith(("v.", "mm.")):
+    if name.startswith(("v.", "a.", "mm.")):
         return name
-    found = names.get_name(name, try_suffixes=(".weight", ".bias"))
+    found = names.get_name(name, try_suffixes=(".weight", ".bias", *_BOUNDS))
     assert found is not None, name
     return str(found)
 

@@ -13,6 +13,7 @@ import pytest
 from albireo import LLM, BuildConfig, SamplingParams, build
 from albireo.errors import ConfigError, ModelError, TemplateError, UnsupportedModel
 from models.gguf.writer import gguf
+from tiny_hearers import RATE, sound
 from tiny_projectors import PROJECTIONS, save_both
 from tiny_sights import picture
 
@@ -131,3 +132,18 @@ def test_what_cannot_be_honoured_is_refused_by_name(tmp_path: Path) -> None:
         LLM(str(file), mmproj=str(file))
     with pytest.raises(ModelError, match=r"there is no file .*missing.gguf"):
         LLM(str(file), mmproj=str(tmp_path / "missing.gguf"))
+
+
+def test_what_hears_beside_is_heard(tmp_path: Path) -> None:
+    """Bounds and factors that files have otherwise come back in float32."""
+    checkpoint, file = save_both(tmp_path, "gemma4, embeddings of layers")
+    both = {"audio": [(sound(0.8), RATE)], "image": [picture(16, 24)]}
+    prompt = {"prompt": "<|audio|>Hm<|image|>?", "multi_modal_data": both}
+    found = []
+    for model in (checkpoint, file):
+        with LLM(str(model), dtype="float32", num_threads=1) as llm:
+            (answer,) = llm.generate([prompt], GREEDY, use_tqdm=False)
+        found.append((answer.prompt_token_ids, answer.outputs[0].token_ids, answer.outputs[0].cumulative_logprob))
+    assert found[0][:2] == found[1][:2]
+    assert found[0][2] == pytest.approx(found[1][2], abs=1e-4)
+    assert len(found[0][0]) > 20

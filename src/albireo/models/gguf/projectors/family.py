@@ -20,7 +20,7 @@ Prepared = dict[str, Any]
 class Family:
     """Fields:
     kinds: architecture of the text part -> model_type of the whole. Rows of the tower are of no other.
-    config: keys of config.json beside the text part's.
+    config: keys of config.json beside the text part's, and of text_config what no file says.
     prepared: what processor_config.json holds.
     tensors: of the tower, by the names that its graph reads.
     """

@@ -103,10 +103,11 @@ def changed(pieces: dict[str, Piece], name: str, make: Callable[[F32], F32], sha
         pieces[name] = Piece(pieces[name].sources, shape or pieces[name].shape, make)
 
 
-def shaped(pieces: dict[str, Piece], name: str, shape: tuple[int, ...]) -> None:
-    """The same numbers in another shape, as many."""
-    if name in pieces and math.prod(pieces[name].shape) == math.prod(shape):
-        pieces[name] = pieces[name]._replace(shape=shape)
+def channels_last(pieces: dict[str, Piece], name: str) -> None:
+    """A linear of patches whose numbers have their channel last, of a convolution in the file."""
+    if name in pieces and len(pieces[name].shape) == 4:
+        width, *patch = pieces[name].shape
+        changed(pieces, name, lambda n: n.transpose(0, 2, 3, 1).reshape(len(n), -1), (width, math.prod(patch)))
 
 
 def halves_apart(heads: int) -> Callable[[F32], F32]:

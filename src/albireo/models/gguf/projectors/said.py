@@ -86,6 +86,10 @@ class Said:
             "num_attention_heads": self.number("attention.head_count"),
         }
 
+    def rows(self, name: str, default: int = 0) -> int:
+        """Of a tensor, where it is there."""
+        return self.entries[name].shape[0] if name in self.entries else default
+
     def wide(self, ffn: str = "ffn_up", prefix: str = "v") -> int:
         """Of FFNs: files may say it wrongly, tensors do not."""
         return max(self.shape(f"{prefix}.blk.0.{ffn}.weight"))

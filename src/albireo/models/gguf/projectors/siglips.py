@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from albireo.models.gguf.projectors.family import Family
-from albireo.models.gguf.projectors.piece import F32, Names, Piece, changed, renamed
+from albireo.models.gguf.projectors.piece import Names, Piece, changed, channels_last, renamed
 from albireo.models.gguf.projectors.said import Said
 
 LAYER = {
@@ -160,14 +160,7 @@ def _lfm2_prepared(said: Said) -> dict[str, Any]:
 
 def _lfm2_tensors(said: Said) -> dict[str, Piece]:
     pieces = dict(renamed(said.entries, _LFM2, said.width))
-    name = "vision_tower.embeddings.patch_embedding.weight"
-    if name in pieces and len(pieces[name].shape) == 4:
-        # there a convolution, here a linear of patches whose channels are last
-        def channels_last(numbers: F32) -> F32:
-            return numbers.transpose(0, 2, 3, 1).reshape(len(numbers), -1)
-
-        width, *patch = pieces[name].shape
-        changed(pieces, name, channels_last, (width, int(np.prod(patch))))
+    channels_last(pieces, "vision_tower.embeddings.patch_embedding.weight")
     return pieces
 
 

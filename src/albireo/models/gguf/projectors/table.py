@@ -20,15 +20,20 @@ from albireo.models.gguf.projectors.said import AUDIO, VISION, Said
 #: Type -> the file that is imported where such a tower is met, and the Family in it.
 SEEING: Mapping[str, str] = {
     "gemma3": "siglips.GEMMA3",
+    "gemma4v": "gemma4.SEES",
     "idefics3": "siglips.IDEFICS3",
     "internvl": "internvl.INTERNVL",
     "lfm2": "siglips.LFM2",
+    "llama4": "llama4.LLAMA4",
+    "minicpmv4_6": "minicpm.MINICPM_V4_6",
     "pixtral": "pixtral.PIXTRAL",
     "qwen2vl_merger": "qwen.QWEN2_VL",
     "qwen2.5vl_merger": "qwen.QWEN2_5_VL",
     "qwen3vl_merger": "qwen.QWEN3_VL",
 }
-HEARING: Mapping[str, str] = {}
+HEARING: Mapping[str, str] = {
+    "gemma4a": "gemma4.HEARS",
+}
 #: Types of files that see and hear by one name.
 _BOTH: Mapping[str, tuple[str, str]] = {}
 

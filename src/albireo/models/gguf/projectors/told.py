@@ -47,7 +47,8 @@ def told_together(model: Path, projector: Path) -> dict[str, dict[str, Any]]:
         config |= {"model_type": kind, **tower.family.config(tower.said)}
         prepared |= tower.family.prepared(tower.said)
     whole = WHOLES[config["model_type"]]
-    config |= {"architectures": [whole.class_name], "text_config": _text(text, settings, config["model_type"])}
+    of_text = {**_text(text, settings, config["model_type"]), **config.get("text_config", {})}
+    config |= {"architectures": [whole.class_name], "text_config": of_text}
     files = {"config.json": config, "processor_config.json": prepared}
     generation = generation_of(settings)
     return {**files, "generation_config.json": generation} if generation else files
@@ -86,6 +87,9 @@ def _text(text: Mapping[str, Any], settings: Mapping[str, Any], kind: str) -> di
     """text_config."""
     whole = WHOLES[kind]
     part = next(part for part, architecture in whole.parts.items() if architecture == text["model_type"])
+    pad = settings.get("tokenizer.ggml.padding_token_id")
+    if type(pad) is int:
+        text = {**text, "pad_token_id": pad}
     sections = settings.get(f"{settings.get('general.architecture')}.{_SECTIONS}")
     if whole.sections is None or not isinstance(sections, np.ndarray):
         return {**text, "model_type": part}

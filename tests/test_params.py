@@ -204,7 +204,7 @@ def test_pooling_types_are_read_as_vllm_writes_them(name: Any) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"pooling_type": "max"}, "pooling_type='max' is not supported; it must be last or mean or cls"),
+        ({"pooling_type": "sum"}, "pooling_type='sum' is not supported; it must be last or mean or max or cls"),
         ({"pooling_type": 3}, "pooling_type=3"),
         ({"dimensions": 0}, "dimensions=0"),
         ({"dimensions": 2.0}, "dimensions=2.0"),

@@ -340,7 +340,7 @@ def test_experts_may_lie_with_columns_first_or_rows(tmp_path: Path) -> None:
         ("glm4v_moe", {"use_qk_norm": True, "sliding_window": 4}, "'sliding_window': 4"),
         ("paddleocr_vl", {"use_bias": True}, "text_config.use_bias=True is not supported"),
         ("paddleocr_vl", {"compression_ratio": 2.0}, "text_config.compression_ratio=2.0 is not supported"),
-        ("mistral3", {"model_type": "llama"}, "its model_type must be mistral or ministral3 or mistral4"),
+        ("mistral3", {"model_type": "qwen2"}, "its model_type must be mistral or ministral3 or mistral4 or llama"),
     ],
 )
 def test_what_a_text_part_does_not_do(name: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -386,6 +386,8 @@ def test_prefixes_of_one_or_of_all_are_forgotten(both: Server) -> None:
         found: int = answer["usage"]["prompt_tokens_details"]["cached_tokens"]
         return found
 
+    kept = both.http.post("/api/generate", json={"model": "short", "keep_alive": -1})
+    assert kept.json()["done_reason"] == "load", "another test has it sleep as soon as it rests"
     assert both.http.post("/reset_prefix_cache").status_code == 200
     assert (cached("long"), cached("long")) == (0, 32)
     assert both.http.post("/reset_prefix_cache?model=short").status_code == 200

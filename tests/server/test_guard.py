@@ -25,6 +25,8 @@ PATHS = [
     "/v1/messages", "/v1/responses", "/v1/responses/x", "/v1/messages/count_tokens", "/v1/responses/x/cancel",
     "/v1/responses/input_tokens",
     "/v1/embeddings", "/classify", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank",
+    "/v2/embed", "/embed", "/embed_all", "/embed_sparse", "/predict", "/similarity", "/info", "/completion", "/infill",
+    "/apply-template", "/props", "/slots", "/slots/0",
 ]  # fmt: skip
 METHODS = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE"]
 
@@ -211,9 +213,9 @@ def test_an_exception_is_an_answer_that_says_nothing_of_it(caplog: pytest.LogCap
 def test_what_the_log_says(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "albireo.server")
 
-    def lines(path: str, status: int = 200, *, logs: bool = True) -> list[Any]:
+    def lines(path: str, status: int = 200, *, logs: bool = True, method: str = "GET") -> list[Any]:
         caplog.clear()
-        Asked(logs=logs)(path, query_string=str(status).encode())
+        Asked(logs=logs)(path, query_string=str(status).encode(), method=method)
         return [json.loads(record.getMessage()) for record in caplog.records]
 
     (line,) = lines("/" + "x" * 400)
@@ -222,3 +224,4 @@ def test_what_the_log_says(caplog: pytest.LogCaptureFixture) -> None:
     assert not lines("/v1/models", logs=False)
     for path in ("/metrics", "/ping", "/health", "/page/app.js"):
         assert [len(lines(path, status)) for status in (200, 304, 503, 500, 404)] == [0, 0, 0, 1, 1]
+    assert not lines("/page/app.js", method="HEAD") and len(lines("/page/app.js", method="POST")) == 1

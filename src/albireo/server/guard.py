@@ -68,7 +68,8 @@ class Guard:
             internal = HttpError(500, "internal error; the server's log has more", code="internal")
             await internal.response(scope["path"])(scope, receive, noting)
         finally:
-            is_dull = scope["path"] in _PROBES or scope["path"] in self._open
+            is_file = scope["path"] in self._open and scope["method"] in ("GET", "HEAD")
+            is_dull = scope["path"] in _PROBES or is_file
             if self._logs and not (is_dull and status in (200, 304, 503)):
                 self._log(scope, status, account, time.monotonic() - started_s)
 

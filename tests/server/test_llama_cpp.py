@@ -5,6 +5,7 @@ What requests look like is what its README says, and what llama.vim sends.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from albireo.api.sources.locate import BUNDLED
 from albireo.server.dialects.llama_cpp import as_completion
-from albireo.server.endpoints.llama_cpp import LineBounds
+from albireo.server.endpoints.llama_cpp import LineBounds, _of_completion
 from albireo.server.errors import HttpError
 from albireo.server.protocol.llama_cpp import CompletionAsk
 from albireo.text.infill import InfillMarks
@@ -121,6 +122,48 @@ def test_prompts_may_be_token_ids_or_both_in_turn(server: Server) -> None:
     assert to_the_end["tokens_evaluated"] + to_the_end["tokens_predicted"] == to_the_end["tokens_cached"] == 512
 
 
+def test_names_of_fields_are_ids_only_where_they_can_be(server: Server) -> None:
+    wanted = post(server, "/completion", ASK)["content"]
+    for name in ("²", "٣", "9" * 5000):
+        assert post(server, "/completion", {**ASK, "logit_bias": {name: 0.0}})["content"] == wanted, name
+    assert "ids outside the vocabulary: 9999999999" in refusal(
+        server, "/completion", {**ASK, "logit_bias": {"9" * 10: 1}}
+    )
+
+
+def test_what_is_encoded_holds_up_nobody() -> None:
+    in_thread = list[int]()
+
+    async def done(work: Any) -> Any:
+        in_thread.append(1)
+        return work()
+
+    tokenizer = SimpleNamespace(encode=lambda text, add_special_tokens=True: [len(text)])
+    serving: Any = SimpleNamespace(
+        tokenizer=tokenizer, max_prompt_chars=9000, in_thread=done,
+        ready=SimpleNamespace(max_model_len=512), admission=SimpleNamespace(advice={}),
+    )  # fmt: skip
+    for said, num in (
+        ({"prompt": [7, "a" * 30]}, 0),
+        ({"prompt": [7, "a" * 3000]}, 1),
+        ({"prompt": ["a"] * 500}, 1),
+        ({"prompt": "a" * 3000}, 0),  # encoded later, as any prompt
+        ({"prompt": "a", "logit_bias": [["a" * 3000, 1.0]]}, 1),
+        ({"prompt": "a", "logit_bias": {"a" * 3000: 1.0}}, 1),
+        ({"prompt": "a", "logit_bias": [[5, 1.0], ["a", False]]}, 0),
+    ):
+        in_thread.clear()
+        found = asyncio.run(_of_completion(serving, CompletionAsk(**said)))
+        assert len(in_thread) == num and found.max_tokens == 512, said
+    for said, words in (
+        ({"prompt": ["a"] * 513}, "513 texts of 513 characters"),
+        ({"prompt": ["a" * 9001, 1]}, "1 texts of 9001 characters"),
+        ({"prompt": "a", "logit_bias": [["a", 1.0]] * 4097}, "more than 4096 entries"),
+    ):
+        with pytest.raises(HttpError, match=words):
+            asyncio.run(_of_completion(serving, CompletionAsk(**said)))
+
+
 def test_what_is_not_done_is_refused_by_name(server: Server) -> None:
     for asked, words in (
         ({"mirostat": 2}, "mirostat=2"),
@@ -177,20 +220,51 @@ def test_it_tells_of_the_model_and_its_seats(server: Server) -> None:
 
 def test_an_editor_ends_where_it_said() -> None:
     ask = CompletionAsk(prompt="", n_indent=2, t_max_predict_ms=1)
-    bounds = LineBounds(ask)
-    assert bounds.shown("a\n  b\n c") == "a\n  b\n" and bounds.shown("a\n  b\n ") == "a\n  b\n "
-    assert bounds.shown("a\n  b\n ", is_over=False) == "a\n  b\n" and bounds.shown("a\n  ", is_over=False) == "a\n  "
-    assert bounds.shown("a\n\n  b") == "a\n" and bounds.shown("a") == "a"
-    assert not LineBounds(CompletionAsk(prompt="")) and bounds
+
+    def shown(text: str, **how: bool) -> str:
+        found = LineBounds(ask).shown(text, **how)
+        growing = LineBounds(ask)
+        for num in range(len(text)):
+            growing.shown(text[:num], is_over=False)
+        assert growing.shown(text, **how) == found, "however it came"
+        return found
+
+    assert shown("a\n  b\n c") == "a\n  b\n" and shown("a\n  b\n ") == "a\n  b\n "
+    assert shown("a\n  b\n ", is_over=False) == "a\n  b\n" and shown("a\n  ", is_over=False) == "a\n  "
+    assert shown("a\n\n  b") == "a\n" and shown("a") == "a"
+    assert not LineBounds(CompletionAsk(prompt="")) and LineBounds(ask)
 
     def tracked(text: str, first_token_s: float | None) -> Any:
         return SimpleNamespace(
             continuations=[SimpleNamespace(text=lambda: text)], times=SimpleNamespace(first_token_s=first_token_s)
         )
 
-    assert bounds.is_enough(tracked("a\nb", None)) and bounds.is_enough(tracked("a\n  b", -1e9))
-    assert not bounds.is_enough(tracked("a", -1e9)), "it has no line yet"
-    assert not bounds.is_enough(tracked("a\n  b", 1e12)) and not bounds.is_enough(tracked("a\n  b", None))
+    def is_enough(text: str, first_token_s: float | None) -> bool:
+        return LineBounds(ask).is_enough(tracked(text, first_token_s))
+
+    assert is_enough("a\nb", None) and is_enough("a\n  b", -1e9)
+    assert not is_enough("a", -1e9), "it has no line yet"
+    assert not is_enough("a\n  b", 1e12) and not is_enough("a\n  b", None)
+
+
+class Counted(str):
+    """A text that tells from where it is searched."""
+
+    starts: list[int]
+
+    def find(self, sub: str, start: int = 0, *_: Any) -> int:  # type: ignore[override]
+        self.starts.append(start)
+        return super().find(sub, start)
+
+
+def test_each_line_is_looked_at_once() -> None:
+    """Of an answer of thousands of lines all of them would be, with each token."""
+    bounds, text, starts = LineBounds(CompletionAsk(prompt="", n_indent=1)), " a\n" * 50, list[int]()
+    for num in range(1, len(text)):
+        grown = Counted(text[:num])
+        grown.starts = starts
+        assert bounds.shown(grown, is_over=False) in (grown, grown.removesuffix(" "))
+    assert starts == sorted(starts) and len(starts) < 2 * len(text)
 
 
 def test_a_bound_ends_the_request_and_cuts_its_text(server: Server) -> None:

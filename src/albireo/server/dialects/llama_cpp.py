@@ -8,6 +8,7 @@ nothing there either. Does not know the engine.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ FIELDS = {
     "logprobs": "n_probs",
     "suffix": "input_suffix",
 }
+#: A token's id as the name of a field; what is longer, or of other digits, is a text.
+_ID = re.compile(r"[0-9]{1,10}")
 #: What is added to a token that is never to come; the largest there is.
 _NEVER = -100.0
 
@@ -84,7 +87,7 @@ def _bias(ask: SampledFields, tokens_of: Callable[[str], Sequence[int]]) -> dict
     for token, bias in pairs:
         if bias is True:
             raise HttpError(400, f"logit_bias of {token!r:.40} is true; it is a number, or false", param="logit_bias")
-        is_id = isinstance(token, int) or (isinstance(given, dict) and token.isdigit())
+        is_id = isinstance(token, int) or (isinstance(given, dict) and _ID.fullmatch(token) is not None)
         for each in (int(token),) if is_id else tokens_of(str(token)):
             found[str(each)] = _NEVER if bias is False else float(bias)
     return found or None

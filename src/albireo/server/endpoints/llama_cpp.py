@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -22,6 +22,7 @@ from albireo.server.dialects import llama_cpp as dialect
 from albireo.server.endpoints.generating import Way
 from albireo.server.errors import HttpError, refused
 from albireo.server.generation import Generation
+from albireo.server.intake import MAX_IDS
 from albireo.server.llama_timings import Timings
 from albireo.server.logprobs import LogprobWriter
 from albireo.server.protocol.completions import CompletionRequest
@@ -93,7 +94,12 @@ def infill(serving: Serving) -> Texts[InfillAsk]:
 
 
 async def _of_completion(serving: Serving, ask: CompletionAsk) -> CompletionRequest:
-    return _request(serving, ask, _joined(serving, ask.prompt))
+    texts = [] if isinstance(ask.prompt, str) else [part for part in ask.prompt if isinstance(part, str)]
+    num_chars, limit = sum(map(len, texts)), serving.ready.max_model_len
+    if num_chars > serving.max_prompt_chars or len(texts) > limit:
+        words = f"prompt has {len(texts)} texts of {num_chars} characters in all, which cannot fit the model's context"
+        raise HttpError(400, f"{words} of {limit} tokens; shorten it", param="prompt", code="context_length_exceeded")
+    return await _made(serving, ask, _num_chars(texts), lambda: _joined(serving, ask.prompt))
 
 
 async def _of_infill(serving: Serving, ask: InfillAsk) -> CompletionRequest:
@@ -116,24 +122,47 @@ async def _of_infill(serving: Serving, ask: InfillAsk) -> CompletionRequest:
             kept -= 1
         return make(before=marks.files(extra[kept:])) if kept < len(extra) else ids, marks.end_token_ids
 
-    num_chars = len(ask.input_prefix) + len(ask.input_suffix) + sum(len(text) for _, text in extra)
+    num_chars = _num_chars([ask.input_prefix, ask.input_suffix, begun, *(part for each in extra for part in each)])
     try:
         ids, ends = encoded() if num_chars <= INLINE_CHARS else await serving.in_thread(encoded)
     except EngineError as error:
         raise refused(error, "input_prefix") from None
-    found = _request(serving, ask, ids)
+    found = await _made(serving, ask, 0, lambda: ids)
     if not ask.ignore_eos:
         found.stop_token_ids = list(ends)
     return found
 
 
-def _request(serving: Serving, ask: SampledFields, prompt: str | list[int]) -> CompletionRequest:
-    """A completion, to the end of the context where nothing else is said."""
+async def _made(
+    serving: Serving, ask: SampledFields, num_chars: int, prompt: Callable[[], str | list[int]]
+) -> CompletionRequest:
+    """A completion, to the end of the context where nothing else is said.
+
+    Args: num_chars: what is encoded for the prompt; prompt: makes it. Raises: HttpError 400.
+    """
+    biases = ask.logit_bias or ()
+    if len(biases) > MAX_IDS:
+        raise HttpError(400, f"logit_bias holds more than {MAX_IDS} entries", param="logit_bias")
+    num_chars += _num_chars(token for token in map(_token_of, biases) if isinstance(token, str))
     encode = partial(serving.tokenizer.encode, add_special_tokens=False)
-    found = dialect.as_completion(ask, prompt, encode)
+
+    def made() -> CompletionRequest:
+        return dialect.as_completion(ask, prompt(), encode)
+
+    found = made() if num_chars <= INLINE_CHARS else await serving.in_thread(made)
     if found.max_tokens is None:
         found.max_tokens = serving.admission.advice.get("max_tokens") or serving.ready.max_model_len
     return found
+
+
+def _token_of(bias: Any) -> Any:
+    """The token of a pair, or of an object's field."""
+    return bias if isinstance(bias, str) else bias[0]
+
+
+def _num_chars(texts: Iterable[str]) -> int:
+    """Of texts that are encoded each by itself: one that is short takes as long as some characters."""
+    return sum(len(text) + 16 for text in texts)
 
 
 def _joined(serving: Serving, prompt: MixedPrompt) -> str | list[int]:
@@ -158,11 +187,15 @@ def _in_its_words() -> Iterator[None]:
 
 
 class LineBounds:
-    """Where a text that an editor asked for has enough: n_indent and t_max_predict_ms. False: it has no such bounds."""
+    """Where a text that an editor asked for has enough: n_indent and t_max_predict_ms. False: it has no such bounds.
+
+    It is shown one text as it grows, and looks at each line of it once.
+    """
 
     def __init__(self, ask: SampledFields) -> None:
         self._indent = ask.n_indent or 0
         self._most_s = (ask.t_max_predict_ms or 0) / 1000
+        self._num_seen, self._at = 0, -1  # of a text that grows: looked at, so far; where the line begins, once found
 
     def __bool__(self) -> bool:
         return self._indent > 0 or self._most_s > 0
@@ -183,19 +216,26 @@ class LineBounds:
         if self._end(text) is not None:
             return True
         first_s = tracked.times.first_token_s
-        if self._most_s <= 0 or first_s is None or "\n" not in text:
+        if self._most_s <= 0 or first_s is None or time.monotonic() - first_s <= self._most_s:
             return False
-        return time.monotonic() - first_s > self._most_s
+        return "\n" in text
 
     def _end(self, text: str) -> int | None:
         """Where the first line begins whose indentation is known and less; the first line goes on with another."""
-        at = text.find("\n") if self._indent else -1
+        if self._at >= 0 or not self._indent:
+            return self._at if self._at >= 0 else None
+        at = text.find("\n", self._num_seen)
         while at >= 0:
             indent = _INDENT.match(text, at + 1)
             assert indent is not None, "it matches nothing, too"
-            if indent.end() < len(text) and indent.end() - at - 1 < self._indent:
-                return at + 1
+            self._num_seen = at  # a line whose indentation is not known yet is looked at again
+            if indent.end() == len(text):
+                return None
+            if indent.end() - at - 1 < self._indent:
+                self._at = at + 1
+                return self._at
             at = text.find("\n", at + 1)
+        self._num_seen = len(text)
         return None
 
 

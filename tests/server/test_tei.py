@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from albireo import LLM, PoolingParams
+from albireo.server.endpoints.tei import weights_of
 from server_process import Server, lasting
 from tiny_classifiers import logits_of, save_classifier, save_model
 from tiny_tokenizers import bert_tokenizer
 
 TEXTS = ["a dog ran", "once upon a time , the cats", "the"]
+MANY = {"inputs": {"source_sentence": "the", "sentences": ["the"] * 2049}}
 PROMPTS = {"query": "the cat : ", "document": ""}
 
 
@@ -105,6 +107,14 @@ def test_similarity(embedder: Server, llm: LLM) -> None:
     assert [(each["score"], each["text"]) for each in ranked] == sorted(zip(wanted, TEXTS, strict=True), reverse=True)
 
 
+def test_weights_are_those_that_are_not_zero() -> None:
+    values = np.array([0, 0.1, -0.0, 3e-45, -2, 0], "<f4")
+    told = json.loads(bytes(weights_of(values.tobytes())))
+    wanted = [{"index": at, "value": value} for at, value in enumerate(values.tolist()) if value]
+    assert told == wanted and [each["index"] for each in told] == [1, 3, 4]
+    assert bytes(weights_of(bytes(8))) == b"[]"
+
+
 def test_weights_of_a_vocabulary(ending: ExitStack, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("splade")
     save_model(folder, "Bert", "ForMaskedLM", bert_tokenizer())
@@ -132,6 +142,7 @@ def test_what_is_served_and_refused(embedder: Server) -> None:
         ("/embed", {"inputs": "the", "nobody": 1}, "nobody"),
         ("/embed", {"inputs": "the", "prompt_name": "passage"}, "prompt_name='passage' is none of this model's"),
         ("/similarity", {"inputs": {"source_sentence": "the", "sentences": []}}, "sentences holds no texts"),
+        ("/similarity", {**MANY, "parameters": {"prompt_name": "passage"}}, "sentences holds 2049 inputs"),
     ):
         refusal = post(embedder, path, **body)
         assert refusal.status_code == 400 and words in refusal.json()["error"], refusal.text

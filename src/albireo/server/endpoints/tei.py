@@ -48,7 +48,7 @@ from albireo.server.serving import Serving
 
 A = TypeVar("A")
 
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_FIELDS, _ENCODER = msgspec.json.Decoder(dict[str, msgspec.Raw]), msgspec.json.Encoder()
 #: What its poolings are called there.
 _POOLINGS = {"last": "last_token"}
 
@@ -165,11 +165,21 @@ async def _embed_sparse(serving: Serving, ask: TeiEmbedSparseAsk) -> tuple[Pooli
     begin(serving, request, task="embed")
     if serving.ready.pooling_rule.vocabulary is None:
         raise unsupported("model", serving.names[0], "its embeddings are not sparse; take /embed")
-    return request, await embeddings.asked_of(serving, request, _weights)
+    return request, await embeddings.asked_of(serving, request, partial(_weights, serving))
 
 
-async def _weights(head: Head, requests: list[Tracked]) -> Any:
-    return [[Weight(at, value) for at, value in enumerate(values_of(tracked)) if value] for tracked in requests]
+async def _weights(serving: Serving, head: Head, requests: list[Tracked]) -> Any:
+    # in a thread: a vocabulary has as many values as a hundred embeddings
+    return await serving.in_thread(lambda: [weights_of(tracked.embedding or b"") for tracked in requests])
+
+
+def weights_of(raw: bytes) -> msgspec.Raw:
+    """Those that are not zero, as JSON. Args: raw: float32, little-endian, one of each entry."""
+    import numpy as np
+
+    values = np.frombuffer(raw, "<f4")
+    places = np.flatnonzero(values)
+    return msgspec.Raw(_ENCODER.encode(list(map(Weight, places.tolist(), values[places].tolist()))))
 
 
 async def _lists(head: Head, requests: list[Tracked]) -> Any:
@@ -227,6 +237,7 @@ async def _ranked(serving: Serving, plan: ScorePlan, ask: TeiRerankAsk, head: He
 async def _similarity(serving: Serving, ask: SimilarityAsk) -> tuple[PoolingFields, Asked]:
     request = RerankRequest(query="", documents=[], model=ask.model, **_cut(ask.parameters))
     begin(serving, request, task="embed")
+    check_number(serving, "sentences", len(ask.inputs.sentences))
     name, pooling = None if ask.parameters is None else ask.parameters.prompt_name, serving.admission.pooling
     try:
         source, *others = (

@@ -274,6 +274,10 @@ def test_what_others_read_from_the_environment_is_said(
     assert "note: OLLAMA_NUM_PARALLEL is set" in result.stderr and "sesame" not in result.stderr
     assert "note: requests need the key of VLLM_API_KEY" in result.stderr
     assert albireo("serve", "--api-key", "other").exit_code == 0 and served[1][0].api_key == ("other",)
+    monkeypatch.setenv("LLAMA_API_KEY", 'one,,"two,three"')
+    assert albireo("serve").exit_code == 0 and served[2][0].api_key == ("sesame",)
+    monkeypatch.setenv("VLLM_API_KEY", "")
+    assert albireo("serve").exit_code == 0 and served[3][0].api_key == ("one", "two,three")
     ours = {flag for param in serve_module.command.params for flag in (*param.opts, *param.secondary_opts)}
     for line in environment.notes(dict.fromkeys((*environment._CALLED, "VLLM_OTHER"), "1")):
         named = {found.rstrip(",;:") for found in line.split() if found.startswith("--")}

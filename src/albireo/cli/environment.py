@@ -6,6 +6,7 @@ not to be open because its command has changed.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Mapping
 
 #: Holds a key -> whose it is.
@@ -48,9 +49,15 @@ _CALLED = {
 }
 
 
-def key_of(environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """A key that others would ask for, with the name of its variable."""
-    return next(((name, environ[name]) for name in _KEYS if environ.get(name)), None)
+def keys_of(environ: Mapping[str, str]) -> tuple[str, list[str]] | None:
+    """The keys that others would ask for, with the name of their variable: llama.cpp's may hold several, as a line of
+    CSV. None: there are none."""
+    for name in _KEYS:
+        text = environ.get(name, "")
+        keys = [text] if name != "LLAMA_API_KEY" else [key for row in csv.reader([text]) for key in row]
+        if found := [key for key in keys if key]:
+            return name, found
+    return None
 
 
 def notes(environ: Mapping[str, str]) -> Iterator[str]:

@@ -44,8 +44,8 @@ def command(models: tuple[str, ...], server: dict[str, Any], engine: dict[str, A
     server["api_key"] = [key for text in server.get("api_key", ()) for key in _keys(text)]
     for note in environment.notes(devflags.variables()):
         click.echo(f"note: {note}", err=True)
-    if not server["api_key"] and (found := environment.key_of(devflags.variables())) is not None:
-        server["api_key"] = [found[1]]
+    if not server["api_key"] and (found := environment.keys_of(devflags.variables())) is not None:
+        server["api_key"] = found[1]
         click.echo(f"note: requests need the key of {found[0]}; --api-key names others", err=True)
     others = other_models(models, server)
     settings = server_settings(models[0] if models else None, server, engine)

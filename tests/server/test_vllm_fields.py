@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import openai
 import pytest
 
+from albireo.server.event_stream import EVENTS, KEEP_ALIVE
+from albireo.server.streaming import _news
 from server_process import Server, wait_until
 
 CHAT: dict[str, Any] = {"model": "story", "messages": [{"role": "user", "content": "Once upon a time"}]}
@@ -242,5 +247,35 @@ def test_a_stream_that_waits_sends_comments_when_told_to(start: Any, open_stream
     with server.client().completions.create(model="story", prompt="Once", max_tokens=3, stream=True) as chunks:
         server.gate.open()
         assert sum(len(chunk.choices) for chunk in chunks) >= 1, "clients read over comments"
-    lines = server.http.post("/api/generate", json={"prompt": "Once", "options": {"num_predict": 3}}).text
-    assert "keep-alive" not in lines
+    server.gate.hold(1)
+    asked = {"input": "Once", "max_output_tokens": 16, "background": True, "store": True}
+    made, got = server.http.post("/v1/responses", json=asked).json(), b""
+    with server.http.stream("GET", f"/v1/responses/{made['id']}?stream=true") as answer:
+        for part in answer.iter_raw():
+            got += part
+            if got.count(KEEP_ALIVE) >= 3 and server.gate.is_closed():
+                server.gate.open()
+    assert b'"response.incomplete"' in got or b'"response.completed"' in got
+
+
+def test_lines_of_json_have_no_comments() -> None:
+    async def told(media: bytes) -> list[bytes]:
+        sent, is_told = list[bytes](), asyncio.Event()
+
+        async def put(events: bytes) -> None:
+            sent.append(events)
+            if len(sent) == 2:
+                is_told.set()
+
+        async def news() -> list[Any]:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(is_told.wait(), 0.2)
+            return ["news"]
+
+        stream: Any = SimpleNamespace(media=media, put=put)
+        generation: Any = SimpleNamespace(news=news)
+        assert await _news(generation, stream, 0.01) == ["news"]
+        return sent
+
+    assert asyncio.run(told(EVENTS)) == [KEEP_ALIVE] * 2
+    assert asyncio.run(told(b"application/x-ndjson")) == []

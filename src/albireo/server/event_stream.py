@@ -11,6 +11,8 @@ from albireo.server.accounts import Account
 
 #: Type of server-sent events.
 EVENTS = b"text/event-stream; charset=utf-8"
+#: A comment among them, which readers skip.
+KEEP_ALIVE = b": keep-alive\n\n"
 _HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),

@@ -17,7 +17,7 @@ from albireo.engine_process.tracked import Tracked
 from albireo.server.body import ClientGone
 from albireo.server.bounded_http import ABORT
 from albireo.server.errors import HttpError
-from albireo.server.event_stream import EVENTS, EventStream
+from albireo.server.event_stream import EVENTS, KEEP_ALIVE, EventStream
 from albireo.server.generation import Generation, check
 from albireo.server.serving import Serving
 from albireo.step import TokenLogprobs
@@ -177,7 +177,7 @@ async def _news(generation: Generation, events: EventStream, interval_s: float) 
             async with asyncio.timeout(interval_s):
                 return await generation.news()
         except TimeoutError:
-            await events.put(b": keep-alive\n\n")
+            await events.put(KEEP_ALIVE)
 
 
 def break_stuck(serving: Serving, now: float) -> None:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from albireo.server.accounts import Account
 from albireo.server.errors import HttpError
-from albireo.server.event_stream import EventStream
+from albireo.server.event_stream import KEEP_ALIVE, EventStream
 from albireo.server.protocol.responses import Deleted
 from albireo.server.response_answer import ResponseWriter
 from albireo.server.response_store import ResponseStore, Stored
@@ -39,6 +39,7 @@ class Follower:
         writer, log = self._writer, self._writer.log
         events = EventStream(scope, send, Account(writer.answer.id, scope["path"], now, now, 0, 0, 0))
         leaving = asyncio.create_task(_until_gone(receive))
+        interval_s = self._serving.settings.sse_keep_alive_interval or None
         self._serving.streams.add(events)
         try:
             while not leaving.done():
@@ -49,8 +50,8 @@ class Follower:
                 elif log.is_over:
                     await events.end(b"")
                     return
-                else:
-                    await _first([log.more(), asyncio.shield(leaving)])
+                elif not await _first([log.more(), asyncio.shield(leaving)], interval_s):
+                    await events.put(KEEP_ALIVE)
         finally:
             leaving.cancel()
             self._serving.streams.discard(events)
@@ -131,11 +132,12 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-async def _first(waits: list[Any]) -> None:
-    """Wait for one of them."""
+async def _first(waits: list[Any], patience_s: float | None) -> bool:
+    """Wait for one of them, so many seconds; None: as long as it takes. Returns: whether there is one."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        return bool(done)
     finally:
         for task in tasks:
             task.cancel()

@@ -112,6 +112,16 @@ def test_what_is_said_of_files_that_are_others(tmp_path: Path) -> None:
     assert words is not None and "config.json (written to), tokenizer.json (new)" in words
     assert words.endswith("start the server again")
     assert list(marks_of(tmp_path / "a.safetensors")) == ["a.safetensors"], "of a file itself"
+    before = marks_of(tmp_path)
+    for folder in (".git", "1_Pooling"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text("{}")
+    (tmp_path / ".gitattributes").write_text("")
+    assert marks_of(tmp_path).keys() - before.keys() == {"1_Pooling/config.json"}
+    parts = [f"m-0000{number}-of-00002.gguf" for number in (1, 2)]
+    for name in parts:
+        (tmp_path / name).write_text("")
+    assert list(marks_of(tmp_path / parts[0])) == parts
 
 
 def slept(server: Server) -> list[str]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from albireo.models.gguf.files import part_paths
+
 #: Name below the directory -> bytes, time of the last change in nanoseconds, inode.
 Marks = dict[str, tuple[int, int, int]]
 
@@ -14,14 +16,16 @@ _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt")
 
 
 def marks_of(model: Path) -> Marks:
-    """Of a file, or of all files of a directory; what cannot be looked at has none."""
+    """Of a file and the other parts of it, or of all files of a directory but hidden ones, which are others' (.git,
+    .cache): models have none. What cannot be looked at has no mark."""
     found: Marks = {}
-    for path in [model] if model.is_file() else sorted(model.rglob("*")):
+    folder = model.parent if model.is_file() else model
+    for path in part_paths(model) if model.is_file() else sorted(model.rglob("*")):
         try:
-            if path.is_file():
+            name = path.relative_to(folder)
+            if path.is_file() and (folder != model or not any(part.startswith(".") for part in name.parts)):
                 stat = path.stat()
-                name = path.name if path == model else str(path.relative_to(model))
-                found[name] = stat.st_size, stat.st_mtime_ns, stat.st_ino
+                found[str(name)] = stat.st_size, stat.st_mtime_ns, stat.st_ino
         except OSError:
             continue
     return found

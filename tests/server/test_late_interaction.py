@@ -16,7 +16,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from albireo import LLM, PoolingParams
+from albireo.api.requests.scoring import Part, plan_cosines
+from albireo.engine.settings import EngineSettings
+from albireo.models.settings.pooling_rule import PoolingRule
 from albireo.server.endpoints.embeddings import data_of
+from albireo.server.endpoints.scoring import computed
+from albireo.server.errors import HttpError
+from albireo.server.pooling_intake import check_values
 from albireo.server.protocol.pooled import Pooled
 from server_process import Server, lasting
 from tiny_classifiers import save_model
@@ -112,6 +118,33 @@ def test_values_of_one_request_have_a_limit(server: Server) -> None:
     assert "tokens have 73400320 values in all, at most 67108864 are given" in refusal.json()["error"]["message"]
     few = server.http.post("/pooling", json={"input": [[3] * 70] * 3, "task": "token_embed"}).json()
     assert [len(each["data"]) for each in few["data"]] == [70] * 3
+
+
+def test_entries_of_a_vocabulary_are_values_too() -> None:
+    made: Any = SimpleNamespace(prompt_token_ids=[1] * 9, pooling=PoolingParams())
+    rule = PoolingRule(pooling_type="max", vocabulary="log1p")
+    settings = EngineSettings(
+        num_blocks=8, max_model_len=64, vocab_size=250_000, embedding_size=250_000, pooling_rule=rule
+    )
+    check_values([made] * 268, settings, "input")
+    with pytest.raises(HttpError, match="the inputs have 67250000 values in all, at most 67108864"):
+        check_values([made] * 269, settings, "input")
+
+
+def test_values_that_are_compared_elsewhere_give_the_same_scores() -> None:
+    in_thread = list[int]()
+
+    async def done(work: Any) -> Any:
+        in_thread.append(1)
+        return work()
+
+    serving: Any = SimpleNamespace(in_thread=done)
+    plan = plan_cosines([Part("a")], [Part("b"), Part("c")])
+    rows = np.random.default_rng(0).normal(size=(3, 30_000)).astype(np.float32)
+    for width, num in ((100, 0), (30_000, 1)):
+        requests: list[Any] = [SimpleNamespace(embedding=row[:width].tobytes()) for row in rows]
+        found = asyncio.run(computed(serving, plan, requests))
+        assert found == list(plan.scores([row[:width].tolist() for row in rows])) and len(in_thread) == num
 
 
 def test_what_it_does_not_do(colbert: Served, server: Server) -> None:

@@ -14,6 +14,7 @@ from albireo.api.requests.prompts import Prompt
 from albireo.api.requests.submission import Submission
 from albireo.engine.pooling import num_token_values
 from albireo.engine.request import check_request
+from albireo.engine.settings import EngineSettings
 from albireo.errors import EngineError, RequestError
 from albireo.params import PoolingParams, PoolingTaskName
 from albireo.server.conversation import readable
@@ -24,7 +25,8 @@ from albireo.server.protocol.pooling import POOLING_NEUTRAL, EncodedFields, Inpu
 from albireo.server.serving import INLINE_CHARS, Serving
 from albireo.text.conversation import has_media
 
-#: Most that one request may ask for where tokens have values of their own: 256 MiB, and five times that as JSON.
+#: Most that one request may ask for where tokens, or entries of a vocabulary, have values of their own: 256 MiB, and
+#: five times that as JSON.
 MAX_VALUES = 2**26
 
 
@@ -172,17 +174,27 @@ async def admitted(
             check_request(made.prompt_token_ids, made.params, priority, settings, made.pooling, made.images)
         except RequestError as error:
             raise placed(refused(error, _field(place)), place) from None
-    pooled = ((len(made.prompt_token_ids), made.pooling) for made in submissions)
-    num_values = sum(num_token_values(num, params, settings) for num, params in pooled if params is not None)
-    if num_values > MAX_VALUES:
-        raise HttpError(
-            400,
-            f"the inputs' tokens have {num_values} values in all, at most {MAX_VALUES} are given at once; send fewer "
-            "inputs in each request",
-            param=_field(places[0]),
-        )
+    check_values(submissions, settings, _field(places[0]))
     serving.check_queue(len(submissions), sum(len(made.prompt_token_ids) for made in submissions))
     return with_adapter(serving, submissions, request.model)
+
+
+def check_values(submissions: Sequence[Submission], settings: EngineSettings, field: str) -> None:
+    """Raises: HttpError 400 for more values than one answer may have, where each token has some, or each entry of a
+    vocabulary, of which there may be 250,000."""
+    pooled = [(len(made.prompt_token_ids), made.pooling) for made in submissions]
+    if settings.pooling_rule.vocabulary is None:
+        whose, num = (
+            "inputs' tokens",
+            sum(num_token_values(num, how, settings) for num, how in pooled if how is not None),
+        )
+    else:
+        whose, num = "inputs", settings.embedding_size * len(pooled)
+    if num > MAX_VALUES:
+        words = (
+            f"the {whose} have {num} values in all, at most {MAX_VALUES} are given at once; send fewer inputs in each"
+        )
+        raise HttpError(400, f"{words} request", param=field)
 
 
 def placed(error: HttpError, place: str) -> HttpError:

@@ -74,10 +74,8 @@ async def _ranking(
 
 async def computed(serving: Serving, plan: ScorePlan, requests: list[Tracked]) -> list[float]:
     """The scores, of what came of the prompts of a plan."""
-    if plan.width:  # far more values than of whole texts
-        found = [array("f", tracked.embedding or b"") for tracked in requests]
-        return await serving.in_thread(lambda: list(plan.scores(found)))
-    vectors = [values_of(tracked) for tracked in requests]
-    if len(plan.pairs) * len(vectors[0]) <= _INLINE_VALUES:
-        return list(plan.scores(vectors))
-    return await serving.in_thread(lambda: list(plan.scores(vectors)))
+    raws = [tracked.embedding or b"" for tracked in requests]
+    # of each token, or of each entry of a vocabulary, there are far more than of whole texts: they stay as they are
+    if not plan.width and max(len(raws), len(plan.pairs)) * len(raws[0]) // 4 <= _INLINE_VALUES:
+        return list(plan.scores([values_of(tracked) for tracked in requests]))
+    return await serving.in_thread(lambda: list(plan.scores([array("f", raw) for raw in raws])))

@@ -55,6 +55,16 @@ def test_prompts_that_spell_their_pictures(tmp_path: Path) -> None:
     assert ours.marked("<|user|>\n<|image_1|>\nor <|image_2|>?") == "<|user|>\n<|image|>\nor <|image|>?"
     with pytest.raises(InvalidParams, match="pictures are numbered 2, 1; number them from 1 on"):
         ours.marked("<|image_2|><|image_1|>")
+    with pytest.raises(InvalidParams) as error:
+        ours.marked("<|image_7|>" * 10_000)
+    assert "7, 7, …; number them" in str(error.value) and len(str(error.value)) < 200
+
+
+def test_numbers_of_thousands_of_digits_are_letters(tmp_path: Path) -> None:
+    """Python refuses to read them; nobody has as many pictures."""
+    ours: Any = opened(tmp_path, inner(CONFIG), FIRST)
+    text = f"<|image_1|><|image_{'1' * 5000}|>"
+    assert ours.marked(text) == f"<|image|><|image_{'1' * 5000}|>"
 
 
 def test_too_long_in_one_direction(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ _MERGE = 2
 #: Lines become columns, as Pillow numbers it.
 _TRANSPOSE = 5
 #: A picture, as its authors write it in prompts.
-_SPELLED = re.compile(r"<\|image_(\d+)\|>")
+_SPELLED = re.compile(r"<\|image_([0-9]{1,9})\|>")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,8 +91,9 @@ class Phi3V(HasPixels):
         """Raises: InvalidParams for pictures that are not numbered from 1 on in their order."""
         numbers = [int(number) for number in _SPELLED.findall(text)]
         if numbers != list(range(1, len(numbers) + 1)):
+            listed = ", ".join(map(str, numbers[:9])) + (", …" if len(numbers) > 9 else "")
             raise InvalidParams(
-                f"the prompt's pictures are numbered {', '.join(map(str, numbers))}; number them from 1 on, in the "
-                "order in which they are given"
+                f"the prompt's pictures are numbered {listed}; number them from 1 on, in the order in which they are "
+                "given"
             )
         return _SPELLED.sub(self.placeholder, text)

@@ -40,7 +40,10 @@ def beside(model: Path, asked: str | None) -> Beside:
         return _asked(model, Path(asked).expanduser())
     if not is_gguf(model):
         return Beside()
-    found = sorted(path for path in model.parent.iterdir() if is_projector(path) and path != model)
+    try:
+        found = sorted(path for path in model.parent.iterdir() if is_projector(path) and path != model)
+    except OSError as error:  # a directory may be entered, and not listed
+        return Beside(problem=f"{model.parent} cannot be listed ({error.strerror}); name the projector by mmproj")
     if len(found) > 1:
         listed = ", ".join(path.name for path in found[:5]) + (", …" if len(found) > 5 else "")
         return Beside(problem=f"there are {len(found)} projectors beside {model.name}: {listed}; name one by mmproj")

@@ -38,8 +38,10 @@ def is_projector(path: Path) -> bool:
 
 
 def gguf_of(directory: Path) -> Path:
-    """The model that a directory speaks of, see MODEL_LINK; any other path as it is."""
-    return directory / MODEL_LINK if (directory / MODEL_LINK).is_symlink() else directory
+    """The model that a directory speaks of, see MODEL_LINK; any other path as it is. It is told by its own name, which
+    says of parts where the others are."""
+    link = directory / MODEL_LINK
+    return link.readlink() if link.is_symlink() else directory
 
 
 def part_paths(path: Path) -> list[Path]:

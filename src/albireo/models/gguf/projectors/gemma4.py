@@ -94,7 +94,10 @@ _HEARD = Names(
 
 
 def _config(said: Said) -> dict[str, Any]:
-    dim = said.rows("v.blk.0.attn_q_norm.weight", said.width // said.number("attention.head_count"))
+    heads = said.number("attention.head_count")
+    dim = said.rows("v.blk.0.attn_q_norm.weight", said.width // heads)
+    if not dim:
+        said.own.fail("attention.head_count", heads, f"is more than embedding_length={said.width}")
     tower = {
         "model_type": "gemma4_vision",
         **said.encoder(),
@@ -102,7 +105,7 @@ def _config(said: Said) -> dict[str, Any]:
         "head_dim": dim,
         "patch_size": said.number("patch_size"),
         "pooling_kernel_size": said.number("projector.scale_factor", 3),
-        "position_embedding_size": said.shape("v.position_embd.weight")[1],
+        "position_embedding_size": said.shape("v.position_embd.weight", 3)[1],
         "rms_norm_eps": said.eps,
         "rope_parameters": {"rope_type": "default", "rope_theta": 100.0},
         "use_clipped_linears": "v.blk.0.attn_q.input_max" in said.entries,

@@ -88,8 +88,8 @@ def joined(pieces: dict[str, Piece], new: str, *names: str) -> None:
 
 def in_time(pieces: dict[str, Piece], new: str, first: str, second: str) -> None:
     """Patches of two frames, whose convolution files have as one for each: [E, 3, frame, row, column] as numbers of a
-    row."""
-    if first in pieces and second in pieces:
+    row. Of other shapes they keep their names, and are then two too many."""
+    if all(name in pieces and len(pieces[name].shape) == 4 for name in (first, second)):
         one, other = pieces.pop(first), pieces.pop(second)
         width, channels, *patch = one.shape
         shape = (width, channels * 2 * math.prod(patch))

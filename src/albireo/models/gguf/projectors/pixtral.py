@@ -43,7 +43,8 @@ def _config(said: Said) -> dict[str, Any]:
         "patch_size": said.number("patch_size"),
         "image_size": said.number("image_size"),
         "hidden_act": said.act("gelu"),
-        "rope_theta": 10000.0,
+        # of files made of Mistral's own; those made of transformers' do not say it
+        "rope_theta": said.whole.number("rope.freq_base", 1.0, 1e9, 10000.0),
     }
     whole = {
         "vision_config": tower,

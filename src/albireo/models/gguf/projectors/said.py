@@ -15,6 +15,7 @@ from albireo.errors import WeightMismatch
 from albireo.json_file import Fields
 from albireo.models.gguf.header import Entry
 from albireo.models.gguf.stored import MAX
+from albireo.models.settings.layer_kinds import MAX_LAYERS
 
 #: Sections of keys that a projector's file has.
 VISION, AUDIO = "vision", "audio"
@@ -33,11 +34,15 @@ class Said:
     text: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Raises: WeightMismatch where there is no such tensor."""
+    def shape(self, name: str, dims: int | None = None) -> tuple[int, ...]:
+        """Args: dims: how many numbers it has; None: one at least. Raises: WeightMismatch where there is no such
+        tensor."""
         if name not in self.entries:
             raise WeightMismatch(f"{self.where}: there is no tensor {name}")
-        return self.entries[name].shape
+        shape = self.entries[name].shape
+        if dims not in (None, len(shape)):
+            raise WeightMismatch(f"{self.where}: tensor {name} has shape {list(shape)}; wanted are {dims} dimensions")
+        return shape
 
     def number(self, key: str, default: int | None = None) -> int:
         """A whole number of the tower. Raises: ModelError."""
@@ -49,7 +54,7 @@ class Said:
 
     @property
     def layers(self) -> int:
-        return self.number("block_count")
+        return self.own.integer("block_count", 1, MAX_LAYERS)
 
     @property
     def eps(self) -> float:

@@ -131,7 +131,7 @@ _LFM2 = siglip_names(
 
 
 def _lfm2_config(said: Said) -> dict[str, Any]:
-    inner, wide = said.shape("mm.1.weight")
+    inner, wide = said.shape("mm.1.weight", 2)
     scale = said.number("projector.scale_factor", 2)
     if wide != said.width * scale**2:
         said.own.fail("projector.scale_factor", scale, f"does not go with tensor mm.1.weight of {[inner, wide]}")

@@ -93,8 +93,9 @@ def _text(text: Mapping[str, Any], settings: Mapping[str, Any], kind: str) -> di
     sections = settings.get(f"{settings.get('general.architecture')}.{_SECTIONS}")
     if whole.sections is None or not isinstance(sections, np.ndarray):
         return {**text, "model_type": part}
-    axes = [int(count) for count in sections[: len(whole.sections)]]
-    if sum(axes) != sum(int(count) for count in sections):
+    counts = sections.tolist() if sections.dtype.kind in "iu" else None
+    axes = (counts or [])[: len(whole.sections)]
+    if counts is None or sum(axes) != sum(counts):
         raise UnsupportedModel(f"{_SECTIONS}={short(sections.tolist())} of a {kind} is not supported")
     return {
         **text,

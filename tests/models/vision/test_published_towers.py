@@ -82,16 +82,16 @@ def test_rows_of_deepseek_ocr(clip_side: int, tmp_path: Path) -> None:
 
 
 def test_rows_of_deepseek_ocr2(tmp_path: Path) -> None:
-    """A picture's parts in a line; its whole."""
+    """A picture's parts in two lines, row by row; its whole."""
     data, model = deepseek_ocr2.save(tmp_path, 99)
     numbers = np.random.default_rng(1)
-    part, whole = (numbers.standard_normal((*size, 3), np.float32) for size in ((192, 384), (256, 256)))
+    part, whole = (numbers.standard_normal((*size, 3), np.float32) for size in ((384, 384), (256, 256)))
     wanted = model.double().rows([part, whole]).numpy()
     for dtype, bound in (("float32", 1e-5), ("bfloat16", 0.05)):
         runner = opened(tmp_path, dtype, max_patches=6 * 36, **inner(data))
         ours = [runner.rows(part), runner.rows(whole)]
-        assert [len(each) for each in ours] == [2 * 36, 64 + 1]
-        assert farthest(ours, [wanted[: 2 * 36], wanted[2 * 36 :]]) < bound
+        assert [len(each) for each in ours] == [4 * 36, 64 + 1]
+        assert farthest(ours, [wanted[: 4 * 36], wanted[4 * 36 :]]) < bound
 
 
 @pytest.mark.parametrize(

@@ -132,12 +132,13 @@ OPS: dict[str, Op] = {
     # without a weight nothing is multiplied
     "rms_norm": Op(("x",), ("eps", "num_heads"), _norm, optional=("weight", "bias"), optional_attrs=("centered",)),
     # a norm in three steps, see compiler/passes/fold_norm.py: x * weight over the last dim; sums of x^2 over each
-    # SQUARES columns; and y = x / sqrt(the sum of those / width + eps) (+ bias), row by row
+    # SQUARES columns; and y = x / sqrt(the sum of those / width + eps) (+ bias), row by row; with ids, of pairs (see
+    # expert_linear), a row's part of bias is that of its expert
     "gain": Op(("x", "weight"), (), _gain),
     # x + weight over the last dim
     "shift": Op(("x", "weight"), (), _gain),
     "squares": Op(("x",), (), _squares),
-    "row_norm": Op(("x", "squares"), ("eps", "width"), _same, optional=("bias",)),
+    "row_norm": Op(("x", "squares"), ("eps", "width"), _same, optional=("bias", "ids")),
     # y = x @ weight^T (+ bias), accumulated and returned in float32. chunks: the inner dim is cut into so many equal
     # parts; each is summed alone, neighbours are added in float32, then their sums, as a binary tree; then the bias
     # low: what adapter gave for the same modules; rows with an adapter get low @ B^T of it, the bias comes after that;

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.reference.call import OpCall
+from albireo.backends.reference.rms_norm import added_by_rows
 from albireo.graph.op_numbers import SQUARES
 
 F64 = NDArray[np.float64]
@@ -69,7 +70,8 @@ def row_norm_error(call: OpCall, errors: Mapping[str, Any]) -> F64:
     if len(call["x"]) != len(squares):  # rows of pairs, by token
         count = len(call["x"]) // len(squares)
         squares, of_squares = np.repeat(squares, count, axis=0), np.repeat(of_squares, count, axis=0)
-    x, bias = (np.asarray(call[role]).astype(np.float64) if role in call.inputs else 0.0 for role in ("x", "bias"))
+    x = np.asarray(call["x"]).astype(np.float64)
+    bias = added_by_rows(call).astype(np.float64) if "bias" in call.inputs else np.zeros(())
     mean = squares.sum(axis=1, keepdims=True) / call.attrs["width"]
     factor = 1 / np.sqrt(mean + call.attrs["eps"])
     moved = of_squares.sum(axis=1, keepdims=True)

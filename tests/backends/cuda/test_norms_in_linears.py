@@ -91,6 +91,20 @@ def test_the_pass_computes_the_same_function(name: str, encoding: str | None) ->
         assert (off > 0 or encoding == "fp8") and off <= 2e-2 * np.linalg.norm(one)
 
 
+def test_biases_of_experts_come_behind_the_division() -> None:
+    """Of each pair that of its expert, in the function that a program is verified with."""
+    graph, weights = graph_of("gpt_oss", "bfloat16"), weights_of("gpt_oss", "bfloat16")
+    plain, _ = run_passes(graph)
+    folded, _ = run_passes(graph, passes_for(["norms in linears"], PASSES))
+    check_graph(folded)
+    experts = [node for node in folded.nodes if node.family == "expert_linear" and "squares" in node.inputs]
+    assert experts and all("bias" in node.inputs for node in experts)
+    caches = [ReferenceKV(NUM_BLOCKS, 8, "bfloat16") for _ in range(2)]
+    for step in steps():
+        one, other = (interpret(g, step, weights, kv)["logits"] for g, kv in zip((plain, folded), caches, strict=True))
+        assert 0 < np.linalg.norm(one - other) <= 2e-2 * np.linalg.norm(one)
+
+
 def test_float16_keeps_its_norms() -> None:
     folded, records = run_passes(graph_of("llama", "float16"), passes_for(CudaCatalog().abilities, PASSES))
     assert not [node for node in folded.nodes if node.family == "linear_norm"]

@@ -47,4 +47,10 @@ def row_norm(call: OpCall) -> tuple[Array, ...]:
     if len(x) != len(mean):  # rows of pairs, by token
         mean = np.repeat(mean, len(x) // len(mean), axis=0)
     y = x / np.sqrt(mean + call.attrs["eps"])
-    return ((y + call["bias"] if "bias" in call.inputs else y).astype(np.float32),)
+    return ((y + added_by_rows(call) if "bias" in call.inputs else y).astype(np.float32),)
+
+
+def added_by_rows(call: OpCall) -> Array:
+    """The bias of a row_norm: of all rows, or of each pair that of its expert."""
+    bias: Array = call["bias"]
+    return bias.reshape(-1, call["x"].shape[1])[call["ids"].reshape(-1)] if "ids" in call.inputs else bias

@@ -119,7 +119,9 @@ def _divided(user: Node, squares: Value, eps: float, width: int) -> Graph:
         nodes.append(node)
         if node.op in ("linear", "expert_linear"):
             y, raw = node.output, Value(f"{node.output.name}r", node.output.type, node)
-            inputs = {"x": raw, "squares": role} | {name: v for name, v in node.inputs.items() if name == "bias"}
+            inputs = {"x": raw, "squares": role}
+            if "bias" in node.inputs:  # of experts each row has its own
+                inputs |= {name: v for name, v in node.inputs.items() if name in ("bias", "ids")}
             node.outputs, node.inputs = (raw,), {name: v for name, v in node.inputs.items() if name != "bias"}
             y.producer = Node("row_norm", inputs, {"eps": eps, "width": width}, (y,), node.origin)
             nodes.append(y.producer)

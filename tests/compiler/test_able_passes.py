@@ -11,9 +11,12 @@ from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, SHA
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.compiler.passes import (
+    canonicalize,
     choose_precision,
     fuse_attention_cast,
     fuse_attention_codes,
+    join_shared_experts,
+    merge_gate_up,
     narrow_activations,
     widen_activations,
 )
@@ -337,6 +340,23 @@ def test_a_shared_expert_is_one_of_the_others(name: str) -> None:
     _, (*_, record) = run_passes(other_width, passes_for([SHARED_EXPERTS], PASSES)[:5])
     assert record.name == "join_shared_experts" and not record.firings
     assert "does what experts do" in record.refusals[0].reason
+
+
+def test_a_shared_expert_whose_gate_is_the_other_half_stays() -> None:
+    """The same ops of the same sizes, and another function."""
+    graph, _ = run_passes(model_graph("deepseek_v3, as wide", "float32"), [canonicalize.run, merge_gate_up.run])
+    for node in graph.nodes:
+        first = node.inputs["x"].producer if node.op == "split" else None
+        if first is not None and "shared_experts" in first.inputs["weight"].name:
+            node.outputs = node.outputs[::-1]
+    fused, (record,) = run_passes(graph, [join_shared_experts.run])
+    check_graph(fused)
+    assert not record.firings and all("does what experts do" in each.reason for each in record.refusals)
+    one, other = (
+        logits_of(graph, "deepseek_v3, as wide", "float32"),
+        logits_of(fused, "deepseek_v3, as wide", "float32"),
+    )
+    assert np.array_equal(one, other)
 
 
 def test_linears_stay_where_adapters_may_be_of_them() -> None:

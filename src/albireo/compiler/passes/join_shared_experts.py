@@ -46,11 +46,24 @@ class _Expert:
 
     def is_as(self, other: _Expert) -> bool:
         """Whether the same is done to rows as wide."""
-        both = [
-            [(node.op, dict(node.attrs), [value.type.dims[1:] for value in node.outputs]) for node in each.between]
-            for each in (self, other)
+        return self._shape() == other._shape()
+
+    def _shape(self) -> list[object]:
+        """What is done, and to which results: a gate may be the first half of a row, or the second."""
+        made = enumerate((self.up, *self.between))
+        places = {value: (i, j) for i, node in made for j, value in enumerate(node.outputs)}
+        return [
+            places[self.down.inputs["x"]],
+            *(
+                (
+                    node.op,
+                    dict(node.attrs),
+                    [value.type.dims[1:] for value in node.outputs],
+                    {role: places[value] for role, value in node.inputs.items()},
+                )
+                for node in self.between
+            ),
         ]
-        return both[0] == both[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,8 @@ def test_shared_experts_that_lie_with_others_are_none_for_adapters(
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
     with pytest.raises(TargetMismatch, match=r"experts lie with the others.*leave enable_lora out, or run the check"):
         llm(tmp_path / "engine", enable_lora=True)
+    with pytest.raises(TargetMismatch, match="without=merge_gate_up is asked for"):
+        llm(tmp_path / "engine", without=("merge_gate_up",))
 
 
 def test_nests_as_plain_groups_are_refused_with_the_command_that_mends_them(

@@ -167,7 +167,7 @@ class EngineSource:
             problem = _mismatch(constant, stored.get(name))
             if problem:
                 beside = any("experts+shared_expert" in each for each in stored.keys() - program.constants.keys())
-                why = _JOINED if beside else self._why_it_differs()
+                why = _JOINED if beside and not self._left_out_now else self._why_it_differs()
                 raise TargetMismatch(f"{self.directory}: {name} {problem}; {why}")
         built, here = (_kernels(p) for p in (self.files.program, program))
         # A pass left out only now brings families of its own, which compute the same bits.

@@ -359,6 +359,17 @@ def test_a_shared_expert_whose_gate_is_the_other_half_stays() -> None:
     assert np.array_equal(one, other)
 
 
+@pytest.mark.parametrize(("encoding", "is_joined"), [("int8", True), ("int4.g32", True), ("fp8", False)])
+def test_a_shared_expert_in_few_bits_is_one_where_it_rounds_alike(encoding: str, is_joined: bool) -> None:
+    """Rows of e4m3 are made of 16 bits between the matrices of experts, of float32 between those of a linear."""
+    graph = model_graph("deepseek_v3, as wide", "bfloat16")
+    choose_precision.run(graph, lambda _, role: None if role in ("router", "vocab") else encoding)
+    fused, records = run_passes(graph, passes_for([EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, SHARED_EXPERTS], PASSES))
+    check_graph(fused)
+    (record,) = [record for record in records if record.name == "join_shared_experts"]
+    assert bool(record.firings) == is_joined and fused.top_k == graph.top_k + is_joined
+
+
 def test_linears_stay_where_adapters_may_be_of_them() -> None:
     class Able(FakeCatalog):
         abilities = frozenset({SHARED_EXPERTS})

@@ -191,7 +191,8 @@ struct Part {
 // in part.sums; the part that is done last merges all into r. Returns whether it was this one.
 template <class W>
 bool walk_part(const Args& a, RowBlock<W>& r, Tile<W> tile, int64_t from, int64_t stop, const Part& part) {
-  const int64_t first = from / kAttentionSegment, count = ceil_div(stop, kAttentionSegment) - first;
+  const int64_t first = from / kAttentionSegment, seen = ceil_div(stop, kAttentionSegment) - first;
+  const int64_t count = seen < 1 ? 1 : seen;  // rows that see nothing have a segment of nothing, as in one part
   const int64_t of_rows = r.rows * r.Wp, size = of_rows + 2 * r.rows;
   for (int64_t i = count * part.index / part.count; i < count * (part.index + 1) / part.count; i++) {
     const int64_t begin = (first + i) * kAttentionSegment, end = begin + kAttentionSegment;

@@ -48,6 +48,18 @@ def test_parts_change_no_bit(types: Types, level: str, case: Case) -> None:
         assert_same_bits(got, whole, "beside others")
 
 
+def test_rows_that_see_nothing_are_the_same_in_parts() -> None:
+    """Of one item of them no position is in any segment."""
+    types, level = VARIANTS[0]
+    case = Case(3, 3, 16, ((1200, 1200),), first_key=1100)
+    seen = text(case, 1200, types, 0)
+    whole, parts = (
+        attend(case, [seen], case.spans, types, level, Placement(threads=threads), is_damaged=True)[0]
+        for threads in (1, 40)
+    )
+    assert_same_bits(parts, whole, "40 threads")
+
+
 def test_rows_that_leave_are_cut_too() -> None:
     types, level = VARIANTS[0]
     case = Case(4, 1, 16, ((4000, 5), (90, 3)))

@@ -74,7 +74,8 @@ static constexpr int64_t group_wholes(const Args& a, const Step& s, const Sharin
 }
 // Segments of the positions of a group's one sequence, at most.
 static constexpr int64_t most_segments(const Args& a, const Step& s, const SharingGroup& g) {
-  const int64_t entries = ceil_div(whole_context(s, s.order[g.first]), a.kv_shape.every);
+  const int64_t context = ceil_div(whole_context(s, s.order[g.first]), a.kv_shape.every);
+  const int64_t entries = context < a.num_keys ? a.num_keys : context;
   const int64_t near = a.window > 0 && !s.row_ends ? 2 * a.window + g.tokens + kAttentionSegment : entries;
   return ceil_div(near < entries ? near : entries, kAttentionSegment);
 }

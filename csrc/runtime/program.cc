@@ -155,7 +155,7 @@ void Program::work(int64_t thread, size_t index, Scratch& scratch) {
   const int64_t claims = tuning.claims * (threads / shares);
   scratch.held_row = -1, scratch.held_slab = -2;
   const Args args = args_of(index, scratch.base + scratch_end());
-  for (int64_t i = 0; i < shares && !is_over(index); i++) {
+  for (int64_t i = 0; i < shares && (i == 0 || !is_over(index)); i++) {
     const int64_t owner = (thread + i) % shares;
     const int64_t first = items * owner / shares, last = items * (owner + 1) / shares;
     std::atomic<int64_t>& taken = taken_[turn_][index * threads + owner].value;

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from albireo.api.sources.locate import BUNDLED
+from filler import save_filler
 from server_process import Server
 
 MARKS = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>")
@@ -21,21 +19,7 @@ SUFFIX = " and was happy."
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled model, whose last tokens are marks."""
-    folder = tmp_path_factory.mktemp("models") / "filler"
-    shutil.copytree(BUNDLED, folder)
-    path = folder / "tokenizer.json"
-    tokenizer = json.loads(path.read_text())
-    model = tokenizer["model"]
-    size = len(model["vocab"])
-    gone = {text for text, number in model["vocab"].items() if number >= size - len(MARKS)}
-    model["merges"] = [pair for pair in model["merges"] if "".join(pair) not in gone]
-    model["vocab"] = {text: number for text, number in model["vocab"].items() if text not in gone}
-    (end,) = tokenizer["added_tokens"]
-    for number, text in enumerate(MARKS, size - len(MARKS)):
-        tokenizer["added_tokens"].append({**end, "id": number, "content": text})
-    path.write_text(json.dumps(tokenizer))
-    return folder
+    return save_filler(tmp_path_factory.mktemp("models") / "filler", MARKS)
 
 
 @pytest.fixture(scope="module")

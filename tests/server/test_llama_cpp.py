@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +19,7 @@ from albireo.server.endpoints.llama_cpp import LineBounds, _of_completion
 from albireo.server.errors import HttpError
 from albireo.server.protocol.llama_cpp import CompletionAsk
 from albireo.text.infill import InfillMarks
+from filler import save_filler
 from server_process import Server
 
 ASK: dict[str, Any] = {"prompt": "Once upon a time", "n_predict": 12, "temperature": 0}
@@ -312,20 +312,7 @@ def test_chats_take_what_its_clients_send(server: Server) -> None:
 
 @pytest.fixture(scope="module")
 def filler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The bundled model, whose last tokens are marks."""
-    folder = tmp_path_factory.mktemp("models") / "filler"
-    shutil.copytree(BUNDLED, folder)
-    path = folder / "tokenizer.json"
-    tokenizer = json.loads(path.read_text())
-    model = tokenizer["model"]
-    size = len(model["vocab"])
-    gone = {text for text, number in model["vocab"].items() if number >= size - len(MARKS)}
-    model["merges"] = [pair for pair in model["merges"] if "".join(pair) not in gone]
-    model["vocab"] = {text: number for text, number in model["vocab"].items() if text not in gone}
-    (end,) = tokenizer["added_tokens"]
-    for number, text in enumerate(MARKS, size - len(MARKS)):
-        tokenizer["added_tokens"].append({**end, "id": number, "content": text})
-    path.write_text(json.dumps(tokenizer))
+    folder = save_filler(tmp_path_factory.mktemp("models") / "filler", MARKS)
     made = Server(str(folder), "--served-model-name", "filler").wait_until_ready()
     yield made
     made.stop()

@@ -345,20 +345,16 @@ WHOLES: Mapping[str, Whole] = {
         {"qwen2": "qwen2"},
         beside=keys("image_grid_pinpoints vision_aspect_ratio video_token_index use_image_newline_parameter"),
     ),
-    "Keye": Whole(
-        "KeyeForConditionalGeneration",
-        {"qwen3": "qwen3"},
-        sections=_QWEN2_SECTIONS,
-        takes_turns=False,
-        may_be_flat=True,
-    ),
-    "KeyeVL1_5": Whole(
-        "KeyeVL1_5ForConditionalGeneration",
-        {"qwen3": "qwen3"},
-        sections=_QWEN2_SECTIONS,
-        takes_turns=False,
-        may_be_flat=True,
-    ),
+    **{
+        name: Whole(
+            f"{name}ForConditionalGeneration",
+            {"qwen3": "qwen3"},
+            sections=_QWEN2_SECTIONS,
+            takes_turns=False,
+            may_be_flat=True,
+        )
+        for name in ("Keye", "KeyeVL1_5")
+    },
     "kimi_k25": Whole(
         "KimiK25ForConditionalGeneration",
         {"deepseek_v3": "deepseek_v3", "kimi_k2": "kimi_k2"},

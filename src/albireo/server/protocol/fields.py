@@ -134,6 +134,28 @@ class GenerationFields(AskedFields, kw_only=True, forbid_unknown_fields=True):
     return_token_offsets: Any = None
 
 
+class LlamaSampling(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How tokens are chosen, in the words of llama.cpp, which Ollama has from there; None: not said.
+
+    Fields:
+        repeat_last_n: how far penalties look back.
+        mirostat_tau, mirostat_eta: say something of others only.
+    """
+
+    temperature: float | None = None
+    top_k: AllOrCount | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    seed: Int64 | None = None
+    stop: Text | list[Text] | None = None
+    repeat_penalty: float | None = None
+    repeat_last_n: AllOrCount | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
+
+
 #: Field -> values beside null that ask for nothing. Compared with ==, so 1 stands for 1.0, and False for 0.
 ASKED_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "service_tier": ("auto", "default"),

@@ -8,13 +8,13 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from albireo.server.llama_timings import Timings
-from albireo.server.protocol.fields import AllOrCount, Count, Int64, Text
+from albireo.server.protocol.fields import AllOrCount, Count, LlamaSampling
 
 #: A text, token ids, or both in turn.
 MixedPrompt = str | Annotated[list[str | Count], Meta(min_length=1)]
 
 
-class SampledFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class SampledFields(LlamaSampling, kw_only=True, forbid_unknown_fields=True):
     """What both routes take; None: not said.
 
     Fields:
@@ -32,16 +32,6 @@ class SampledFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     stream: bool | None = None
     n_predict: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
     max_tokens: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
-    temperature: float | None = None
-    top_k: AllOrCount | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    seed: Int64 | None = None
-    stop: Text | list[Text] | None = None
-    repeat_penalty: float | None = None
-    repeat_last_n: AllOrCount | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
     ignore_eos: bool | None = None
     samplers: str | list[str] | None = None
     logit_bias: list[tuple[Count | str, float | bool]] | dict[str, float | bool] | None = None
@@ -61,8 +51,6 @@ class SampledFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     dry_penalty_last_n: int | None = None
     dry_sequence_breakers: list[str] | None = None
     xtc_threshold: float | None = None
-    mirostat_tau: float | None = None
-    mirostat_eta: float | None = None
 
     cache_prompt: bool | None = None
     id_slot: int | None = None

@@ -8,38 +8,24 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from albireo.server.protocol.chat import TokenLogprob, ToolShape
-from albireo.server.protocol.fields import AllOrCount, AtLeastOne, Count, Int64, Text
+from albireo.server.protocol.fields import AllOrCount, AtLeastOne, Count, LlamaSampling
 
 KeepAlive = float | Annotated[str, Meta(max_length=64)]
 Images = Annotated[list[str], Meta(max_length=4096)]
 
 
-class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class Options(LlamaSampling, kw_only=True, forbid_unknown_fields=True):
     """What `options` may hold; None: not said.
 
     Fields:
         num_predict: most tokens of the answer; 0 or less: as many as there is room for.
         num_ctx: the room that is asked for; a conversation that does not fit it is cut.
-        repeat_last_n: how far penalties look back.
-        mirostat_tau, mirostat_eta, num_keep: say something of others only; see ollama_options.py.
+        num_keep: says something of others only; see ollama_options.py.
     """
 
     num_ctx: Count | None = None
     num_predict: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
-    temperature: float | None = None
-    top_k: AllOrCount | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    seed: Int64 | None = None
-    stop: Text | list[Text] | None = None
-    repeat_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-
-    repeat_last_n: AllOrCount | None = None
     mirostat: Any = None
-    mirostat_tau: float | None = None
-    mirostat_eta: float | None = None
     num_keep: AllOrCount | None = None
 
     # there is no such thing here, or it is said where the server is started: neutral values only

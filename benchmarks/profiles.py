@@ -1,10 +1,12 @@
-"""The question: what do the profiles change? The worst wait of running streams, and tokens per second of a crowd.
+"""The question: what do the profiles change? The worst wait of running streams, how long short prompts wait behind a
+long one, and tokens per second of a crowd.
 
     python benchmarks/profiles.py [--model MODEL] [--rounds 3] [--streams 8] [--prompt-len 2048] [--crowd 96]
 
 The model is loaded once, with memory for the largest steps; each profile is an engine of its own on it, with the
 profile's limits, and they take turns. Gaps: --streams requests decode; when each has a few tokens, a prompt of
---prompt-len arrives. Crowd: requests that are all there from the start. Prints medians and spreads over rounds, and
+--prompt-len arrives. Behind: such a prompt has begun, and prompts of 32 tokens arrive. Crowd: requests that are all
+there from the start. Prints medians and spreads over rounds, and
 appends every run to benchmarks/results/profiles.jsonl; the tokens must be the same under every profile. On a machine
 that others use, --clock cpu --threads 1 counts processor time instead.
 """
@@ -58,7 +60,10 @@ class Served:
 
 def make_engine(loaded: Loaded, limits: StepLimits) -> Engine:
     settings = replace(
-        loaded.settings, max_num_seqs=limits.max_num_seqs, max_num_batched_tokens=limits.max_num_batched_tokens
+        loaded.settings,
+        max_num_seqs=limits.max_num_seqs,
+        max_num_batched_tokens=limits.max_num_batched_tokens,
+        target_step_s=limits.target_itl_ms / 1000,
     )
     return Engine(replace(settings, enable_prefix_caching=False), loaded.execute, time.perf_counter)
 
@@ -90,6 +95,27 @@ def arrival(loaded: Loaded, limits: StepLimits, args: argparse.Namespace, seed: 
     }
 
 
+def behind(loaded: Loaded, limits: StepLimits, args: argparse.Namespace, seed: int) -> dict:
+    """A long prompt has begun, short ones come."""
+    vocab = loaded.model_config.vocab_size
+    short = random_requests(RandomWorkload(num_prompts=4, input_len=32, output_len=1, seed=seed), vocab)
+    (long,) = random_requests(RandomWorkload(num_prompts=1, input_len=args.prompt_len, output_len=1, seed=seed), vocab)
+    engine, served = make_engine(loaded, limits), Served(CLOCKS[args.clock])
+    started = served.clock()
+    engine.add_request("long", long.prompt_token_ids, params(2))
+    served.step(engine)
+    arrived = served.clock()
+    for idx, request in enumerate(short):
+        engine.add_request(str(idx), request.prompt_token_ids, params(args.tokens))
+    while engine.has_work():
+        served.step(engine)
+    return {
+        "first_token_s": served.times["long"][0] - started,
+        "short_first_token_s": max(served.times[str(idx)][0] for idx in range(4)) - arrived,
+        "sha256": served.sha256,
+    }
+
+
 def crowd(loaded: Loaded, limits: StepLimits, args: argparse.Namespace, seed: int) -> dict:
     """Many requests at once."""
     vocab = loaded.model_config.vocab_size
@@ -111,12 +137,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
-    parser.add_argument("--measure", default="arrival,crowd")
+    parser.add_argument("--measure", default="arrival,behind,crowd")
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--prompt-len", type=int, default=2048)
     parser.add_argument("--tokens", type=int, default=24, help="of each stream after the prompt arrived")
     parser.add_argument("--crowd", type=int, default=96)
-    parser.add_argument("--budget", type=int, action="append", default=[], help="another token budget, 256 seats")
+    parser.add_argument(
+        "--budget", type=int, action="append", default=[], help="another token budget, 256 seats, no target"
+    )
     args = parser.parse_args()
     cases = dict(PROFILES) | {f"budget {tokens}": StepLimits(256, tokens) for tokens in args.budget}
     loaded = load(
@@ -132,7 +160,7 @@ def main() -> None:
     )
     rows: list[dict] = []
     for what in args.measure.split(","):
-        measure = {"arrival": arrival, "crowd": crowd}[what]
+        measure = {"arrival": arrival, "behind": behind, "crowd": crowd}[what]
         for idx in range(args.rounds):
             order = list(cases.items())
             found = {name: measure(loaded, limits, args, idx) for name, limits in order[idx % 3 :] + order[: idx % 3]}

@@ -65,6 +65,8 @@ class EngineConfig:
             running requests do not wait for long prompts); None: balanced, or what an engine directory was built for.
         max_num_seqs: most sequences in one step; None: the profile's.
         max_num_batched_tokens: token budget of one step; None: the profile's.
+        target_itl_ms: milliseconds that a step is to take while somebody's tokens stream: it has as many tokens of
+            others' prompts as that allows, by what the last steps took; 0: any; None: the profile's.
         block_size: KV positions per block.
         kv_cache_dtype: type of the KV cache: bf16, f16, f32, int8 or fp8; auto: the compute type, or what an engine
             directory was built for. With int8 and fp8 half of bf16's bytes hold a token.
@@ -133,6 +135,7 @@ class EngineConfig:
     profile: Profile | None = None
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
+    target_itl_ms: int | None = None
     block_size: int = 16
     kv_cache_dtype: str = "auto"
     kv_cache_memory_bytes: int | None = None
@@ -187,6 +190,7 @@ class EngineConfig:
             object.__setattr__(self, "max_model_len", None)
         for name in (*_LIMITS, "kv_cache_memory_bytes", "num_gpu_blocks_override", "tensor_parallel_size"):
             _at_least_if_given(name, getattr(self, name), 1)
+        _at_least_if_given("target_itl_ms", self.target_itl_ms, 0)
         _at_least_if_given("num_threads", self.num_threads, 1, MAX_THREADS)
         _at_least("data_parallel_size", self.data_parallel_size, 1, MAX_ENGINES)
         _at_least("prefix_cache_dir_bytes", self.prefix_cache_dir_bytes, 1)
@@ -203,7 +207,13 @@ class EngineConfig:
     @property
     def step_limits(self) -> StepLimits:
         """Most sequences and tokens of a step, as asked for or as the profile has them for the device."""
-        return resolve(self.profile, self.max_num_seqs, self.max_num_batched_tokens, self.device == "cuda")
+        return resolve(
+            self.profile,
+            self.max_num_seqs,
+            self.max_num_batched_tokens,
+            self.target_itl_ms,
+            is_gpu=self.device == "cuda",
+        )
 
     @classmethod
     def from_kwargs(cls, **kwargs: Any) -> EngineConfig:

@@ -5,6 +5,7 @@ After every step the books balance; at the end nothing is held, and every contin
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from typing import Any
 
@@ -28,6 +29,8 @@ setups = st.fixed_dictionaries(
         "max_model_len": st.sampled_from([24, 33, 64]),
         "max_num_seqs": st.integers(1, 6),
         "max_num_batched_tokens": st.sampled_from([1, 3, 8, 13, 30, 64]),
+        # by the clock of the tests a step takes one second
+        "target_step_s": st.sampled_from([0.0, 0.0, 0.1, 1.0]),
         "max_prompt_rows": st.sampled_from([1, 4, 64]),
         "enable_prefix_caching": st.sampled_from([True, True, True, False]),
         "scheduling_policy": st.sampled_from(["fcfs", "priority"]),
@@ -126,7 +129,7 @@ def apply(bench: Any, event: tuple[str, Any], step_failed: type[Exception]) -> N
     elif kind == "step":
         for _ in range(what):
             bench.step()
-            check_nobody_computes_beside_an_open_prompt(bench)
+            check_who_begins_beside_an_open_prompt_shares_nothing_of_it(bench)
     elif kind in ("fail", "leave out") and bench.engine.has_work():
         advanced = bench.engine.stats().generation_tokens
         with pytest.raises(step_failed):
@@ -163,16 +166,23 @@ def prompt_logprobs(prompt: list[int]) -> list[TokenLogprobs]:
     return [TokenLogprobs([t], [-float(zlib.crc32(bytes(prompt[:end])))], [1]) for end, t in enumerate(prompt) if end]
 
 
-def check_nobody_computes_beside_an_open_prompt(bench: Any) -> None:
+def check_who_begins_beside_an_open_prompt_shares_nothing_of_it(bench: Any) -> None:
     """Who might share a prompt is admitted before it (another prompt's rest in the same step) or when it is done."""
-    scheduler = bench.engine._scheduler
+    scheduler, size = bench.engine._scheduler, bench.settings.block_size
     admitted = {seq.seq_id for seq, _ in scheduler._step.admitted}
-    is_open = False
+    left_open: list[Any] = []
     for seq in scheduler.scheduled:
-        assert not (is_open and seq.seq_id in admitted)
+        start = bench.toy.plans[-1][seq.seq_id][0]
+        for other in left_open if seq.seq_id in admitted and seq.request.can_read_cache else ():
+            common = 0
+            pairs = zip(seq.slice(0, seq.num_tokens - 1), other.slice(0, other.num_tokens), strict=False)
+            if seq.request.cache_root == other.request.cache_root:
+                common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+            assert common // size * size <= start or not bench.settings.enable_prefix_caching
         # who drew tokens was not left open: drafts that came true may be computed once more
         has_drawn = bench.toy.plans[-1][seq.seq_id][2] > 0
-        is_open |= 0 < seq.num_computed_tokens < seq.num_tokens - 1 and not has_drawn
+        if 0 < seq.num_computed_tokens < seq.num_tokens - 1 and not has_drawn:
+            left_open.append(seq)
 
 
 def pick(bench: Any, number: int) -> str:

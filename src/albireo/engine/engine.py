@@ -229,8 +229,9 @@ class Engine:
         started_s = self._clock()
         plan = self._plan()
         result = self._run(plan)
-        self._commit(plan, result, started_s)
-        return self._report(plan, result)
+        now = self._clock()
+        self._commit(plan, result, started_s, now)
+        return self._report(plan, result, now)
 
     def leave_out_last(self) -> tuple[str, int] | None:
         """A step was too much for the device: the next goes without the last sequence of it, unless that was alone.
@@ -258,11 +259,10 @@ class Engine:
             raise
         return result
 
-    def _commit(self, plan: StepPlan, result: StepResult, started_s: float) -> None:
+    def _commit(self, plan: StepPlan, result: StepResult, started_s: float, now: float) -> None:
         """Advance the progress counters."""
         self._scheduler.commit(started_s)
-        if self._scheduler.drafting is not None:
-            self._scheduler.drafting.executed(plan.num_tokens, self._clock() - started_s)
+        self._scheduler.executed(plan.num_tokens, now - started_s)
         self._counters.num_steps += 1
         self._counters.num_computed_tokens += plan.num_tokens
         self._counters.generation_tokens += len(result.tokens)
@@ -279,9 +279,8 @@ class Engine:
                 # After a preemption the first rows come a second time.
                 collected += result.prompt_logprobs[seq.seq_id][len(collected) - work.num_computed_tokens :]
 
-    def _report(self, plan: StepPlan, result: StepResult) -> list[SequenceUpdate]:
+    def _report(self, plan: StepPlan, result: StepResult, now: float) -> list[SequenceUpdate]:
         """Give the drawn tokens to their sequences, and end those that are done."""
-        now = self._clock()
         updates: list[SequenceUpdate] = []
         tokens = iter(result.tokens)
         has_drafts = plan.num_drafts > 0

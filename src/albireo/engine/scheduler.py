@@ -20,11 +20,13 @@ from albireo.engine.host_pool import HostPool
 from albireo.engine.kept_prefixes import BlockFiles, Kept, KeptPrefixes
 from albireo.engine.preemption import choose_method, choose_victim
 from albireo.engine.prefix_cache import Hit, PrefixCache
+from albireo.engine.prompt_shares import LOOKED_AT, Passing, is_open, shares
 from albireo.engine.queue import Line
 from albireo.engine.request import Request, Sequence, Status
 from albireo.engine.settings import EngineSettings
 from albireo.engine.state_slots import StateSlots
 from albireo.engine.stats import Counters
+from albireo.engine.step_pace import StepPace
 from albireo.engine.step_room import StepRoom
 from albireo.errors import InvariantError
 from albireo.speculative.proposer import Method
@@ -38,18 +40,23 @@ class _Step:
     Fields:
         scheduled: in the plan's order. admitted: began to run in this step, with the cached tokens they found.
         copied: had a shared block replaced by a copy that exists only once the step was executed.
-        room: what else it has room for.
-        is_prompt_open: known tokens of a scheduled sequence are left for a later step.
+        room: what else it has room for. limit: most tokens; num_of_prompts: those of sequences that have several.
+        is_prompt_open: known tokens of a scheduled sequence are left for a later step. shares: of the sequences that
+            were open before, tokens each. passing: who may begin beside one that is left open.
         end_order: nobody of this order or behind it is scheduled.
     """
 
     room: StepRoom
     end_order: tuple[int, int, int] | None = None
+    limit: int = 0
+    shares: dict[int, int] = field(default_factory=dict)
+    passing: list[Sequence] = field(default_factory=list)
 
     scheduled: list[Sequence] = field(default_factory=list)
     admitted: list[tuple[Sequence, int]] = field(default_factory=list)
     copied: list[Sequence] = field(default_factory=list)
     is_prompt_open: bool = False
+    num_of_prompts: int = 0
 
 
 class Scheduler:
@@ -58,8 +65,9 @@ class Scheduler:
     2. len(running) <= max_num_seqs, and a plan has at most max_num_batched_tokens tokens;
     3. the plan is made in running order, and victims are taken from its end: nothing planned is ever taken back;
     4. whenever a sequence waits or runs, the plan is not empty;
-    5. nobody is admitted after a sequence that leaves known tokens for a later step (it takes the budget anyway, but
-       for what preemption may return). So whoever shares its prefix comes when it is computed, and finds it.
+    5. after a sequence that leaves known tokens for a later step only those are admitted that are short beside it, or
+       go before it (prompt_shares.py), and begin otherwise. So whoever shares its prefix comes when it is computed, and
+       finds it.
     """
 
     def __init__(
@@ -83,6 +91,7 @@ class Scheduler:
             takes_snapshots=settings.enable_prefix_caching,
         )
         self.cache = PrefixCache(self.tables, self.states, settings.enable_prefix_caching)
+        self._passing = Passing(self.cache, self.tables, settings.max_num_batched_tokens)
         self.kept = None if files is None else KeptPrefixes(files, self.cache, self.tables, self.states)
         self.adapters = AdapterSlots(settings.num_adapter_slots)
         self.host = HostPool(settings.num_host_blocks, self.tables)
@@ -94,7 +103,12 @@ class Scheduler:
             )
         self._settings = settings
         self._counters = counters
+        self._pace = StepPace(
+            settings.target_step_s if settings.can_cut_anywhere else 0.0, settings.max_num_batched_tokens
+        )
         self._step = _Step(StepRoom(settings))
+        #: Whether a sequence that runs may have known tokens left by the last step.
+        self._was_open = False
         self._step_idx = 0
         #: Since the last step that was executed.
         self._preempted: list[Sequence] = []
@@ -209,8 +223,7 @@ class Scheduler:
         Returns: the plan; its lists and work are borrowed and change with the next plan.
         Cost: O(running) with a small constant; new blocks, hashes and admissions come on top.
         """
-        self._step = _Step(StepRoom(self._settings), self._end_order)
-        self._end_order = None
+        self._begin_step()
         plan = StepPlan(self._step_idx, [], 0)
         self._step_idx += 1
         if self._settings.scheduling_policy == "priority":
@@ -227,6 +240,7 @@ class Scheduler:
             self._plan_waiting(plan)
         if not plan.work and (self.running or self.waiting):
             raise InvariantError(f"nothing planned with {len(self.running)} running, {len(self.waiting)} waiting")
+        self._was_open = self._step.is_prompt_open or self._step.end_order is not None
         plan.state_copies = self.states.take_copies()
         if self.adapters.num_running:
             plan.adapters = self.adapters.held
@@ -235,14 +249,33 @@ class Scheduler:
             self.drafting.plan(self._step.scheduled, plan, has_failed=bool(self._failed), has_more=has_more)
         return plan
 
+    def _begin_step(self) -> None:
+        """How many tokens the step has, and who shares them, as far as open prompts are there."""
+        self._step = step = _Step(StepRoom(self._settings), self._end_order)
+        self._end_order = None
+        open_prompts = [seq for seq in self.running if is_open(seq)] if self._was_open else []
+        num_decoding = len(self.running) - len(open_prompts)
+        step.limit = self._pace.limit(num_decoding)
+        if open_prompts and self._settings.can_cut_anywhere:
+            for_prompts = max(1, step.limit - num_decoding)
+            num_passing = 0
+            for seq in self.waiting.members[:LOOKED_AT]:
+                num_new = self._passing.tokens(seq, open_prompts[0], for_prompts)
+                if num_new and self._slot(seq) is not None and self._passing.is_apart(seq, self.running.members):
+                    step.passing.append(seq)
+                    num_passing += num_new
+            if step.passing or len(open_prompts) > 1:
+                step.shares = shares(open_prompts, for_prompts, num_passing)
+
     def _plan_lines(self, plan: StepPlan) -> None:
         self._plan_running(plan)
         self._plan_waiting(plan)
+        self._plan_passing(plan)
 
     def _plan_running(self, plan: StepPlan) -> None:
         running = self.running.members
         scheduled, work, end_order = self._step.scheduled, plan.work, self._step.end_order
-        budget = self._settings.max_num_batched_tokens
+        budget, shares = self._step.limit, self._step.shares
         for seq in running:  # preemption shortens its end, which iteration allows
             if budget == 0 or (end_order is not None and seq.order >= end_order):
                 break
@@ -256,6 +289,8 @@ class Scheduler:
             # A long prompt leaves one token to each of those after it: decoding goes on beside prefill.
             num_after = len(running) - len(scheduled) - 1
             num_new = min(seq.num_tokens - seq.num_computed_tokens, max(1, budget - num_after))
+            if shares:
+                num_new = min(num_new, shares.get(seq.seq_id, num_new))
             num_new = self._step.room.fitting(seq, num_new)
             if num_new == 0:
                 self._step.is_prompt_open = True
@@ -264,12 +299,11 @@ class Scheduler:
                 break
             self._schedule(seq, num_new, plan)
             budget -= num_new
-        plan.num_tokens = self._settings.max_num_batched_tokens - budget
+        plan.num_tokens = self._step.limit - budget
 
     def _plan_waiting(self, plan: StepPlan) -> None:
-        limit, seats, room = self._settings.max_num_batched_tokens, self._settings.max_num_seqs, self._step.room
         line = self.waiting
-        while plan.num_tokens < limit and len(self.running) < seats and line and not self._step.is_prompt_open:
+        while line and self._has_seat(plan) and not self._step.is_prompt_open:
             seq = line.members[0]
             if self._step.end_order is not None and seq.order >= self._step.end_order:
                 break
@@ -279,16 +313,37 @@ class Scheduler:
                 # the sequences that run now are through.
                 line = self._plain
                 continue
-            if not self._settings.is_causal and seq.num_tokens > limit - plan.num_tokens:
-                break  # it has to be in one step
-            hit = self.cache.match(seq)
-            if not self._has_room(seq, hit) or room.with_rows(seq, 1) == 0:
+            if not self._admit_if_room(seq, slot, plan):
                 break
-            kept = Kept(hit.num_tokens) if self.kept is None else self.kept.read(seq, hit)
-            start = max(kept.num_tokens, seq.num_swapped_tokens)
-            if room.uncut(seq, min(seq.num_tokens - start, limit - plan.num_tokens), start) == 0:
-                break  # it begins with an image, or is a prompt, that this step has no room for
-            self._admit(seq, hit, kept, slot, plan)
+
+    def _plan_passing(self, plan: StepPlan) -> None:
+        """Those that may begin beside a prompt that is left open, if nothing planned before is in their way."""
+        if not self._step.is_prompt_open or self._step.end_order is not None:
+            return
+        for seq in self._step.passing:
+            slot = self._slot(seq)
+            if seq.status is not Status.WAITING or slot is None or not self._has_seat(plan):
+                continue
+            if self._passing.is_apart(seq, self.running.members):
+                self._admit_if_room(seq, slot, plan)
+
+    def _has_seat(self, plan: StepPlan) -> bool:
+        return plan.num_tokens < self._step.limit and len(self.running) < self._settings.max_num_seqs
+
+    def _admit_if_room(self, seq: Sequence, slot: int, plan: StepPlan) -> bool:
+        """Let a sequence that waits begin, if blocks and the step have room."""
+        room, num_left = self._step.room, self._step.limit - plan.num_tokens
+        if not self._settings.is_causal and seq.num_tokens > num_left:
+            return False  # it has to be in one step
+        hit = self.cache.match(seq)
+        if not self._has_room(seq, hit) or room.with_rows(seq, 1) == 0:
+            return False
+        kept = Kept(hit.num_tokens) if self.kept is None else self.kept.read(seq, hit)
+        start = max(kept.num_tokens, seq.num_swapped_tokens)
+        if room.uncut(seq, min(seq.num_tokens - start, num_left), start) == 0:
+            return False  # it begins with an image, or is a prompt, that this step has no room for
+        self._admit(seq, hit, kept, slot, plan)
+        return True
 
     def _has_room(self, seq: Sequence, hit: Hit) -> bool:
         """Whether all that is known of a sequence that waits finds blocks."""
@@ -311,7 +366,7 @@ class Scheduler:
         self.tables.share(hit.blocks, seq.block_tables, hit.num_tokens)
         start = seq.num_computed_tokens = max(kept.num_tokens, seq.num_swapped_tokens)
         self.tables.let_go(seq.block_tables, start)
-        num_new = min(seq.num_tokens - start, self._settings.max_num_batched_tokens - plan.num_tokens)
+        num_new = min(seq.num_tokens - start, self._step.limit - plan.num_tokens)
         num_new = self._step.room.fitting(seq, num_new, start)
         end = start + num_new
         if self.tables.grow(seq.block_tables, hit.num_tokens, end) is None:
@@ -330,6 +385,8 @@ class Scheduler:
         work = seq.work_for(num_new)
         plan.work.append(work)
         self._step.room.take(seq, start, end, len(work.prompt_targets))
+        if num_new > 1:
+            self._step.num_of_prompts += num_new
         self.cache.publish(seq, start, end)
         self.states.order(seq, work)
         if end == seq.num_tokens:
@@ -423,6 +480,13 @@ class Scheduler:
                 request.progress.metrics.first_scheduled_s = started_s
                 request.progress.num_cached_tokens = num_cached
 
+    def executed(self, num_tokens: int, seconds: float) -> None:
+        """After commit(): the step had so many tokens, and took so long."""
+        if not self._step.room.has_tiles:
+            self._pace.observe(num_tokens, self._step.num_of_prompts, seconds)
+        if self.drafting is not None:
+            self.drafting.executed(num_tokens, seconds)
+
     def advance(self, seq: Sequence) -> None:
         """After commit(): the last known token of a sequence was a draft of the step, so it is computed already."""
         start = seq.num_computed_tokens
@@ -454,6 +518,7 @@ class Scheduler:
         lost = [*self._step.copied, *(seq for seq, _ in self._step.admitted)]
         for seq in list(self.running) if self.states.is_used else lost:
             self._give_up(seq)
+        self._was_open = True
         self._step = _Step(StepRoom(self._settings))
 
     def leave_out_last(self) -> Sequence | None:

@@ -28,6 +28,7 @@ class EngineSettings:
             that see chunks, as long as their window. See block_tables.py.
         max_model_len: longest sequence in tokens, prompt and output together.
         vocab_size: token ids are below it.
+        target_step_s: seconds that a step with tokens of prompts is to take beside sequences that decode; 0: any.
         eos_token_ids: ids that end a sequence unless ignore_eos.
         seed: where requests without a seed of their own derive theirs from.
         max_prompt_rows: most prompt positions of one step whose log-probabilities are wanted; each needs a row of
@@ -65,6 +66,7 @@ class EngineSettings:
     block_size: int = 16
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 2048
+    target_step_s: float = 0.0
     enable_prefix_caching: bool = True
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     eos_token_ids: frozenset[int] = frozenset()
@@ -91,6 +93,11 @@ class EngineSettings:
     num_state_slots: int = 0
     speculative: SpeculativeConfig | None = None
     max_draft_rows: int = MAX_DRAFTS
+
+    @property
+    def can_cut_anywhere(self) -> bool:
+        """Whether a prompt may be computed in parts of any length: no tokens of it see those behind them."""
+        return self.is_causal and not self.are_prompts_whole and not self.are_images_whole
 
     def __post_init__(self) -> None:
         if self.block_size not in BLOCK_SIZES:
@@ -156,6 +163,7 @@ class EngineSettings:
             block_size=config.block_size,
             max_num_seqs=config.step_limits.max_num_seqs,
             max_num_batched_tokens=config.step_limits.max_num_batched_tokens,
+            target_step_s=config.step_limits.target_itl_ms / 1000,
             enable_prefix_caching=config.enable_prefix_caching and is_causal,
             scheduling_policy=config.scheduling_policy,
             seed=config.seed,

@@ -16,6 +16,8 @@ class StepRoom:
     def __init__(self, settings: EngineSettings) -> None:
         self.prompt_rows, self.tiles = settings.max_prompt_rows, settings.max_step_tiles
         self._are_images_whole = settings.are_images_whole
+        #: Whether the step begins with tiles.
+        self.has_tiles = False
 
     def fitting(self, seq: Sequence, num_new: int, start: int | None = None) -> int:
         """How many of a sequence's next num_new tokens there is room for, and no more than lead to where a snapshot is
@@ -54,7 +56,9 @@ class StepRoom:
         """Positions start .. end-1 of a sequence are computed, with so many rows."""
         self.prompt_rows -= num_rows
         if seq.request.images:
-            self.tiles -= len(_tiles_begun(seq, start, end))
+            num_begun = len(_tiles_begun(seq, start, end))
+            self.tiles -= num_begun
+            self.has_tiles |= num_begun > 0
 
 
 def _tiles_begun(seq: Sequence, start: int, end: int) -> list[int]:

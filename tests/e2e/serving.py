@@ -144,6 +144,8 @@ class Server:
     @classmethod
     def load(cls, directory: Path, **config: Any) -> Server:
         defaults = {"num_threads": 1, "max_num_seqs": 8, "skip_tokenizer_init": True, "max_num_batched_tokens": 512}
+        # steps are those of any machine, however fast: what is to come about does
+        defaults |= {"target_itl_ms": 0}
         loaded = load(EngineConfig(model=str(directory), **{**defaults, **config}))
         return cls(pressed(loaded))
 

@@ -115,6 +115,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def loaded(directory: Path, **config: Any) -> Loaded:
     defaults = {"dtype": "bfloat16", "num_threads": 1, "max_num_seqs": 16, "block_size": 8, "skip_tokenizer_init": True}
+    defaults |= {"target_itl_ms": 0}
     return pressed(load(EngineConfig(model=str(directory), **{**defaults, **config})))
 
 

@@ -44,6 +44,7 @@ def prompts(seed: int = 1) -> list[list[int]]:
 
 def loaded(directory: Path, **config: Any) -> Loaded:
     defaults = {"num_threads": 1, "max_num_seqs": 8, "skip_tokenizer_init": True, "max_num_batched_tokens": 256}
+    defaults |= {"target_itl_ms": 0}
     return load(EngineConfig(model=str(directory), **{**defaults, **config}))
 
 

@@ -107,11 +107,12 @@ SCENARIOS = {
     "blocks of 8": Scenario(NO_CACHE | {"block_size": 8}),
     "blocks of 32": Scenario(NO_CACHE | {"block_size": 32}),
     "profile latency": Scenario(
-        {"profile": "latency", "max_num_batched_tokens": None, "max_num_seqs": None}, check=hit
+        {"profile": "latency", "max_num_batched_tokens": None, "max_num_seqs": None, "target_itl_ms": None}, check=hit
     ),
     "profile throughput": Scenario(
         {"profile": "throughput", "max_num_batched_tokens": None, "max_num_seqs": None}, check=hit
     ),
+    "cut by the clock": Scenario(NO_CACHE | {"target_itl_ms": 1}, stagger=3),
     "nothing fused": Scenario(ALL_AT_ONCE | {"without": optional_passes()}, check=everything),
     "two threads": Scenario(NO_CACHE | {"num_threads": 2}),
     "three threads": Scenario(NO_CACHE | {"num_threads": 3}),

@@ -37,7 +37,7 @@ class FrontDoor:
             kwargs: fields of EngineConfig; gpu_memory_utilization is another name of memory_utilization.
         Raises: ConfigError, ModelError, OutOfMemory.
         """
-        config = self._suited(EngineConfig.from_kwargs(model=model, **kwargs))
+        config = EngineConfig.from_kwargs(model=model, **kwargs)
         self._begin(config, load(config, show_progress=use_tqdm_on_load))
 
     @classmethod
@@ -46,11 +46,6 @@ class FrontDoor:
         llm = cls.__new__(cls)
         llm._begin(loaded.config, loaded)
         return llm
-
-    @staticmethod
-    def _suited(config: EngineConfig) -> EngineConfig:
-        """What is asked for, and for the rest what suits this kind of door."""
-        return config
 
     def _begin(self, config: EngineConfig, loaded: Loaded) -> None:
         """Args: config: what it is loaded by again, after a sleep; None once it is closed."""

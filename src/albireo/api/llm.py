@@ -55,16 +55,14 @@ class LLM(FrontDoor):
     behind; 3. calls from several threads take turns.
     """
 
-    @staticmethod
-    def _suited(config: EngineConfig) -> EngineConfig:
-        """Outputs are given back once all are there: no stream waits for a prompt."""
-        return replace(config, target_itl_ms=0) if config.target_itl_ms is None else config
-
     def _begin(self, config: EngineConfig, loaded: Loaded) -> None:
         self._lock = threading.Lock()
         super()._begin(config, loaded)
 
     def _start(self, loaded: Loaded) -> None:
+        if loaded.config.target_itl_ms is None:
+            # outputs are given back once all are there: no stream waits for a prompt
+            loaded = replace(loaded, settings=replace(loaded.settings, target_step_s=0.0))
         super()._start(loaded)
         self._driver: Driver | None = Driver.of(loaded)
 

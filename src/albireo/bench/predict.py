@@ -101,8 +101,8 @@ def schedule(
         steps.append(shape_of(plan))
         return StepResult([SampledToken(task.seq_id, 0) for work in plan.work for task in work.samples])
 
-    # Which guesses come true is not known before.
-    engine = Engine(replace(settings, speculative=None), execute, lambda: float(len(steps)))
+    # Which guesses come true is not known before, nor how long a step takes.
+    engine = Engine(replace(settings, speculative=None, target_step_s=0.0), execute, lambda: float(len(steps)))
     for idx, (prompt_len, output_len) in enumerate(lengths):
         own = replace(params, max_tokens=output_len, ignore_eos=True)
         # A salt of its own: prompts that are alike here are not in what is planned for.

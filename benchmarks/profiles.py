@@ -145,8 +145,10 @@ def main() -> None:
     parser.add_argument(
         "--budget", type=int, action="append", default=[], help="another token budget, 256 seats, no target"
     )
+    parser.add_argument("--target", type=int, action="append", default=[], help="another target, balanced otherwise")
     args = parser.parse_args()
     cases = dict(PROFILES) | {f"budget {tokens}": StepLimits(256, tokens) for tokens in args.budget}
+    cases |= {f"target {ms}": replace(PROFILES["balanced"], target_itl_ms=ms) for ms in args.target}
     loaded = load(
         EngineConfig(
             model=args.model,

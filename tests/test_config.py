@@ -104,8 +104,8 @@ def test_a_value_out_of_range_is_refused_by_name(fields: dict[str, Any]) -> None
 
 def test_a_profile_sets_what_is_not_asked_for() -> None:
     assert EngineConfig(profile="throughput").step_limits.max_num_seqs == 256
-    assert EngineConfig(profile="latency", max_num_seqs=3).step_limits == StepLimits(3, 512, 50)
-    assert EngineConfig().step_limits == EngineConfig(profile="balanced").step_limits == StepLimits(64, 960, 200)
+    assert EngineConfig(profile="latency", max_num_seqs=3).step_limits == StepLimits(3, 512, 100)
+    assert EngineConfig().step_limits == EngineConfig(profile="balanced").step_limits == StepLimits(64, 960, 500)
     with pytest.raises(ConfigError, match="profile='calm' is unknown; choose balanced, throughput or latency"):
         BuildConfig(profile="calm")  # type: ignore[arg-type]
 

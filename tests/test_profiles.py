@@ -10,11 +10,11 @@ from albireo.profiles import DEFAULT, PROFILES, Profile, StepLimits, resolve
 @pytest.mark.parametrize(
     ("profile", "seqs", "tokens", "itl_ms", "want"),
     [
-        (None, None, None, None, (64, 960, 200)),
-        ("balanced", None, None, None, (64, 960, 200)),
+        (None, None, None, None, (64, 960, 500)),
+        ("balanced", None, None, None, (64, 960, 500)),
         ("throughput", None, None, None, (256, 4096, 0)),
-        ("latency", None, None, None, (64, 512, 50)),
-        ("latency", 8, None, None, (8, 512, 50)),
+        ("latency", None, None, None, (64, 512, 100)),
+        ("latency", 8, None, None, (8, 512, 100)),
         ("throughput", None, 100, 30, (256, 100, 30)),
         (None, 1, 1, 0, (1, 1, 0)),
     ],

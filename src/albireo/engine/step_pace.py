@@ -19,7 +19,7 @@ from math import sqrt
 FEWEST = 16
 #: Target of a step beside which nobody decodes, as a multiple: whoever comes waits for its end. Of a model that
 #: computes 80 tokens of prompts a second these are 80, which take 2 to 4 % longer than long steps; more cost nothing.
-ALONE = 5
+ALONE = 3
 #: Of a prompt's first step, before anything is known.
 FIRST = 64
 

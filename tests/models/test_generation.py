@@ -84,3 +84,10 @@ def test_the_real_model_ends_with_either_id() -> None:
 def test_hostile_values_are_named(tmp_path: Path, key: str, value: Any) -> None:
     with pytest.raises(ModelError, match=rf"generation_config\.json: {key}="):
         read(tmp_path, **{key: value})
+
+
+def test_a_link_to_nowhere_is_no_missing_file(tmp_path: Path) -> None:
+    """Whoever copied the link and not what it leads to would otherwise lose what ends the text."""
+    (tmp_path / "generation_config.json").symlink_to("blob")
+    with pytest.raises(ModelError, match=r"generation_config\.json: cannot be read: .*\(a link to blob\)"):
+        read_generation_defaults(tmp_path)

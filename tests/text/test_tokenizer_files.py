@@ -147,3 +147,14 @@ def test_of_several_vocabularies_the_first_is_read(tmp_path):
     files = read_tokenizer_files(tmp_path)
     assert vocabulary_files(tmp_path) == ("tokenizer.json",)
     assert (files.tokenizer.name, files.named) == ("tokenizer.json", {"eos_token": "[END]"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json"],
+)
+def test_a_link_to_nowhere_is_no_missing_file(directory, name):
+    (directory / name).unlink(missing_ok=True)
+    (directory / name).symlink_to("blob")
+    with pytest.raises(ModelError, match=rf"{name}: cannot be read: .*\(a link to blob\)"):
+        read_tokenizer_files(directory)

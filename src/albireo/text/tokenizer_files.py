@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 from reprlib import Repr
 from typing import Any
 
 from albireo.errors import ModelError
-from albireo.json_file import refuse_pointer, require_few_values
+from albireo.json_file import require_few_values, require_regular_file
 from albireo.text.vocabularies import (
     CONVERT,
     SOUND_FILES,
@@ -76,10 +77,10 @@ def read_tokenizer_files(directory: Path) -> TokenizerFiles:
     tokenizer = directory / found[0]
     _require_file(tokenizer, MAX_TOKENIZER_BYTES)
     config_path = directory / "tokenizer_config.json"
-    config = _read_json(config_path) if config_path.exists() else {}
+    config = _read_json(config_path) if lexists(config_path) else {}
     tokens = dict(config)
     legacy_path = directory / "special_tokens_map.json"
-    if "added_tokens_decoder" not in config and legacy_path.exists():
+    if "added_tokens_decoder" not in config and lexists(legacy_path):
         # As transformers: the older file speaks only where the newer one has no list of added tokens.
         tokens.update(_read_json(legacy_path))
     add_bos_token = config.get("add_bos_token")
@@ -166,7 +167,7 @@ def _added_tokens(value: Any, where: Path) -> tuple[AddedTokenEntry, ...]:
 
 def _added_by_name(path: Path, tokens: Mapping[str, Any]) -> tuple[AddedTokenEntry, ...]:
     """Tokens of an added_tokens.json, as older models have it: id by text. Those that have a role are special."""
-    if not path.exists():
+    if not lexists(path):
         return ()
     special = {_content(value, key, path) for key, value in tokens.items() if key in _NAMED and value is not None}
     special.update(_extra_tokens(tokens, path))
@@ -182,7 +183,7 @@ def _chat_templates(directory: Path, config: Mapping[str, Any], where: Path) -> 
     """Templates by name. Files of their own win over tokenizer_config.json, as in transformers."""
     templates: dict[str, str] = {}
     single = directory / "chat_template.jinja"
-    if single.exists():
+    if lexists(single):
         templates["default"] = _read_text(single)
     folder = directory / "additional_chat_templates"
     if folder.is_dir():
@@ -191,7 +192,7 @@ def _chat_templates(directory: Path, config: Mapping[str, Any], where: Path) -> 
     if templates:
         return templates
     value, source = config.get("chat_template"), where
-    if value is None and (directory / "chat_template.json").exists():
+    if value is None and lexists(directory / "chat_template.json"):
         source = directory / "chat_template.json"
         value = _read_json(source).get("chat_template")
     if value is None:
@@ -213,9 +214,7 @@ def _items(value: Any, where: Path) -> Any:
 
 
 def _require_file(path: Path, limit: int) -> None:
-    if not path.is_file():
-        raise ModelError(f"{path}: is not a regular file")
-    refuse_pointer(path)
+    require_regular_file(path)
     size = path.stat().st_size
     if size > limit:
         raise ModelError(f"{path}: has {size} bytes; at most {limit} are read")

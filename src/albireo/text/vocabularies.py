@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -72,7 +73,7 @@ class Vocabulary:
 
 def vocabulary_files(directory: Path) -> tuple[str, ...]:
     """Names of the files that a vocabulary is read from; none where there is none that can be read."""
-    return next((names for names in VOCABULARIES if all((directory / name).exists() for name in names)), ())
+    return next((names for names in VOCABULARIES if all(lexists(directory / name) for name in names)), ())
 
 
 def read_vocabulary(path: Path, config: Mapping[str, Any]) -> Vocabulary | None:

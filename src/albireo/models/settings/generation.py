@@ -5,6 +5,7 @@ Called by the front doors, which let a caller's own parameters go first. Does no
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,7 +59,7 @@ def read_generation_defaults(directory: Path) -> GenerationDefaults:
     Raises: ModelError naming the key and the value that is impossible.
     """
     path = directory / "generation_config.json"
-    return defaults_of(Fields(read_json(path), str(path))) if path.exists() else GenerationDefaults()
+    return defaults_of(Fields(read_json(path), str(path))) if os.path.lexists(path) else GenerationDefaults()
 
 
 def defaults_of(fields: Fields) -> GenerationDefaults:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from albireo import BuildConfig, ConfigError, Corrupt, TargetMismatch, build
+from albireo import BuildConfig, ConfigError, Corrupt, ModelError, TargetMismatch, build
 from albireo.api.sources.source import open_source
 from albireo.artifact.graph_json import graph_to_json
 from albireo.backends.cpu import model as cpu_model
@@ -47,6 +49,49 @@ def test_a_head_that_config_json_implies_none_of(tmp_path: Path) -> None:
     assert run(tmp_path / "engine") == run(checkpoint)
     tied = make_engine(tmp_path / "tied", "gemma", "float32")[1]
     assert open_source(tied, EngineConfig()).model_config.tie_word_embeddings
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"temperature": "hot"}', '{"eos_token_id": "x"}'])
+def test_a_recommendation_that_no_load_takes_is_refused(text: str, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", load_architecture("llama").tiny)
+    (checkpoint / "generation_config.json").write_text(text)
+    with pytest.raises(ModelError, match=r"checkpoint/generation_config\.json: "):
+        build(checkpoint, tmp_path / "engine")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja", "preprocessor_config.json"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link", "locked"])
+def test_what_cannot_be_read_is_named_and_not_left_out(
+    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of the checkpoint is at fault, not the place that is written to."""
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", load_architecture("llama").tiny)
+    path = checkpoint / name
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("blob")
+    else:
+        path.write_text("{}")
+        monkeypatch.setattr(Path, "read_bytes", refusing(path))
+    with pytest.raises(ModelError, match=rf"checkpoint/{name}: (is not a regular file|cannot be read)"):
+        build(checkpoint, tmp_path / "engine")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def refusing(locked: Path) -> Callable[[Path], bytes]:
+    """Path.read_bytes() of one who may not read one file."""
+    read = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path == locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    return read_bytes
 
 
 def test_the_checkpoint_is_not_needed_and_the_directory_may_be_read_only(tmp_path: Path) -> None:

@@ -27,12 +27,13 @@ from albireo.api.sources.checkpoint_source import CheckpointSource, with_whole_p
 from albireo.api.sources.locate import locate_model
 from albireo.api.sources.overrides import overridden, said
 from albireo.api.sources.pooled_head import stored_head
+from albireo.api.sources.recommended import recommended
 from albireo.api.tokenizer import gguf_as_files, open_tokenizer
 from albireo.artifact import layout
 from albireo.artifact.graph_json import graph_to_json
 from albireo.artifact.manifest import FileEntry, Manifest, Options, manifest_to_json
 from albireo.artifact.program_json import StoredConstant, program_to_json, rows_digest
-from albireo.artifact.reader import is_engine_directory
+from albireo.artifact.reader import MAX_FILE_BYTES, is_engine_directory
 from albireo.artifact.writer import EngineWriter, engine_writer, file_entry
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import target_levels, thread_pool
@@ -45,6 +46,7 @@ from albireo.errors import ConfigError, ModelError, OutOfMemory, ResourceError, 
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.show import Totals, show_program, show_report, totals
+from albireo.json_file import read_bytes
 from albireo.models.checkpoint.weights import weight_files
 from albireo.models.config import ModelConfig
 from albireo.models.gguf.files import is_gguf
@@ -113,6 +115,7 @@ def build(
     precision = Precision(config.quantization, config.quantization_head)
     ranks = config.tensor_parallel_size
     source = CheckpointSource(directory, config.dtype, ranks, config.tp_invariant, precision, config.mmproj)
+    recommended(source.config_directory)  # what cannot be loaded is not built
     model_len = _model_len(config, source)
     engine = EngineConfig(
         device="cuda" if is_gpu else "cpu",
@@ -331,7 +334,15 @@ def _copy(writer: EngineWriter, directory: Path, config_directory: Path) -> None
             writer.write(f"{layout.TOKENIZER}/{name}", data)
     for folder, patterns in ((layout.TOKENIZER, texts), (layout.CONFIG, layout.CONFIG_FILES)):
         for pattern in patterns:
-            for path in sorted(directory.glob(pattern)):
+            for path in _matches(directory, pattern):
                 name = f"{folder}/{path.relative_to(directory).as_posix()}"
-                if path.is_file() and layout.is_known_file(name):
-                    writer.write(name, path.read_bytes())
+                if layout.is_known_file(name):
+                    writer.write(name, read_bytes(path, MAX_FILE_BYTES))
+
+
+def _matches(directory: Path, pattern: str) -> list[Path]:
+    """Also what is there and cannot be read, so that nothing is left out in silence: links to nowhere, pipes, folders
+    that are called as a file."""
+    if "*" not in pattern:
+        return [path] if os.path.lexists(path := directory / pattern) else []
+    return sorted(path for path in directory.glob(pattern) if path.suffix or not path.is_dir())

@@ -39,6 +39,7 @@ from albireo.api.prefix_files import check_prefix_files, open_prefix_files
 from albireo.api.programs import MAX_PROMPT_ROWS, compile_program
 from albireo.api.progress import bytes_bar
 from albireo.api.sources.locate import locate_model
+from albireo.api.sources.recommended import recommended
 from albireo.api.sources.source import ModelSource, guard, open_source
 from albireo.api.tokenizer import open_tokenizer
 from albireo.artifact.reader import tokenizer_directory
@@ -56,10 +57,9 @@ from albireo.execution.runner import DeviceModel, Pooler, RunnerParts
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
-from albireo.models.gguf.files import is_gguf
 from albireo.models.gguf.kept_heads import heads_kept
 from albireo.models.settings.context import check_context
-from albireo.models.settings.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
+from albireo.models.settings.generation import GenerationDefaults, eos_token_ids
 from albireo.models.settings.pooling_rule import PoolingRule
 from albireo.models.vision.tower import VisionTower
 from albireo.process_limits import naming_shortages
@@ -173,7 +173,7 @@ def load(
         source = open_source(directory, config)
         config = source.adopt(config)
         model_config = source.model_config
-        defaults = _defaults(source.config_directory)
+        defaults = recommended(source.config_directory)
         device = open_device(config, levels)
         config = replace(config, device=device.name)
         if share is not None and device.name == "cpu":
@@ -394,15 +394,6 @@ def plan_ranks(
     """
     programs, memory, *_ = _plan_all(config, source, device or open_device(config))
     return programs, memory
-
-
-def _defaults(path: Path) -> GenerationDefaults:
-    """Args: path: of a directory or a GGUF file."""
-    if not is_gguf(path):
-        return read_generation_defaults(path)
-    from albireo.models.gguf.recommended import read_recommended
-
-    return read_recommended(path)
 
 
 def _plan_all(

@@ -12,7 +12,7 @@ the template. Only when the first rendering has more of them, the text is encode
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,7 @@ class ChatEncoder:
         chat_template_kwargs: Mapping[str, Any] | None = None,
         now: datetime | None = None,
         cache_salt: str | None = None,
+        check_text: Callable[[str], None] = lambda text: None,
         image_problem: str = "this model reads text only",
         sound_problem: str = "this model reads text only",
         video_problem: str = "this model reads text only",
@@ -104,6 +105,7 @@ class ChatEncoder:
             chat_template_kwargs: further variables ("enable_thinking": False).
             now: what strftime_now() tells a template; the present when None.
             cache_salt: see Segments.encode().
+            check_text: given what is rendered, before it is encoded; what it raises is raised.
             image_problem, sound_problem, video_problem: why there may be no images, sounds, videos; empty: there may
                 be.
 
@@ -132,6 +134,7 @@ class ChatEncoder:
         moment = now or datetime.now()
         named = self._tokenizer.named_tokens
         text = prepared.template.render(_with_tokens(chat, named), moment)
+        check_text(text)
         marked, num_marks = self._marked(prepared, chat, text, moment)
         ids = self._segments.encode(text, cache_salt)
         if prepared.encoder.count(ids) != num_marks:

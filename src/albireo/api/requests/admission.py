@@ -165,13 +165,15 @@ class Admission:
     def chat(self, messages: Sequence[Any], params: SamplingParams, options: dict[str, Any]) -> Submission:
         """Render a chat with the model's template; options are those of ChatEncoder.encode().
 
-        Raises: TemplateError; ConfigError without a tokenizer; UnsupportedFeature when the model writes no text.
+        Raises: TemplateError; PromptTooLong for what is longer than any text that fits; ConfigError without a
+            tokenizer; UnsupportedFeature when the model writes no text.
         """
         self.check_text()
         if self._chats is None:
             raise ConfigError("chat() needs a tokenizer and skip_tokenizer_init is set; leave it out")
         problems = {f"{kind}_problem": self.problem(kind) for kind in MEDIA_KINDS}
-        chat = self._chats.encode(messages, **(options | problems))
+        check_text = partial(self.prompts.check_length, params=params)
+        chat = self._chats.encode(messages, check_text=check_text, **(options | problems))
         if chat.images or chat.sounds or chat.videos:
             _check_whole(params)
         ids = self.prompts.kept(chat.token_ids, params)

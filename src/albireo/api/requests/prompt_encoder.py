@@ -47,7 +47,7 @@ class PromptEncoder:
         """
         most = self._num_kept(params)
         if most is None:
-            self._check_length(text)
+            self.check_length(text, params)
             return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
         cut = Cut(most, from_start=params.truncation_side != "right")
         return self.tokenizer.encode_prompt(text, add_special_tokens=add_special_tokens, cut=cut).ids
@@ -93,7 +93,7 @@ class PromptEncoder:
         begun: str = "",
     ) -> list[int]:
         """Token ids of what stands round a gap. Args: before, begun: see InfillMarks.ids(). Raises: as encode()."""
-        self._check_length(f"{before}{prefix}{suffix}{begun}")
+        self.check_length(f"{before}{prefix}{suffix}{begun}", SamplingParams())
         special = add_special_tokens
         return marks.ids(self.tokenizer, prefix, suffix, add_special_tokens=special, before=before, begun=begun)
 
@@ -102,9 +102,9 @@ class PromptEncoder:
         most = params.truncate_prompt_tokens
         return most if most != -1 else max(1, self._max_model_len - (params.max_tokens or 1))
 
-    def _check_length(self, text: str) -> None:
-        """Refuse what cannot fit, before seconds are spent on it. Raises: PromptTooLong."""
-        if len(text) <= FEW_CHARS:
+    def check_length(self, text: str, params: SamplingParams) -> None:
+        """Refuse what cannot fit and is not cut, before seconds are spent on it. Raises: PromptTooLong."""
+        if len(text) <= FEW_CHARS or self._num_kept(params) is not None:
             return
         limit = self.tokenizer.most_chars(self._max_model_len)
         if limit is not None and len(text) > limit:

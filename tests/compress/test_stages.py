@@ -66,6 +66,18 @@ def test_linears_that_share_a_tensor_are_refused(tmp_path: Path) -> None:
         cut(graph(tmp_path, "phi3"))
 
 
+@pytest.mark.parametrize("model_type", ["hrm_text", "dory"])
+def test_layers_that_are_read_several_times_are_refused(tmp_path: Path, model_type: str) -> None:
+    """Each under its own rules of how often, none of which all layers share."""
+    with pytest.raises(UnsupportedModel, match=r"reads .*weight, as layers\.\d+\..* does.*--quantization"):
+        cut(graph(tmp_path, model_type))
+
+
+def test_what_is_done_to_the_heads_logits_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match=r"^gain behind the head.*--quantization"):
+        cut(graph(tmp_path, "dory", n_recurrent_loops=1))
+
+
 def test_every_node_that_leads_to_the_logits_is_in_one_stage(tmp_path: Path) -> None:
     base = graph(tmp_path, "llama")
     stages = cut(base)

@@ -91,8 +91,8 @@ _BEHIND_HEAD = ("scale", "unary")
 def cut(graph: Graph) -> list[Stage]:
     """The stages that lead to the logits, in order; the last keeps them.
 
-    Raises: InvariantError for a graph that passes have rewritten; UnsupportedModel for linears that share a tensor, and
-        for layers that share a cache.
+    Raises: InvariantError for a graph that passes have rewritten; UnsupportedModel for linears that share a tensor, for
+        layers that share a cache, and where more is done to what the head gives than forward.py computes.
     """
     logits = graph.outputs["logits"]
     nodes = _leading_to(graph, logits)
@@ -115,11 +115,30 @@ def cut(graph: Graph) -> list[Stage]:
         layer = _layer(waiting[first], stages)
         stages.append(Stage(_group(graph, waiting[first], nodes), layer, waiting[:first], waiting[first:]))
         waiting = []
-    if not stages or any(node.op not in _BEHIND_HEAD for node in waiting):
-        raise InvariantError("the logits do not come out of a linear; such a model cannot be cut into stages")
+    _check_read_once(stages)
+    behind = [node.op for node in waiting if node.op not in _BEHIND_HEAD]
+    if not stages or behind:
+        made = f"{', '.join(behind)} behind the head" if behind else "no linear leads to the logits"
+        raise UnsupportedModel(
+            f"{made}, which calibration does not compute; --quantization rounds the weights of such a model where it "
+            "is loaded or built"
+        )
     stages[-1].nodes += waiting
     _set_kept(stages, logits)
     return stages
+
+
+def _check_read_once(stages: list[Stage]) -> None:
+    """Raises: UnsupportedModel for weights that several stages read, each of which would round them for itself."""
+    read: dict[str, str] = {}
+    for stage in stages:
+        for name in stage.group.weights:
+            if name in read:
+                raise UnsupportedModel(
+                    f"{stage.nodes[0].origin}: reads {name}, as {read[name]} does, and what a matrix is given in "
+                    "several places is not calibrated together; --quantization does it where a model is loaded or built"
+                )
+            read[name] = stage.nodes[0].origin
 
 
 def _check_attention(node: Node) -> None:

@@ -71,6 +71,16 @@ def test_whole_numbers_with_a_point(server: Any, path: str) -> None:
     assert (got.status_code, got.json()["error"]["param"]) == (400, "max_tokens")
 
 
+@pytest.mark.parametrize("path", ["completions", "chat/completions", "responses"])
+def test_options_of_a_stream_that_ask_for_nothing_need_none(server: Any, path: str) -> None:
+    ask = {"model": "story", **ASKS[path], LIMITS[path][0]: 2}
+    for options in ({}, {"include_usage": None}, {"include_obfuscation": False}):
+        got = server.http.post(f"/v1/{path}", json={**ask, "stream_options": options})
+        assert got.status_code == 200, got.text
+    got = server.http.post(f"/v1/{path}", json={**ask, "stream_options": {"include_usage": True}})
+    assert (got.status_code, got.json()["error"]["param"]) == (400, "stream_options")
+
+
 @pytest.mark.parametrize("path", [*ASKS, "embeddings"])
 def test_an_empty_model_is_the_one_there_is(server: Any, path: str) -> None:
     ask = {"input": "a"} if path == "embeddings" else {**ASKS[path], LIMITS[path][0]: 2}

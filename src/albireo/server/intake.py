@@ -252,7 +252,7 @@ def _check(serving: Serving, request: GenerationFields, neutral: dict[str, tuple
     if request.length_penalty not in (None, 1) and not request.use_beam_search:
         message = f"length_penalty={request.length_penalty} needs use_beam_search to be true"
         raise HttpError(400, message, param="length_penalty")
-    if request.stream_options is not None and not request.stream:
+    if request.stream_options is not None and not request.stream and request.stream_options.asks:
         raise HttpError(400, "stream_options needs stream to be true", param="stream_options")
     if request.stream_interval is not None and not request.stream:
         raise HttpError(400, "stream_interval needs stream to be true", param="stream_interval")

@@ -31,6 +31,11 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     continuous_usage_stats: bool | None = None
     include_obfuscation: bool | None = None
 
+    @property
+    def asks(self) -> bool:
+        """Of a stream anything at all."""
+        return bool(self.include_usage or self.continuous_usage_stats or self.include_obfuscation)
+
 
 class AskedFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Fields of every protocol that asks for a text; None: not said."""

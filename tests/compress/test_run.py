@@ -24,7 +24,7 @@ from albireo.quantization.encoded import Encoded
 from albireo.quantization.methods.progressive import METADATA_KEY
 from albireo.verify.run import verify
 from compress import tiny
-from tiny_models import make_checkpoint, write_safetensors
+from tiny_models import make_checkpoint, random_weights, write_safetensors
 
 TEXT, EVALUATED = tiny.text(), tiny.text(seed=1, num_windows=2)
 
@@ -256,6 +256,19 @@ def test_weights_that_are_no_numbers_are_named_and_refused(tmp_path: Path, value
     source = poisoned(tmp_path / "source", "model.layers.1.mlp.up_proj.weight", change)
     with pytest.raises(WeightMismatch, match=r"model\.layers\.1\.mlp\.up_proj\.weight is (nan|inf) at \[5, 7\]"):
         made(source, tmp_path / "out", "int8", "rtn")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_rows_that_no_text_comes_by_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    """Of a table that is not the head one row was read for each token of the text, and the rest copied."""
+    monkeypatch.setattr("albireo.compress.source._SLICE", 500)
+    weights = random_weights({**load_architecture("llama").tiny, **tiny.LLAMA}, 3)
+    weights["model.embed_tokens.weight"][130, 7] = np.nan
+    config = {**load_architecture("llama").tiny, **tiny.LLAMA, "tie_word_embeddings": False}
+    source = make_checkpoint(tmp_path / "source", config, dtype=dtype, weights=weights)
+    with pytest.raises(WeightMismatch, match=r"model\.embed_tokens\.weight is nan at \[130, 7\]"):
+        quantize(source, tmp_path / "out", Recipe(scheme="int8", method="rtn"), tiny.text(130), [tiny.text(130)])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 

@@ -215,7 +215,8 @@ class _Run:
         return qualities
 
     def write_rest(self, constants: Iterable[Value], fixed: Iterable[str]) -> None:
-        """Tensors of the graph that no layer changed, byte by byte. A constant may be made of several.
+        """Tensors of the graph that no layer changed, byte by byte. A constant may be made of several. Rows of a table
+        that no text has come by are seen here first.
 
         Args: fixed: patterns of tensors that the graph has as numbers of its own; other programs read them.
         """
@@ -224,6 +225,8 @@ class _Run:
         stored = self.source.checkpoint.names
         for name in (*names, *(n for pattern in fixed for n in stored if fnmatchcase(n, pattern))):
             if name not in self._written:
+                if name in names:
+                    self.source.check(name)
                 tensor = self.source.checkpoint.tensor(name)
                 self.writer.add(name, Stored(_TYPES[tensor.dtype], tensor.shape, tensor.buffer))
 

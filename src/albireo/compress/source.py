@@ -5,6 +5,7 @@ Called by run.py and sensitivity.py. Reads where the file lies; what is returned
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,11 @@ from albireo.errors import WeightMismatch
 from albireo.graph.node import Graph, Value
 from albireo.models.checkpoint.weights import Checkpoint
 from albireo.quantization.encoded import F32
+
+#: As the bytes of a file lie.
+_KINDS = {"bfloat16": "<u2", "float16": "<f2", "float32": "<f4"}
+#: Numbers that are looked at together where a tensor is only checked.
+_SLICE = 1 << 20
 
 
 class Source(Mapping[str, F32]):
@@ -31,13 +37,26 @@ class Source(Mapping[str, F32]):
 
     def __getitem__(self, name: str) -> F32:
         array = self.checkpoint.tensor(name).to_float32()
+        self._check_finite(name, array, 0)
+        return array
+
+    def check(self, name: str) -> None:
+        """A tensor that is copied as it is, of which no more than a slice is float32 at one time."""
+        tensor = self.checkpoint.tensor(name)
+        rows = np.frombuffer(tensor.buffer, _KINDS[tensor.dtype]).reshape(tensor.shape)
+        step = max(1, _SLICE // max(1, math.prod(tensor.shape[1:])))
+        for start in range(0, len(rows) if rows.ndim else 0, step):
+            self._check_finite(name, _numbers(rows[start : start + step], tensor.dtype), start)
+
+    def _check_finite(self, name: str, array: F32, first_row: int) -> None:
         if not np.isfinite(array).all():
             where = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+            value = array[tuple(where)]
+            where[:1] = [first_row + at for at in where[:1]]
             raise WeightMismatch(
-                f"{self.checkpoint.directory}: tensor {name} is {array[tuple(where)]} at {where}; "
+                f"{self.checkpoint.directory}: tensor {name} is {value} at {where}; "
                 "such a checkpoint is damaged and is not quantized"
             )
-        return array
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.checkpoint.names)
@@ -74,8 +93,12 @@ class Table:
         return self._tensor.shape[0]
 
     def __getitem__(self, rows: NDArray[np.int32]) -> F32:
-        kind = {"bfloat16": "<u2", "float16": "<f2", "float32": "<f4"}[self._tensor.dtype]
-        found = np.frombuffer(self._tensor.buffer, np.dtype(kind)).reshape(self._tensor.shape)[rows]
-        if self._tensor.dtype == "bfloat16":
-            found = (found.astype(np.uint32) << 16).view(np.float32)
-        return round_to(found.astype(np.float32), self._dtype)
+        found = np.frombuffer(self._tensor.buffer, _KINDS[self._tensor.dtype]).reshape(self._tensor.shape)[rows]
+        return round_to(_numbers(found, self._tensor.dtype), self._dtype)
+
+
+def _numbers(stored: NDArray[Any], dtype: str) -> F32:
+    """What numbers of a file's type stand for."""
+    if dtype == "bfloat16":
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    return stored.astype(np.float32)

@@ -58,12 +58,10 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
   done_ = std::vector<Counter>(calls_.size());
   for (std::vector<Counter>& taken : taken_) taken = std::vector<Counter>(calls_.size() * threads_);
   seconds_.assign(calls_.size(), 0.0);
-  const int64_t bytes = family->scratch_bytes(args);
   const int64_t own = args.is_private ? kFewRows * out_stride(args, args.k) * dtype_size(args.out_dtype) : 0;
-  if (bytes > scratch_bytes_ || own > private_bytes_) {
-    scratch_bytes_ = std::max(bytes, scratch_bytes_), private_bytes_ = std::max(own, private_bytes_);
-    scratch_.clear();
-  }
+  scratch_bytes_ = std::max(family->scratch_bytes(args), scratch_bytes_);
+  private_bytes_ = std::max(own, private_bytes_);
+  scratch_.clear();
 }
 
 void Program::run(const Step& step, int32_t* top_ids, float* top_values) {

@@ -60,9 +60,11 @@ def test_rows_that_see_nothing_are_the_same_in_parts() -> None:
     assert_same_bits(parts, whole, "40 threads")
 
 
-def test_rows_that_leave_are_cut_too() -> None:
+@pytest.mark.parametrize("spans", [((4000, 5), (90, 3)), ((4000, 300),)], ids=["like all", "alone"])
+def test_rows_that_leave_are_cut_too(spans: tuple[tuple[int, int], ...]) -> None:
+    """Also where all rows are enough for every thread, so that only they are."""
     types, level = VARIANTS[0]
-    case = Case(4, 1, 16, ((4000, 5), (90, 3)))
+    case = Case(4, 1, 16, spans)
     texts = [text(case, context, types, i) for i, (context, _) in enumerate(case.spans)]
     every = np.concatenate(attend(case, texts, case.spans, types, level, Placement()))
     for threads in (1, 8):

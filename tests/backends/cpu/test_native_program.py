@@ -46,11 +46,24 @@ def add(family: str = "linear", isa: str = "scalar", dtype: str = "float32", **a
         ({"kv_dtype": "float64"}, "unknown dtype float64"),
         ({"family": "attention", "rows": "R", "gather": 1}, "attention is of all rows, or of those that leave"),
         ({"family": "attention", "rows": "S", "gather": 2}, "attention is of all rows, or of those that leave"),
+        ({"family": "attention", "kv_group": 1}, "only layers of the first block group see all positions"),
     ],
 )
 def test_add_refuses(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         add(**given)
+
+
+@pytest.mark.parametrize(
+    ("family", "argument", "message"),
+    [("route", "top_k", "how many experts a token has"), ("causal_conv", "state_slots", "how many slots for states")],
+)
+def test_add_refuses_calls_that_disagree(family: str, argument: str, message: str) -> None:
+    program = _native.Program(pool(), 1)
+    for count in (2, 2, 0):
+        program.add(family, "scalar", "float32", {argument: count})
+    with pytest.raises(ValueError, match=message):
+        program.add(family, "scalar", "float32", {argument: 3})
 
 
 def test_add_refuses_a_private_norm_that_the_next_call_does_not_read() -> None:
@@ -90,6 +103,13 @@ def test_run_refuses_more_arg_max_rows_than_it_was_made_for() -> None:
     program = _native.Program(pool(), 2)
     with pytest.raises(ValueError, match="more top rows"):
         program.run(*_step_arrays(3, top_rows=range(3)), *_room(3, 3))
+
+
+def test_run_refuses_a_step_without_the_block_tables_of_a_call() -> None:
+    program = _native.Program(pool(), 1)
+    program.add("attention", "scalar", "float32", {"kv_group": 1, "window": 8})
+    with pytest.raises(ValueError, match="fewer block tables than calls read"):
+        program.run(*_step_arrays(1), *_room(0, 0))
 
 
 def test_run_refuses_room_that_is_too_small() -> None:

@@ -63,6 +63,20 @@ class KeyedMarks:
         return (self.section,) if self.section else tuple(dict.fromkeys((self.opening[0], self.opening[-1])))
 
 
+def invoked(prefix: str, section: str) -> KeyedMarks:
+    """<section><{prefix}invoke name="f"><{prefix}parameter name="city">Oslo</{prefix}parameter></{prefix}invoke>…"""
+    return KeyedMarks(
+        section=f"<{section}>",
+        opening=(f'<{prefix}invoke name="',),
+        name_end='">',
+        key=f'<{prefix}parameter name="',
+        key_end='">',
+        value_end=f"</{prefix}parameter>",
+        closing=(f"</{prefix}invoke>",),
+        section_end=f"</{section}>",
+    )
+
+
 def written_calls(marks: KeyedMarks, *, has_lines: bool) -> WrittenCalls:
     """Args: has_lines: marks stand on lines of their own."""
     line = "\n" if has_lines else ""

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from albireo.parsers.argument_values import as_json, is_text, property_kinds
 from albireo.parsers.events import Event, ToolCallArguments, ToolCallEnd, ToolCallStart
-from albireo.parsers.formats.keyed_marks import KeyedMarks, written_calls
+from albireo.parsers.formats.keyed_marks import KeyedMarks, invoked, written_calls
 from albireo.parsers.held_end import could_begin
 from albireo.parsers.json_scanner import past_blanks
 from albireo.parsers.tool_parser import ToolParser, past_kept_blanks
@@ -30,9 +30,13 @@ _MAX_NAME = 256
 
 
 class KeyedParser(ToolParser):
-    """See ToolParser. A call begins with its name: what goes wrong behind it ends it, and is text."""
+    """See ToolParser. A call begins with its name: what goes wrong behind it ends it, and is text.
+
+    Attributes: has_lines: marks are written on lines of their own.
+    """
 
     marks: ClassVar[KeyedMarks]
+    has_lines: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
         cls.tags = cls.marks.tags
@@ -53,12 +57,7 @@ class KeyedParser(ToolParser):
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
-        return written_calls(cls.marks, has_lines=cls._has_lines(template))
-
-    @classmethod
-    def _has_lines(cls, template: str) -> bool:
-        """Whether marks stand on lines of their own."""
-        return True
+        return written_calls(cls.marks, has_lines=cls.has_lines)
 
     def finish(self) -> list[Event]:
         if self._is_open:
@@ -287,13 +286,11 @@ class Qwen3CoderParser(KeyedParser):
 class SeedOssParser(KeyedParser):
     """Seed-OSS."""
 
-    marks = KeyedMarks(
+    marks = replace(
+        Qwen3CoderParser.marks,
         opening=("<seed:tool_call>", "<function="),
-        name_end=">",
-        key="<parameter=",
-        key_end=">",
-        value_end="</parameter>",
         closing=("</function>", "</seed:tool_call>"),
+        strips_lines=False,
     )
 
 
@@ -312,38 +309,23 @@ class Glm45Parser(KeyedParser):
     needs_line = True
 
     @classmethod
-    def _has_lines(cls, template: str) -> bool:
-        return "</arg_key><arg_value>" not in template
+    def written(cls, template: str) -> WrittenCalls:
+        return written_calls(cls.marks, has_lines="</arg_key><arg_value>" not in template)
 
 
 class MiniMaxM2Parser(KeyedParser):
     """MiniMax M2."""
 
-    marks = KeyedMarks(
-        section="<minimax:tool_call>",
-        opening=('<invoke name="',),
-        name_end='">',
-        key='<parameter name="',
-        key_end='">',
-        value_end="</parameter>",
-        closing=("</invoke>",),
-        section_end="</minimax:tool_call>",
-    )
+    marks = invoked("", "minimax:tool_call")
 
 
 class DeepSeekV32Parser(KeyedParser):
     """DeepSeek V3.2; a value says whether it is a string."""
 
-    marks = KeyedMarks(
-        section="<｜DSML｜function_calls>",
-        opening=('<｜DSML｜invoke name="',),
-        name_end='">',
-        key='<｜DSML｜parameter name="',
+    marks = replace(
+        invoked("｜DSML｜", "｜DSML｜function_calls"),
         key_end='"',
         value=(('string="true">', True), ('string="false">', False)),
-        value_end="</｜DSML｜parameter>",
-        closing=("</｜DSML｜invoke>",),
-        section_end="</｜DSML｜function_calls>",
     )
 
 
@@ -356,20 +338,13 @@ class DeepSeekV4Parser(KeyedParser):
 class Step3Parser(KeyedParser):
     """Step 3, as vLLM reads it: no template of it was seen. (Step 3.5 writes as Qwen does.)"""
 
-    marks = KeyedMarks(
-        section="<｜tool_calls_begin｜>",
+    marks = replace(
+        invoked("steptml:", "｜tool_calls_begin｜"),
         opening=("<｜tool_call_begin｜>", "function<｜tool_sep｜>", '<steptml:invoke name="'),
-        name_end='">',
-        key='<steptml:parameter name="',
-        key_end='">',
-        value_end="</steptml:parameter>",
         closing=("</steptml:invoke>", "<｜tool_call_end｜>"),
         section_end="<｜tool_calls_end｜>",
     )
-
-    @classmethod
-    def _has_lines(cls, template: str) -> bool:
-        return False
+    has_lines = False
 
 
 class MiniCpm5Parser(KeyedParser):
@@ -384,12 +359,9 @@ class MiniCpm5Parser(KeyedParser):
         value_end="</param>",
         closing=("</function>",),
     )
+    has_lines = False
     needs_line = True
     keeps_special_tokens = False
-
-    @classmethod
-    def _has_lines(cls, template: str) -> bool:
-        return False
 
 
 class HunyuanV3Parser(KeyedParser):

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from albireo.parsers.addressed_messages import MESSAGE, START, AddressedMessages
 from albireo.parsers.call_reader import NewId
-from albireo.parsers.formats.keyed_marks import KeyedMarks, written_calls
+from albireo.parsers.formats.keyed_marks import invoked, written_calls
 from albireo.parsers.formats.keyed_values import KeyedParser
 from albireo.parsers.tool_parser import random_id
 from albireo.parsers.written_calls import Node, Tool, WrittenCalls, tag_node
@@ -31,16 +31,7 @@ _HEADER = re.compile(r"\s*(?:<\|start\|>\s*assistant)?\s*(?:to=(?P<whom>[^\s<]+)
 class _Calls(KeyedParser):
     """What a message to a tool holds."""
 
-    marks = KeyedMarks(
-        section="<atem:function_calls>",
-        opening=('<atem:invoke name="',),
-        name_end='">',
-        key='<atem:parameter name="',
-        key_end='">',
-        value_end="</atem:parameter>",
-        closing=("</atem:invoke>",),
-        section_end="</atem:function_calls>",
-    )
+    marks = invoked("atem:", "atem:function_calls")
 
 
 class MuseParser(AddressedMessages):

@@ -150,17 +150,28 @@ def test_what_does_not_divide_is_whole_and_a_tree() -> None:
     assert not [n for n in graph.nodes if n.op == "all_reduce" and n.origin == "layers.0.attn.out"]
 
 
+@pytest.mark.parametrize("keys", [2, 3])
+def test_heads_of_keys_divide_too(keys: int) -> None:
+    """Three among two ranks would leave one of them in two parts."""
+    heads = {"linear_num_key_heads": keys, "linear_num_value_heads": 6, "linear_value_head_dim": 16}
+    graph = wide_graph(wide_hybrid("qwen3_next", **heads))
+    cores = [n for n in graph.recurrent if n.op == "gated_delta_rule"]
+    assert len(state_parts(graph, 2, 0).outs) == (len(cores) if keys == 2 else 0)
+    assert not any(state_parts(graph, 4, 0).outs.values()), "six heads of values"
+
+
 def by_hand(spoiled: str) -> Graph:
     """A short convolution between two linears, of which something is not as ranks need it; and an FFN."""
+    n = 24 if spoiled == "uneven" else 32
     b = GraphBuilder()
     x = b.embed(b.token_ids, b.weight("table", (20, 8), "float32"))
-    parts = b.linear(x, b.weight("in", (96, 8), "float32"))
-    conv = b.causal_conv(parts, b.weight("conv", (32, 3), "float32"), None, activation="none", gated=True)
+    parts = b.linear(x, b.weight("in", (3 * n, 8), "float32"))
+    conv = b.causal_conv(parts, b.weight("conv", (n, 3), "float32"), None, activation="none", gated=True)
     if spoiled == "added":
         conv = b.add(conv, b.linear(x, b.weight("other", (32, 8), "float32")))
     if spoiled == "normed":
         conv = b.rms_norm(conv, b.weight("norm", (32,), "float32"), 1e-5)
-    y = b.add(x, b.linear(conv, b.weight("out", (8, 32), "float32")))
+    y = b.add(x, b.linear(conv, b.weight("out", (8, n), "float32")))
     if spoiled == "twice":
         y = b.add(y, b.linear(conv, b.weight("more", (8, 32), "float32")))
     up = b.linear(y, b.weight("up", (16, 8), "float32"), role="ffn")
@@ -168,14 +179,15 @@ def by_hand(spoiled: str) -> Graph:
     return b.finish(logits=b.gather_rows(y, b.logit_rows))
 
 
-@pytest.mark.parametrize("spoiled", ["", "added", "normed", "twice"])
+@pytest.mark.parametrize("spoiled", ["", "added", "normed", "twice", "uneven"])
 def test_layers_of_other_shapes_are_whole(spoiled: str) -> None:
     graph = by_hand(spoiled)
-    assert bool(state_parts(graph, 1, 0).outs) == (spoiled == ""), "one norm of all channels is not cut"
+    whole = spoiled != ""
+    assert bool(state_parts(graph, 1, 0).outs) != whole, "one norm of all channels is not cut, nor are 24 of them"
     run(graph, Part(2, 1))
     (conv,) = graph.recurrent
-    assert conv.inputs["weight"].type.dims[0] == (16 if spoiled == "" else 32)
-    assert sum(n.op == "all_reduce" for n in graph.nodes) == (2 if spoiled == "" else 1)
+    assert conv.inputs["weight"].type.dims[0] == (24 if spoiled == "uneven" else 32 if whole else 16)
+    assert sum(n.op == "all_reduce" for n in graph.nodes) == 2 - whole
 
 
 def test_a_model_of_whole_states_alone_is_refused() -> None:

@@ -50,9 +50,6 @@ class Lifetime:
     def aligned_bytes(self) -> int:
         return -(-self.num_bytes // ALIGNMENT) * ALIGNMENT
 
-    def overlaps(self, other: Lifetime) -> bool:
-        return self.first <= other.last and other.first <= self.last
-
 
 @dataclass(frozen=True, slots=True)
 class Placement:

@@ -70,7 +70,7 @@ def state_parts(graph: Graph, size: int, rank: int) -> StateParts:
             layer = finder.layer(node)
         except _OtherShape:
             continue
-        if layer is None or not any(_divides(layer, other) for other in (2, 4, 8)) or not _is_tree(layer.out):
+        if layer is None or not _divides(layer, 2) or not _is_tree(layer.out):  # what four divide, two do
             continue
         found.outs[layer.out] = size > 1 and _divides(layer, size)
         if found.outs[layer.out]:

@@ -171,14 +171,7 @@ class HeadModel:
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         assert not pairs, "plans of a head move nothing"
 
-    def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
-        assert not pairs, "plans of a head move nothing"
-
-    def swap_out(self, pairs: Sequence[tuple[int, int]]) -> None:
-        assert not pairs, "plans of a head move nothing"
-
-    def swap_in(self, pairs: Sequence[tuple[int, int]]) -> None:
-        assert not pairs, "plans of a head move nothing"
+    copy_states = swap_out = swap_in = copy_blocks
 
     def _renumbered(self, outputs: StepOutputs, token_ids: Ints) -> StepOutputs:
         """With the model's ids: what has none of the head's cannot be drawn."""

@@ -174,12 +174,15 @@ def by_hand(spoiled: str) -> Graph:
     y = b.add(x, b.linear(conv, b.weight("out", (8, n), "float32")))
     if spoiled == "twice":
         y = b.add(y, b.linear(conv, b.weight("more", (8, 32), "float32")))
+    if spoiled == "shared":
+        y = b.add(y, b.linear(parts, b.weight("more", (8, 96), "float32")))
     up = b.linear(y, b.weight("up", (16, 8), "float32"), role="ffn")
     y = b.add(y, b.linear(up, b.weight("down", (8, 16), "float32"), role="row"))
-    return b.finish(logits=b.gather_rows(y, b.logit_rows))
+    told = {"told": conv} if spoiled == "told" else {}
+    return b.finish(logits=b.gather_rows(y, b.logit_rows), **told)
 
 
-@pytest.mark.parametrize("spoiled", ["", "added", "normed", "twice", "uneven"])
+@pytest.mark.parametrize("spoiled", ["", "added", "normed", "twice", "uneven", "shared", "told"])
 def test_layers_of_other_shapes_are_whole(spoiled: str) -> None:
     graph = by_hand(spoiled)
     whole = spoiled != ""

@@ -47,8 +47,8 @@ class Leaves:
     def run(self, inputs: StepInputs) -> StepOutputs:
         (given,) = inputs.given
         self.seen.append(given.copy())
-        found, top = outputs(), np.full((len(inputs.top_rows), 2), -1, np.int32)
-        top[:, 0] = 1
+        found, top = outputs(), np.full((len(inputs.top_rows), 3), -1, np.int32)
+        top[:, :2] = 1, 0
         logits = np.arange(3, dtype=np.float32)[None].repeat(len(inputs.logit_rows), 0)
         return replace(found, following=2 * given[inputs.out_rows], top_ids=top, logits=logits)
 
@@ -59,6 +59,7 @@ def test_they_lie_by_place_and_are_copied_by_block() -> None:
     assert np.array_equal(states.read(np.array([2 * 4 + 3, 5 * 4, 5 * 4 + 1])), rows_of(1, 2, 3))
     states.copy_blocks([(5, 7), (7, 6)])
     assert np.array_equal(states.read(np.array([6 * 4, 6 * 4 + 1])), rows_of(2, 3))
+    assert [HiddenStates.bytes_per_token(2, is_exact=is_exact) for is_exact in (True, False)] == [8, 4]
 
 
 def test_of_block_groups_they_lie_in_that_of_all_positions() -> None:
@@ -105,12 +106,14 @@ def test_a_head_goes_on_from_what_it_left_behind_rows_that_draw() -> None:
     assert np.array_equal(states.read(np.array([12, 26])), rows_of(8, 7))
     head.run(step(([5], 4, [2, 3])))
     assert np.array_equal(model.seen[1], rows_of(8))
+    head.run(step(([5], 7, [2, 3])))
+    assert np.array_equal(states.read(np.arange(8, 16)), rows_of(1, 2, 3, 4, 8, 16, 0, 0)), "the table ends there"
 
 
 def test_ids_of_its_own_are_the_models_outside() -> None:
     head = HeadModel(Leaves(), HiddenStates(8, 4, 2, is_exact=True), 4, 9, np.array([2, 5, 7], np.int32))
     inputs = step(([5, 6], 0, [2]))
-    assert head.run(inputs).top_ids.tolist() == [[5, -1]]
+    assert head.run(inputs).top_ids.tolist() == [[5, 2, -1]]
     logits = head.run(replace(inputs, logit_rows=inputs.top_rows, top_rows=inputs.top_rows[:0])).logits
     assert logits[0, [2, 5, 7]].tolist() == [0, 1, 2] and np.isneginf(np.delete(logits, [2, 5, 7])).all()
 

@@ -46,7 +46,7 @@ class TableRows:
         self._known: list[list[int]] = []
 
     def of(self, tables: Sequence[Sequence[int]]) -> NDArray[np.int32]:
-        """[len(tables), any] row b begins with tables[b]; what lies behind it means nothing."""
+        """[len(tables), any] row b begins with tables[b]; behind it is the null block."""
         rows, columns = self._array.shape
         longest = max(map(len, tables), default=0)
         if len(tables) > rows or longest > columns:
@@ -59,6 +59,7 @@ class TableRows:
                 continue
             num = len(known) if blocks[: len(known)] == known else 0
             self._array[i, num : len(blocks)] = blocks[num:]
+            self._array[i, len(blocks) : len(known)] = 0
             self._known[i] = list(blocks)
         return self._array[: len(tables)]
 

@@ -18,6 +18,7 @@
 
 #include "albireo/amx.h"
 #include "albireo/cpu_info.h"
+#include "albireo/system.h"
 #include "albireo/encoded.h"
 #include "albireo/group.h"
 #include "albireo/lost_page.h"

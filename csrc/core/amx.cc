@@ -1,24 +1,11 @@
 #include "albireo/amx.h"
 
-#include <cerrno>
 #include <cstring>
-#if defined(__x86_64__) && defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
+
+#include "albireo/system.h"
 
 namespace albireo {
 namespace {
-
-// Tile registers are 8 KiB a thread: Linux gives them to a process that has asked. 0, or what went wrong.
-int request_tiles() {
-#if defined(__x86_64__) && defined(__linux__)
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0 ? 0 : errno;
-#else
-  return ENOSYS;
-#endif
-}
 
 std::string refusal(bool is_saved) {
   if (!is_saved) return "the operating system does not save tile registers";

@@ -6,6 +6,7 @@
 #include <new>
 #include <system_error>
 
+#include "albireo/system.h"
 #include "albireo/types.h"
 
 namespace albireo {
@@ -21,7 +22,7 @@ Memory::Memory(int64_t bytes) : bytes_(bytes) {
   data_ = (char*)base_;
   if (huge) {
     data_ = (char*)round_up((int64_t)base_, kHugePage);
-    madvise(data_, mapped_ - (data_ - (char*)base_), MADV_HUGEPAGE);  // a hint
+    wish_huge_pages(data_, mapped_ - (data_ - (char*)base_));
   }
 }
 
@@ -31,7 +32,7 @@ void Memory::map(int fd, int64_t source, int64_t target, int64_t bytes) {
   char* at = data_ + target;
   if (mmap(at, bytes, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, source) == MAP_FAILED)
     throw std::system_error(errno, std::generic_category(), "mapping a file");
-  madvise(at, bytes, MADV_HUGEPAGE);  // a hint, for file systems whose page cache has large folios
+  wish_huge_pages(at, bytes);  // for file systems whose page cache has large folios
 }
 
 Memory::~Memory() { munmap(base_, mapped_); }

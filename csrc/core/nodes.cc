@@ -1,18 +1,13 @@
 #include "albireo/nodes.h"
 
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <algorithm>
 #include <stdexcept>
+
+#include "albireo/system.h"
 
 namespace albireo {
 namespace {
 
 constexpr int64_t kPage = 4096;
-// linux/mempolicy.h is not everywhere that the system call is.
-constexpr int kInterleave = 3;
-constexpr int kMostNodes = 1024, kWordBits = 8 * sizeof(unsigned long);
 
 }  // namespace
 
@@ -33,13 +28,8 @@ void take_pages(ThreadPool& pool, Memory& memory, const std::vector<Span>& spans
 }
 
 bool take_in_turn(const Memory& memory, const std::vector<int>& nodes) {
-  unsigned long mask[kMostNodes / kWordBits] = {};
-  for (int node : nodes) {
-    if (node < 0 || node >= kMostNodes) return false;
-    mask[node / kWordBits] |= 1UL << node % kWordBits;
-  }
   const int64_t whole = memory.bytes() / kPage * kPage;  // pages; the memory begins with one
-  return nodes.empty() || whole == 0 || syscall(SYS_mbind, memory.data(), whole, kInterleave, mask, kMostNodes, 0) == 0;
+  return nodes.empty() || whole == 0 || interleave_pages(memory.data(), whole, nodes);
 }
 
 }  // namespace albireo

@@ -23,9 +23,9 @@ bool has(const std::string& level) {
   return std::find(levels.begin(), levels.end(), level) != levels.end();
 }
 
-// Sums 64-bit words so that no load can be left out; 8 chains hide the add.
-#if defined(__x86_64__)
-__attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3")))
+// Sums 64-bit words so that no load can be left out; 8 chains hide the add. Clones are chosen by loaders of ELF files.
+#if defined(__x86_64__) && defined(__ELF__)
+__attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 uint64_t read_all(const uint64_t* p, int64_t words) {
   uint64_t s[32] = {};

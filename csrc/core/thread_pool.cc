@@ -12,6 +12,8 @@
 #include <system_error>
 #include <utility>
 
+#include "albireo/system.h"
+
 namespace albireo {
 namespace {
 
@@ -91,26 +93,13 @@ void ThreadPool::run(const std::function<void(int64_t)>& job) {
 }
 
 // Where the workers have all processors but one, the caller is moved there: on any other it would share that with a
-// worker, which cannot move, until the system looks at it again, and its weights would lie in another memory. It may go
-// where it likes at once, and mostly stays. A hint: a refusal costs speed, not correctness.
+// worker, which cannot move, until the system looks at it again, and its weights would lie in another memory.
 void ThreadPool::take_place() {
-  const int cpu = cpus_[0];
-  if (cpu < 0 || threads_ < 2 || sched_getcpu() == cpu) return;
-  cpu_set_t allowed, own;
-  if (pthread_getaffinity_np(pthread_self(), sizeof(allowed), &allowed) != 0 || !CPU_ISSET(cpu, &allowed)) return;
-  CPU_ZERO(&own);
-  CPU_SET(cpu, &own);
-  if (pthread_setaffinity_np(pthread_self(), sizeof(own), &own) == 0)
-    pthread_setaffinity_np(pthread_self(), sizeof(allowed), &allowed);
+  if (cpus_[0] >= 0 && threads_ > 1) lead_to(cpus_[0]);
 }
 
 void ThreadPool::work(int64_t thread, int cpu) {
-  if (cpu >= 0) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    pthread_setaffinity_np(pthread_self(), sizeof(set), &set);  // a hint: a refusal costs speed, not correctness
-  }
+  settle_on(cpu);
   for (uint32_t seen = 0;;) {
     auto until = std::chrono::steady_clock::now() + kSpinBeforePark;
     while (generation_.load(std::memory_order_acquire) == seen) {

@@ -13,7 +13,4 @@ std::vector<std::string> known_levels();
 // Levels whose instructions the processor has and that are off all the same, with the reason.
 std::map<std::string, std::string> refused_levels();
 
-// Processors this process may run on, one per physical core where that can be told, in order.
-std::vector<int> usable_cpus();
-
 }  // namespace albireo

@@ -3,7 +3,6 @@
 #include "kernels/attention/softmax.inl"
 #include "simd/row_scale.inl"
 
-#include <atomic>
 #include <cstring>
 
 namespace {
@@ -204,9 +203,9 @@ bool walk_part(const Args& a, RowBlock<W>& r, Tile<W> tile, int64_t from, int64_
     memcpy(to + of_rows, r.m, r.rows * sizeof(float));
     memcpy(to + of_rows + r.rows, r.fix, r.rows * sizeof(float));
   }
-  const std::atomic_ref<int32_t> done(*part.done);
-  if (done.fetch_add(1, std::memory_order_acq_rel) + 1 < part.count) return false;
-  done.store(0, std::memory_order_relaxed);
+  // not std::atomic_ref, which is missing in libc++ before 19 (Xcode 16.3)
+  if (__atomic_add_fetch(part.done, 1, __ATOMIC_ACQ_REL) < part.count) return false;
+  __atomic_store_n(part.done, 0, __ATOMIC_RELAXED);
   for (int64_t i = 0; i < count; i++) {
     const float* of = part.sums + i * size;
     memcpy(r.out, of, of_rows * sizeof(float));

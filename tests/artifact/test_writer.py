@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -127,8 +128,8 @@ def test_a_file_system_without_exchange(tmp_path: Path, monkeypatch: pytest.Monk
         def renameat2(*_: object) -> int:
             return -1
 
-    monkeypatch.setattr(writer.ctypes, "CDLL", lambda *_, **__: Libc)
-    monkeypatch.setattr(writer.ctypes, "get_errno", lambda: errno.EINVAL)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Libc)
+    monkeypatch.setattr(ctypes, "get_errno", lambda: errno.EINVAL)
     build(checkpoint, engine, BuildConfig(force=True, dtype="float16"))
     assert open_engine(engine).manifest.options.dtype == "float16"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint", "engine"]

@@ -7,7 +7,6 @@ compile and does not read weights into place.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from albireo.errors import Corrupt, EngineFileError, ModelError, TargetMismatch,
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.json_file import parse_json, require_regular_file
+from albireo.system import will_read_once
 
 _CHUNK = 8 << 20
 #: A graph of a thousand layers has about 20 MB; a tokenizer.json of 260,000 tokens 35 MB.
@@ -242,7 +242,7 @@ def _check_rows(program: bytes, minor: int, directory: Path) -> None:
 def _file_sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        will_read_once(file.fileno())
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

@@ -6,7 +6,6 @@ not know what is in the files.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import hashlib
@@ -21,9 +20,11 @@ from albireo.artifact import layout
 from albireo.artifact.manifest import FileEntry
 from albireo.artifact.reader import is_engine_directory
 from albireo.errors import ConfigError, ResourceError
+from albireo.system import swap_directories, to_disk
 
 _CHUNK = 8 << 20
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+#: What swap_directories() fails with where a file system cannot do that.
+_CANNOT_SWAP = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 class EngineWriter:
@@ -187,26 +188,25 @@ def _write_all(fd: int, data: memoryview) -> None:
 
 
 def _sync(fd: int) -> None:
-    os.fsync(fd)
+    to_disk(fd)
 
 
 def _sync_directory(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        to_disk(fd)
     finally:
         os.close(fd)
 
 
 def _exchange(new: Path, old: Path) -> None:
     """Swap two directories in one step, so that the name is never without a whole one."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    swapped = libc.renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE)
-    if swapped == 0:
+    try:
+        swap_directories(new, old)
         return
-    code = ctypes.get_errno()
-    if code not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-        raise OSError(code, os.strerror(code), str(old))
+    except OSError as error:
+        if error.errno not in _CANNOT_SWAP:
+            raise
     # A file system without exchange: the old one steps aside for an instant.
     aside = old.with_name(f".{old.name}.old")
     shutil.rmtree(aside, ignore_errors=True)

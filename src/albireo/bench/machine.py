@@ -5,7 +5,6 @@ Called by the doctor and by reports. Does not measure, and does not import the n
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
@@ -16,8 +15,8 @@ from pathlib import Path
 from albireo.api.machine.memory import available_bytes, machine_bytes
 from albireo.backends.cpu.fingerprint import cpu_name
 from albireo.control_group import control_group, read_text
+from albireo.system import cpuinfo, usable_processors
 
-_CPUINFO = Path("/proc/cpuinfo")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _GPU_DRIVER = Path("/proc/driver/nvidia/version")
 _GPU_TIMEOUT_S = 5.0
@@ -49,8 +48,8 @@ class MachineFacts:
 def machine_facts() -> MachineFacts:
     """Ask the operating system. Cost: milliseconds; with an NVIDIA driver as long as nvidia-smi takes."""
     return MachineFacts(
-        cpu=cpu_name(read_text(_CPUINFO)) or platform.processor() or platform.machine(),
-        num_cpus=len(os.sched_getaffinity(0)),
+        cpu=cpu_name(cpuinfo()) or platform.processor() or platform.machine(),
+        num_cpus=usable_processors(),
         cpu_quota=control_group().cpus,
         huge_pages=parse_huge_pages(read_text(_HUGE_PAGES)),
         memory_bytes=machine_bytes(),

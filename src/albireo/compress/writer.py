@@ -19,6 +19,7 @@ from albireo.compress.compressed_tensors import Stored
 from albireo.errors import ConfigError, InvariantError, ResourceError
 from albireo.models.checkpoint.safetensors_files import SINGLE_FILE
 from albireo.quantization.methods.progressive import METADATA_KEY
+from albireo.system import to_disk
 
 #: Files beside the weights that a model directory is not whole without; config.json is written anew.
 _COPIED = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.md", "LICENSE*", "NOTICE*")
@@ -67,7 +68,7 @@ class CheckpointWriter:
         self._file.seek(0)
         self._file.write(self._header.to_bytes(8, "little") + header.ljust(self._header))
         self._file.flush()
-        os.fsync(self._file.fileno())
+        to_disk(self._file.fileno())
         self._file.close()
 
     def write(self, name: str, data: bytes) -> None:
@@ -75,7 +76,7 @@ class CheckpointWriter:
         with open(self.folder / name, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            to_disk(file.fileno())
 
     def copy_from(self, source: Path) -> None:
         """Tokenizer, generation settings, licence: everything small that is no weight."""
@@ -158,6 +159,6 @@ def config_bytes(original: Mapping[str, Any], quantization: Mapping[str, Any], i
 def _sync(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        to_disk(fd)
     finally:
         os.close(fd)

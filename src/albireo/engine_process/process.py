@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
-import struct
 import threading
 from collections.abc import Callable, Sequence
 
@@ -18,6 +16,7 @@ from albireo.engine_process import ledger
 from albireo.engine_process.messages import Frames, Message, frame
 from albireo.engine_process.spawned import COMMAND, Spawned
 from albireo.process_limits import shortage_of
+from albireo.system import peer_of
 
 
 class EngineProcess:
@@ -90,8 +89,7 @@ class EngineProcess:
 
     def is_own(self, transport: asyncio.BaseTransport) -> bool:
         """Whether the other end of a connection is the process started here."""
-        credentials = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        pid, uid, _ = struct.unpack("3i", credentials)
+        pid, uid = peer_of(transport.get_extra_info("socket"))
         return bool(pid == self.pid and uid == os.getuid())
 
     async def _wait_for_end(self, spawned: Spawned, ended: asyncio.Future[int], connected: asyncio.Event) -> None:

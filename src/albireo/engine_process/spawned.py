@@ -16,11 +16,10 @@ from pathlib import Path
 
 from albireo.engine_process import ledger
 from albireo.own_python import command_of
+from albireo.system import LONGEST_SOCKET_PATH
 
 #: How the worker is started; the paths of socket and ledger follow.
 COMMAND = command_of("albireo.engine_process")
-#: Longest path of a socket, in bytes: Linux has 108, one of them for the end.
-_MAX_PATH = 107
 
 
 class Spawned:
@@ -64,7 +63,7 @@ class Spawned:
 def _directory() -> Path:
     """A new directory that only this user can enter: in /tmp where TMPDIR's path is too long for a socket in it."""
     made = Path(tempfile.mkdtemp(prefix="albireo-"))
-    if len(os.fsencode(made / "engine.sock")) > _MAX_PATH:
+    if len(os.fsencode(made / "engine.sock")) > LONGEST_SOCKET_PATH:
         made.rmdir()
         made = Path(tempfile.mkdtemp(prefix="albireo-", dir="/tmp"))
     return made

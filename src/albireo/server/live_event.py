@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from albireo.engine_process.messages import Blocks, SequenceBlocks, Stepped
@@ -18,12 +17,12 @@ from albireo.engine_process.tracked import Tracked
 from albireo.image_input import MEDIA_KINDS
 from albireo.replicas.replicas import Replicas
 from albireo.server.settings import ServerSettings
+from albireo.system import resident_bytes
 
 #: Bars that the steps of one event become, twice as many when prompts and answers are computed in turn.
 MAX_BARS = 6
 #: Requests told; the page shows the first of them.
 MAX_REQUESTS = 256
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 #: What is told of each engine and, summed, of all.
 _SUMMED = ("num_running", "num_waiting", "num_swapped", "engine_bytes")
@@ -205,7 +204,7 @@ def _now(serving: Watched, gathered: Gathered) -> dict[str, Any]:
         "num_preemptions": sum(step.num_preemptions for step in steps),
         "cache_queries": sum(step.cache_queries for step in steps),
         "cache_hits": sum(step.cache_hits for step in steps),
-        "server_bytes": _resident_bytes(os.getpid()),
+        "server_bytes": resident_bytes(os.getpid()),
     }
 
 
@@ -222,18 +221,8 @@ def _one(serving: Watched, gathered: Gathered, index: int) -> dict[str, Any]:
         "num_waiting": num_requests if step is None else 0 if is_idle else step.num_waiting,
         "num_swapped": 0 if is_idle or step is None else step.num_swapped,
         "kv_usage": 0.0 if is_idle or step is None else round(step.kv_usage, 5),
-        "engine_bytes": _resident_bytes(engine.pid),
+        "engine_bytes": 0 if engine.pid is None else resident_bytes(engine.pid),
     }
-
-
-def _resident_bytes(pid: int | None) -> int:
-    """Memory of a process; 0 when it is gone."""
-    if pid is None:
-        return 0
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
-    except (OSError, IndexError):
-        return 0
 
 
 def _request(tracked: Tracked) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import pytest
 
+from albireo import system
 from albireo.backends.cpu.fingerprint import cache_bytes, caches_text, cpu_name, cpu_text
 
 _CPUINFO = "processor\t: 0\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\nstepping\t: 1\n"
@@ -31,20 +32,10 @@ def test_the_first_processors_name_is_the_machines() -> None:
     assert cpu_name(_CPUINFO + "model name : other\n") == "AMD EPYC"
 
 
-def test_caches(tmp_path: Path) -> None:
-    for i, (level, kind, size) in enumerate(
-        [("1", "Data", "48K"), ("1", "Instruction", "32K"), ("2", "Unified", "1M")]
-    ):
-        (tmp_path / f"index{i}").mkdir()
-        for name, value in (("level", level), ("type", kind), ("size", size)):
-            (tmp_path / f"index{i}" / name).write_text(value + "\n")
-    assert caches_text(tmp_path) == "L1d 48K, L2 1M"
-    assert caches_text(tmp_path / "missing") == ""
-    assert cache_bytes(tmp_path / "missing") == 0
-
-
-def test_the_largest_cache(tmp_path: Path) -> None:
-    for index, size in enumerate(("48K", "32768K", "1024K")):
-        (tmp_path / f"index{index}").mkdir()
-        (tmp_path / f"index{index}" / "size").write_text(size + "\n")
-    assert cache_bytes(tmp_path) == 32 << 20
+def test_caches_are_what_the_system_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [("L1d", "48K"), ("", "64K"), ("L2", "1M"), ("L3", "32768K")]
+    monkeypatch.setattr(system, "caches", lambda: said)
+    assert caches_text.__wrapped__() == "L1d 48K, L2 1M, L3 32768K"
+    assert cache_bytes.__wrapped__() == 32 << 20
+    said.clear()
+    assert caches_text.__wrapped__() == "" and cache_bytes.__wrapped__() == 0

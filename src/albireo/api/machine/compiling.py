@@ -26,6 +26,7 @@ from albireo.control_group import control_group, threads_allowed
 from albireo.devflags import compiling_environment
 from albireo.graph.program import Program
 from albireo.own_python import command_of
+from albireo.system import usable_processors
 
 if TYPE_CHECKING:
     from albireo.backends.cuda.chip import Chip
@@ -117,7 +118,7 @@ def compiling(
 
     max_rank = config.max_lora_rank if config.enable_lora else 0
     done = cache_directory() / _DONE.format(digest_of(programs, chip, max_rank))
-    cores = threads_allowed(control_group().cpus, len(os.sched_getaffinity(0)))
+    cores = threads_allowed(control_group().cpus, usable_processors())
     count = num_processes or min(_MOST_PROCESSES, cores)
     order = {
         "directory": str(directory),

@@ -6,13 +6,13 @@ Called by load.py. Sizes in bytes. Does not allocate.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from albireo.config import EngineConfig
 from albireo.control_group import control_group
 from albireo.engine.block_tables import Windows, blocks_needed, capacity_tokens
 from albireo.errors import OutOfMemory
 from albireo.process_limits import memory_limit
+from albireo.system import available_memory, total_memory
 
 #: Python, libraries, tokenizer, scratch of threads: measured about 150 MiB with a vocabulary of 152,000.
 OVERHEAD_BYTES = 300 << 20
@@ -52,13 +52,13 @@ class MemoryPlan:
 def machine_bytes() -> int:
     """Memory of this machine, or of what this process is confined to: a control group, or limits of its own."""
     limits = control_group().memory_bytes, memory_limit()
-    return min([_meminfo("MemTotal"), *(each for each in limits if each is not None)])
+    return min([_told(total_memory()), *(each for each in limits if each is not None)])
 
 
 def available_bytes() -> int:
     """Of machine_bytes(), what nobody uses now, as the kernel guesses."""
-    available, group = _meminfo("MemAvailable"), control_group()
-    return min(available, *(each for each in (group.memory_bytes, group.free_bytes) if each is not None))
+    available, group = _told(available_memory()), control_group()
+    return min([available, *(each for each in (group.memory_bytes, group.free_bytes) if each is not None)])
 
 
 def plan_memory(
@@ -203,8 +203,7 @@ def _gib(num_bytes: int) -> str:
     return f"{num_bytes / 2**30:.2f} GiB"
 
 
-def _meminfo(key: str) -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) << 10
-    raise OutOfMemory(f"/proc/meminfo has no {key}; set kv_cache_memory_bytes")
+def _told(num_bytes: int | None) -> int:
+    if num_bytes is None:
+        raise OutOfMemory("the operating system does not say how much memory there is; set kv_cache_memory_bytes")
+    return num_bytes

@@ -5,7 +5,6 @@ Called by load.py in the engine processes of `albireo serve --data-parallel-size
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -16,6 +15,7 @@ from albireo.backends.cpu.nodes import numa_nodes
 from albireo.backends.cuda.device import driver_version, gpu_names
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
+from albireo.system import keep_to_processors
 
 
 def require_alone(config: EngineConfig) -> None:
@@ -60,5 +60,5 @@ def take_processors(config: EngineConfig, share: Share) -> EngineConfig:
     cpus = usable_cpus()
     own, num_threads = cut(cpus, numa_nodes(), share), threads_of(config.num_threads, num_threads_of(None), share)
     if num_threads <= len(own):
-        os.sched_setaffinity(0, own)
+        keep_to_processors(own)
     return replace(config, num_threads=num_threads)

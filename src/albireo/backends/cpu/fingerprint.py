@@ -1,6 +1,6 @@
 """What this processor is, in words: enough that what was measured on it is not believed of another.
 
-Called by api/machine/tuning.py. Reads the operating system's files, each once, and does not import the native core.
+Called by api/machine/tuning.py. Asks the operating system once, and does not import the native core.
 """
 
 from __future__ import annotations
@@ -8,12 +8,9 @@ from __future__ import annotations
 import platform
 import re
 from functools import cache
-from pathlib import Path
 
-from albireo.control_group import read_text
+from albireo import system
 
-_CPUINFO = Path("/proc/cpuinfo")
-_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 #: Lines of /proc/cpuinfo that tell generations apart, of x86 and of Arm; virtual machines give several the same name.
 _NUMBERS = ("cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant", "CPU revision")
 #: Arm's processors say who made them and which part they are, not their name. Source: the reference manual of each
@@ -69,7 +66,7 @@ _ARM_PARTS = {
 @cache
 def cpu_text(cpuinfo: str | None = None) -> str:
     """Name and numbers of the processor: "AMD EPYC, family 26, model 2, stepping 1"."""
-    cpuinfo = read_text(_CPUINFO) if cpuinfo is None else cpuinfo
+    cpuinfo = system.cpuinfo() if cpuinfo is None else cpuinfo
     numbers = [(name.split()[-1], _line(name, cpuinfo)) for name in _NUMBERS]
     found = [cpu_name(cpuinfo) or platform.machine()]
     return ", ".join(found + [f"{name} {value}" for name, value in numbers if value])
@@ -82,20 +79,15 @@ def cpu_name(cpuinfo: str) -> str | None:
 
 
 @cache
-def caches_text(folder: Path = _CACHES) -> str:
+def caches_text() -> str:
     """Sizes of the caches of a core: "L1d 48K, L2 1024K, L3 32768K"; empty where the system does not say."""
-    found = []
-    for index in sorted(folder.glob("index*")):
-        level, kind, size = (read_text(index / name).strip() for name in ("level", "type", "size"))
-        if level and size and kind != "Instruction":
-            found.append(f"L{level}{'d' if kind == 'Data' else ''} {size}")
-    return ", ".join(found)
+    return ", ".join(f"{name} {size}" for name, size in system.caches() if name)
 
 
 @cache
-def cache_bytes(folder: Path = _CACHES) -> int:
+def cache_bytes() -> int:
     """Of the largest cache; 0 where the system does not say."""
-    found = [re.fullmatch(r"(\d+)K", read_text(index / "size").strip()) for index in folder.glob("index*")]
+    found = [re.fullmatch(r"(\d+)K", size) for _, size in system.caches()]
     return max((int(size[1]) << 10 for size in found if size), default=0)
 
 

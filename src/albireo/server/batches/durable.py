@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from albireo.errors import ConfigError
+from albireo.system import to_disk
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -18,7 +19,7 @@ def write_whole(path: Path, data: bytes) -> None:
     with open(aside, "wb", opener=private) as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        to_disk(file.fileno())
     os.replace(aside, path)
     sync_directory(path.parent)
 
@@ -27,7 +28,7 @@ def sync_directory(path: Path) -> None:
     """What was made, renamed and removed in it stays so."""
     number = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(number)
+        to_disk(number)
     finally:
         os.close(number)
 
@@ -46,7 +47,7 @@ class Appended:
         self.path, self.num_bytes = path, num_bytes
         self._number = private(str(path), os.O_RDWR | os.O_CREAT)
         os.ftruncate(self._number, num_bytes)
-        os.fsync(self._number)
+        to_disk(self._number)
         sync_directory(path.parent)
 
     def write(self, data: bytes) -> None:
@@ -55,7 +56,7 @@ class Appended:
         while left:
             num = os.pwrite(self._number, left, at)
             left, at = left[num:], at + num
-        os.fsync(self._number)
+        to_disk(self._number)
 
     def close(self) -> None:
         """What does not count is cut off."""

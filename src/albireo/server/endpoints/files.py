@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +21,7 @@ from albireo.server.endpoints.paging import asked_page
 from albireo.server.errors import HttpError, busy
 from albireo.server.multipart import Multipart, Part
 from albireo.server.protocol.batches import Deleted, FileList, FileObject
+from albireo.system import to_disk
 
 #: Most files that are received at one time.
 MAX_UPLOADS = 8
@@ -130,7 +130,7 @@ class _Form:
 
     def _sync(self, file: BinaryIO) -> None:
         file.flush()
-        os.fsync(file.fileno())
+        to_disk(file.fileno())
 
     async def close(self) -> None:
         """Nothing more is written."""

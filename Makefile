@@ -17,7 +17,8 @@ endif
 # Tests start servers and interpreters by the hundred: without bytecode each would compile the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo serve test test-all test-levels fuzz aot clients load-clients fuzz-routes lint versions format bench page prometheus clean
+.PHONY: demo serve test test-all test-levels fuzz aot clients load-clients fuzz-routes lint versions format bench page prometheus \
+        macos clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/albireo generate --stats --seed 7 "Once upon a time, a little fox"
@@ -32,7 +33,7 @@ test: $(VENV)/.tested
 	@mkdir -p build
 	@printf '%s\n' '$(PYTEST) $(APART:%=--ignore=%) tests' $(APART:%='$(PYTEST) %') 'make --no-print-directory lint' | \
 	  OMP_NUM_THREADS=1 xargs -P 2 -I JOB sh -c \
-	  'log=build/test.$$$$.log; JOB >$$log 2>&1; code=$$?; echo "== JOB"; cat $$log; rm $$log; exit $$code'
+	  'log=build/test.$$$$.log; eval "$$1" >$$log 2>&1; code=$$?; echo "== $$1"; cat $$log; rm $$log; exit $$code' sh JOB
 
 # Also those marked `thorough`: matrices whose every cell is seen somewhere in `make test`, but not beside every other.
 test-all:
@@ -113,6 +114,11 @@ page: $(VENV)/.tested
 
 prometheus: $(VENV)/.tested
 	@$(BIN)/python tools/check_prometheus.py
+
+# The native core compiled and linked for Macs of both kinds, by a compiler that PyPI has (docs/macos.md): 20 minutes.
+macos: $(VENV)/.tested
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check ziglang
+	@$(BIN)/python tools/check_macos.py
 
 clean:
 	rm -rf build $(VENV)

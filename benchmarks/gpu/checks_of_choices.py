@@ -1,5 +1,5 @@
-"""What rows of attention are to see, chosen by score: blocks of positions, of each KV head its own, against torch in
-float64; and attention to lists of each head, which are to have the bits of lists that all share."""
+"""What rows of attention are to see, chosen by score: positions, and blocks of them, of each KV head its own, against
+torch in float64; and attention to lists of each head, which are to have the bits of lists that all share."""
 
 from __future__ import annotations
 
@@ -52,6 +52,46 @@ def blocks(setup: Setup) -> Iterator[Finding]:
     yield Finding("choose_blocks, whole blocks in order", float(wrong))
 
 
+def keys(setup: Setup) -> Iterator[Finding]:
+    """By weighted heads: no position that is not chosen is worth more than one that is; ascending, and all where there
+    are no more. In turns of few rows, with the same choice."""
+    from albireo.backends.cuda.kernels.choose_keys import choose_keys
+
+    heads, count = setup.pick((64, 2048), (4, 8))
+    batch: Batch = setup.pick([(1, 9000), (70, 3000), (1, 500)], [(1, 40), (3, 19), (1, 5)])
+    cache = Cache(setup, "bfloat16", len(batch), max(context for _, context in batch), "index")
+    dim, step = cache.sizes[2], cache.step(batch)
+    total = step.sizes["T"]
+    q, weights = setup.random(total, heads * dim, dtype=torch.bfloat16), setup.random(total, heads, seed=1)
+    found = []
+    for turns in (total, 7):
+        ids = torch.full((total, count), -7, dtype=torch.int32, device=setup.device)
+        scores = torch.empty((turns, cache.longest), device=setup.device)
+        choose_keys(q, weights, cache.kv.layers[0], ids, step, 0, scores, heads, dim)
+        found.append(ids)
+    worst, wrong, row = 0.0, 0, 0
+    for i, (new, context) in enumerate(batch):
+        k, _ = cache.numbers(i, context)
+        for place in range(new):
+            seen = context - new + place + 1
+            met = q[row].double().view(heads, dim) @ k[:seen, 0].T
+            by = weights[row].double()
+            worths = by @ met.clamp(min=0.0)
+            size = by.abs() @ (q[row].double().abs().view(heads, dim) @ k[:seen, 0].abs().T)
+            places = found[0][row][: min(seen, count)].long()
+            is_ascending = bool((places.diff() > 0).all()) and int(places[0]) >= 0 and int(places[-1]) < seen
+            wrong += int(not is_ascending or bool((found[0][row][seen:] != -1).any()))
+            rest = torch.ones(seen, dtype=torch.bool, device=setup.device)
+            rest[places.clamp(0, seen - 1)] = False
+            if rest.any():
+                missed = float(worths[rest].max() - worths[~rest].min())
+                worst = max(worst, missed / float((dim + heads) * 2.0**-24 * size.max()))
+            row += 1
+    yield Finding("choose_keys, the best", worst)
+    yield Finding("choose_keys, in order", float(wrong))
+    yield same_bits(setup, "choose_keys, in turns", {total: found[0], total - 1: found[1][: total - 1]})
+
+
 def lists_of_heads(setup: Setup) -> Iterator[Finding]:
     """Lists that are alike, one a head, and one for all."""
     from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
@@ -84,4 +124,4 @@ def lists_of_heads(setup: Setup) -> Iterator[Finding]:
     yield same_bits(setup, "attention to a list of each head, bits", found)
 
 
-CHECKS = {"choose_blocks": blocks, "lists of heads": lists_of_heads}
+CHECKS = {"choose_keys": keys, "choose_blocks": blocks, "lists of heads": lists_of_heads}

@@ -55,4 +55,50 @@ def depthwise_conv(setup: Setup) -> Found:
         yield f"depthwise_conv of {width}", float((out.double() - wanted).abs().max() / allowed)
 
 
-CHECKS = {"add_streams": add_streams, "row_map": row_map, "depthwise_conv": depthwise_conv}
+def streams_at_once(setup: Setup) -> Found:
+    """What a block reads of four streams, and how they are written: by sums of linears, balanced; and mixed by it."""
+    from albireo.backends.cuda.kernels.mix_streams import mix_streams
+    from albireo.backends.cuda.kernels.read_streams import Reading, Shifts, read_streams
+
+    rows, width, count = setup.pick((70, 7168, 4), (3, 40, 3))
+    x, y = setup.random(rows, count * width), 20 * setup.random(rows, (2 + count) * count, seed=1)
+    sizes = (count, count, count * count)
+    shifts = [Shifts(setup.random(1, seed=2 + i), setup.random(size, seed=5 + i)) for i, size in enumerate(sizes)]
+    gain = 1 + 0.1 * setup.random(width, seed=9)
+    out = torch.empty((rows, width), dtype=torch.bfloat16, device=setup.device)
+    written, matrix = (torch.empty((rows, size), device=setup.device) for size in sizes[1:])
+    read_streams(
+        x, y, (shifts[0], shifts[1], shifts[2]), gain, out, written, matrix, Reading(1e-5, 1e-3, 20, 1e-6, 1e-6)
+    )
+    wide = x.double().view(rows, count, width)
+    by = y.double() / (x.double().square().mean(1, keepdim=True) + 1e-5).sqrt()
+    read, to_write, mixed = (
+        part * shift.scale.double() + shift.bias.double()
+        for part, shift in zip(by.split(sizes, dim=1), shifts, strict=True)
+    )
+    total = torch.einsum("tj,tje->te", read.sigmoid() + 1e-3, wide)
+    total = total / (total.square().mean(1, keepdim=True) + 1e-6).sqrt() * gain.double()
+    m = mixed.view(rows, count, count).softmax(1) + 1e-6
+    m = m / (m.sum(2, keepdim=True) + 1e-6)
+    for _ in range(19):
+        m = m / (m.sum(1, keepdim=True) + 1e-6)
+        m = m / (m.sum(2, keepdim=True) + 1e-6)
+    # sums of some tens go through exp
+    yield "read_streams, what is read", off(out, total, 512.0)
+    yield "read_streams, what is written by", off(written, to_write.sigmoid(), 512.0)
+    yield "read_streams, the matrix", off(matrix, m.flatten(1), 2048.0)
+    made, after = setup.random(rows, width, seed=3), torch.empty_like(x)
+    coefs, of_rows = setup.random(rows, count, seed=4), setup.random(rows, count * count, seed=8)
+    for is_mixed in (True, False):
+        mix_streams(x, made, coefs, of_rows if is_mixed else None, after, 2.5, 1e-3)
+        whole = torch.einsum("tji,tie->tje", of_rows.double().view(rows, count, count), wide) if is_mixed else wide
+        whole = whole + (coefs.double() * 2.5 + 1e-3)[:, :, None] * made.double()[:, None]
+        yield f"mix_streams{'' if is_mixed else ', apart'}", off(after, whole.flatten(1))
+
+
+CHECKS = {
+    "add_streams": add_streams,
+    "row_map": row_map,
+    "depthwise_conv": depthwise_conv,
+    "streams at once": streams_at_once,
+}

@@ -1,6 +1,7 @@
-"""Compiles what a model of random numbers launches, for a GPU that this process does not see: of compiled_ahead.py.
+"""Compiles what a model of random numbers launches, for a GPU that this process does not see: of compiled_ahead.py, and
+of small_calls.py, whose programs it compiles where a family is named.
 
-    compile_absent.py WEIGHTS KV CLAIMS MULTIPROCESSORS CAPABILITY PART PARTS
+    compile_absent.py WEIGHTS|FAMILY KV CLAIMS MULTIPROCESSORS CAPABILITY PART PARTS
 
 As a process of api/machine/compile_ahead.py does, into the cache that TRITON_CACHE_DIR names; CLAIMS: see claims.py.
 """
@@ -17,7 +18,9 @@ MAXIMA, LONGEST, LAYERS = {"T": 8192, "R": 256, "G": 256}, 8192, 2
 
 def main() -> None:
     import torch
+    from families import FAMILIES
     from model import program_of
+    from parts import small_calls
     from setup import Setup
 
     from albireo.backends.cuda.absent_gpu import AbsentGpu
@@ -30,6 +33,10 @@ def main() -> None:
     AbsentGpu.take(Chip(multiprocessors, capability))
     claim_kernels(Path(claims))
     setup = Setup(torch.device("cpu"), False, float("inf"))
+    if weights in FAMILIES:
+        for family in small_calls.programs(setup, weights).values():
+            launch_all(empty_model(family, small_calls.POSITIONS), part, parts)
+        return
     program = program_of(setup, weights, MAXIMA, LONGEST, LAYERS, kv_dtype)
     launch_all(empty_model(program, LONGEST), part, parts)
 

@@ -159,3 +159,20 @@ class ExpertStep:
     def flops(self) -> int:
         count, hidden, inner = len(self.pairs), self.pairs.shape[1], self.gated.shape[1]
         return 2 * count * 3 * hidden * inner
+
+
+def products_of(
+    matrix: Any, rows: torch.Tensor, x: torch.Tensor, ids: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each pair, float64, with its expert's matrix, of count; and what the sums may be off by. rows: as they are
+    read; x: the numbers that they stand for, a row a pair."""
+    from checks_of_linears import unit_of
+    from inputs import numbers_of
+
+    numbers = numbers_of(matrix).view(count, -1, matrix.cols)
+    wanted = x.new_empty(len(x), numbers.shape[1])
+    sizes = torch.empty_like(wanted)
+    for expert, weight in enumerate(numbers):
+        mine = (ids.flatten() == expert).nonzero().flatten()
+        wanted[mine], sizes[mine] = x[mine] @ weight.T, x[mine].abs() @ weight.T.abs()
+    return wanted, unit_of(rows, matrix.cols) * sizes

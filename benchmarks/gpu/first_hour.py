@@ -21,7 +21,8 @@ something is missing).
 Each part (parts/) runs in a process of its own with a limit, so that a fault of one, or of the GPU, is not the end of
 the others; parts that only check numbers run side by side. Prints a table; its last lines are targets, verdicts, and
 all that is wrong, with the worst element. All of it is in the JSON file, which is written again after each part.
---dry-run runs every part with tiny shapes on the CPU, in Triton's interpreter.
+--dry-run runs every part with tiny shapes on the CPU, in Triton's interpreter, and says which parts that hold kernels
+against torch launch each of them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -49,7 +50,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT / "src")]
 
-from parts import CALLS, PARTS  # noqa: E402 - the path comes first
+from launched import all_kernels, noted  # noqa: E402 - the path comes first
+from parts import CALLS, NUMBERS, PARTS  # noqa: E402
 from report import PartResult, Row, table, write  # noqa: E402
 
 OUT = HERE.parent / "results" / "gpu_first_hour.json"
@@ -86,20 +88,35 @@ def _parent(groups: Sequence[Sequence[str]], out: Path, seconds: float, is_dry: 
     start = BEGUN
     results: list[PartResult] = []
     facts: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "is_dry": is_dry}
-    planned = 0.0
-    for group in groups:
+    for group, planned in zip(groups, planned_ends(groups, seconds), strict=True):
         # what parts before it left of their time is there for the later ones
-        planned += max(PARTS[name] for name in group)
-        limit = start + min(planned, seconds) - time.monotonic()
+        limit = start + planned - time.monotonic()
         if limit < 5 and not is_dry:
             results += [PartResult(name, "late", 0.0, "no time was left") for name in group]
         else:
             print(f"{', '.join(group)} ...", flush=True)
-            results += [_here(name) for name in group] if is_dry else _beside(group, limit)
+            results += [_here(name, facts) for name in group] if is_dry else _beside(group, limit)
         facts["seconds"] = round(time.monotonic() - start, 1)
         write(out, facts, results)
+    if is_dry:
+        print("\n".join(_checked(facts.get("kernels", {}))))
     print(table(results))
     return 0 if all(result.status in ("ok", "skipped") for result in results) else 1
+
+
+def planned_ends(groups: Sequence[Sequence[str]], seconds: float) -> list[float]:
+    """When each group is to be over, in seconds from the beginning: its parts' at most, or where all of them are more
+    than there are, a part of these that is everybody's, so that none is left out."""
+    longest = [max(PARTS[name] for name in group) for group in groups]
+    share = min(1.0, seconds / sum(longest))
+    return [share * sum(longest[: i + 1]) for i in range(len(longest))]
+
+
+def _checked(launched: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """A line a kernel: the parts of NUMBERS that launched it."""
+    by = {name: kernels for name, kernels in launched.items() if name in NUMBERS}
+    for kernel in sorted(all_kernels()):
+        yield f"kernel {kernel}: {', '.join(name for name in by if kernel in by[name]) or 'NONE of these parts'}"
 
 
 def _beside(group: Sequence[str], limit: float) -> list[PartResult]:
@@ -107,14 +124,16 @@ def _beside(group: Sequence[str], limit: float) -> list[PartResult]:
         return list(threads.map(partial(_apart, limit=limit), group))
 
 
-def _here(name: str) -> PartResult:
-    """A part in this process."""
+def _here(name: str, facts: dict[str, Any]) -> PartResult:
+    """A part in this process; which kernels it launched is noted among facts."""
     start = time.monotonic()
     rows: list[Row] = []
     status, reason = "ok", ""
     try:
-        for row in _rows(name, float("inf"), is_dry=True):
-            rows.append(row)
+        with noted() as launched:
+            for row in _rows(name, float("inf"), is_dry=True):
+                rows.append(row)
+        facts.setdefault("kernels", {})[name] = sorted(launched)
     except ImportError as error:
         status, reason = "skipped", str(error)
     except Exception as error:

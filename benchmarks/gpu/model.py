@@ -125,11 +125,17 @@ def random_model(
     num_host_blocks: int = 0,
 ) -> CudaModel:
     """weights: one of ENCODINGS or NESTED. maxima: of T, R and G. The others are those of CudaModel."""
+    program = program_of(setup, weights, maxima, max_positions, layers, kv_dtype)
+    more = {"reserve_bytes": reserve_bytes, "num_host_blocks": num_host_blocks, "recorder": recorder}
+    return model_of(setup, program, num_blocks, max_positions, **more)
+
+
+def model_of(setup: Setup, program: Program, num_blocks: int, max_positions: int, **more: Any) -> CudaModel:
+    """A program with random constants, and numbers in its cache. more: of CudaModel."""
     from albireo.backends.cuda.constants import rope_constant
     from albireo.backends.cuda.encoded_matrix import empty_matrix
     from albireo.backends.cuda.model import CudaModel
 
-    program = program_of(setup, weights, maxima, max_positions, layers, kv_dtype)
     matrices, vectors = {}, {}
     for seed, (name, constant) in enumerate(program.constants.items()):
         definition = constant.definition
@@ -141,17 +147,8 @@ def random_model(
             dtype = constant.packing.partition(".")[2]
             matrices[name] = empty_matrix(dtype, constant.rows, constant.cols, setup.device)
             fill_matrix(matrices[name], setup, seed)
-    model = CudaModel(
-        program,
-        matrices,
-        vectors,
-        num_blocks=num_blocks,
-        max_positions=max_positions,
-        device=setup.device,
-        reserve_bytes=reserve_bytes,
-        num_host_blocks=num_host_blocks,
-        recorder=recorder,
-    )
+    sizes = {"num_blocks": num_blocks, "max_positions": max_positions}
+    model = CudaModel(program, matrices, vectors, device=setup.device, **sizes, **more)
     # attention reads the cache whatever has been computed: numbers, not zeros
     fill_cache(setup, model._kv)
     return model

@@ -6,7 +6,7 @@ be skipped, and with a reason.
 
 from __future__ import annotations
 
-#: At most; what a part leaves of it is there for the later ones.
+#: At most, and a part of it where all of a call has fewer; what a part leaves of it is there for the later ones.
 PARTS = {
     "machine": 10,
     "kernels": 200,
@@ -34,16 +34,28 @@ PARTS = {
     "transformers": 155,
     "lost": 20,
     "early": 65,
+    "small_calls": 60,
     "attention_launches": 50,
-    "nest_speed": 75,
-    "tuning": 95,
-    "prefill_tiles": 135,
-    "expert_tiles": 50,
+    "nest_speed": 65,
+    "tuning": 80,
+    "prefill_tiles": 110,
+    "expert_tiles": 40,
     "instructions": 30,
     "speculative": 70,
     "states": 20,
     "ranks": 280,
 }
+#: Those that hold kernels against torch; first_hour.py says which kernels each of them launches.
+NUMBERS = (
+    "kernels",
+    "attention_numbers",
+    "linears_bfloat16",
+    "linears_fp8",
+    "linears_int4",
+    "nests",
+    "experts",
+    "sampling",
+)
 #: What is asked for together: a call of ten minutes. Parts of a group run side by side on one GPU: their time is spent
 #: compiling, and none of them is a measurement.
 CALLS = {
@@ -74,6 +86,7 @@ CALLS = {
     "engine": (("breakdown",), ("throughput",), ("busy",), ("transformers",), ("lost",)),
     "constants": (
         ("early",),
+        ("small_calls",),
         ("attention_launches",),
         ("nest_speed",),
         ("tuning",),

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import checks_of_shared
 import torch
 from checks import Check, Finding, run_checks, same_bits, worst
-from checks_of_linears import gated_of, unit_of
-from expert_layer import FEW, SHAPE, ExpertLayer
-from inputs import numbers_of
+from checks_of_linears import gated_of
+from expert_layer import FEW, SHAPE, ExpertLayer, products_of
 from report import Row
 from setup import Setup
 
@@ -42,7 +42,7 @@ def run(setup: Setup) -> Iterator[Row]:
         f"few experts in {dtype}": partial(layer_of, dtype, kind, shape=FEW, name=f"few experts in {dtype}")
         for dtype, kind in setup.pick(few, few[2:])
     }
-    yield from run_checks(setup, checks)
+    yield from run_checks(setup, checks | checks_of_shared.CHECKS)
 
 
 def layer_of(
@@ -86,10 +86,10 @@ def _numbers(name: str, layer: ExpertLayer, step: Any) -> Iterator[Finding]:
     yield Finding(f"{name}: ids", float((ids != step.ids).sum()))
     yield worst(f"{name}: weights", step.weights, torch.softmax(best, 1), 2.0**-20 * torch.softmax(best, 1))
     x = step.values.repeat_interleave(top_k, 0)
-    yield worst(f"{name}: gate_up", step.gated, *gated_of(*_products(layer.gate_up, step.x, x, step.ids, count)))
+    yield worst(f"{name}: gate_up", step.gated, *gated_of(*products_of(layer.gate_up, step.x, x, step.ids, count)))
     is_codes = bool(step.middle.numel())
     read = _values(layer, step) if is_codes else step.gated.double()
-    wanted, allowed = _products(layer.down, step.middle if is_codes else step.gated, read, step.ids, count)
+    wanted, allowed = products_of(layer.down, step.middle if is_codes else step.gated, read, step.ids, count)
     yield worst(f"{name}: down", step.pairs, wanted, allowed + 2.0**-22 * wanted.abs())
     terms = step.weights.double()[:, :, None] * step.pairs.double().view(*step.weights.shape, -1)
     yield worst(f"{name}: combine", step.out, terms.sum(1), top_k * 2.0**-23 * terms.abs().sum(1))
@@ -99,16 +99,3 @@ def _values(layer: ExpertLayer, step: Any) -> torch.Tensor:
     from albireo.backends.cuda.tokens import numbers_of as numbers_of_rows
 
     return numbers_of_rows(step.middle, layer.down.cols).double()
-
-
-def _products(
-    matrix: Any, rows: torch.Tensor, x: torch.Tensor, ids: torch.Tensor, count: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each pair with its expert's matrix, and what the sums may be off by."""
-    numbers = numbers_of(matrix).view(count, -1, matrix.cols)
-    wanted = x.new_empty(len(x), numbers.shape[1])
-    sizes = torch.empty_like(wanted)
-    for expert, weight in enumerate(numbers):
-        mine = (ids.flatten() == expert).nonzero().flatten()
-        wanted[mine], sizes[mine] = x[mine] @ weight.T, x[mine].abs() @ weight.T.abs()
-    return wanted, unit_of(rows, matrix.cols) * sizes

@@ -92,6 +92,8 @@ def test_every_part_runs(dry_run: tuple[subprocess.Popen[str], Path], pytestconf
     lines = said.splitlines()
     told = [row["name"] for row in rows if row["name"].startswith("verdict: ")]
     assert told and all(name in line for name, line in zip(told, lines[-len(told) :], strict=True))
+    kernels = [line for line in lines if line.startswith("kernel ")]
+    assert len(kernels) > 60 and not [line for line in kernels if "NONE" in line], "held against torch by no part"
 
 
 @pytest.mark.usefixtures("dry_run")
@@ -102,6 +104,15 @@ def test_each_part_is_in_one_call_of_ten_minutes() -> None:
     assert sorted(name for groups in calls.values() for group in groups for name in group) == sorted(parts)
     for groups in calls.values():
         assert sum(max(parts[name] for name in group) for group in groups) <= 590
+
+
+def test_all_parts_have_some_of_the_time_where_a_call_has_less() -> None:
+    ends = "[first_hour.planned_ends(groups, seconds) for seconds in (590, 400)]"
+    show = f"groups = parts.CALLS['constants']; print(json.dumps([groups, *{ends}]))"
+    groups, whole, short = json.loads(run("-c", f"import first_hour, json, parts; {show}").stdout)
+    assert len(groups) == len(whole) and whole[-1] <= 590 and short[-1] == pytest.approx(400)
+    steps = [b - a for a, b in zip([0, *short], short, strict=False)]
+    assert min(steps) > 10 and whole[0] > short[0]
 
 
 @pytest.fixture

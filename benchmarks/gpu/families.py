@@ -1,0 +1,78 @@
+"""Shapes of published models whose decoding waits for launches: their widths, a few of their layers and experts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: By what they are published as. Experts fewer than there are: a token reads as many, and weights are there sooner.
+FAMILIES: Mapping[str, Mapping[str, Any]] = {
+    "DeepSeek V3": {
+        "model_type": "deepseek_v3",
+        "vocab_size": 32000,
+        "hidden_size": 7168,
+        "intermediate_size": 18432,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 128,
+        "num_key_value_heads": 128,
+        "q_lora_rank": 1536,
+        "kv_lora_rank": 512,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+        "n_routed_experts": 32,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 2048,
+        "n_group": 8,
+        "topk_group": 4,
+    },
+    "Qwen3-Next": {
+        "model_type": "qwen3_next",
+        "vocab_size": 32000,
+        "hidden_size": 2048,
+        "intermediate_size": 5120,
+        "num_hidden_layers": 4,
+        "full_attention_interval": 4,
+        "layer_types": ["linear_attention"] * 3 + ["full_attention"],
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+        "head_dim": 256,
+        "linear_key_head_dim": 128,
+        "linear_num_key_heads": 16,
+        "linear_value_head_dim": 128,
+        "linear_num_value_heads": 32,
+        "num_experts": 64,
+        "num_experts_per_tok": 10,
+        "moe_intermediate_size": 512,
+        "shared_expert_intermediate_size": 512,
+        "mlp_only_layers": [],
+    },
+    "Gemma 3": {
+        "model_type": "gemma3_text",
+        "vocab_size": 32000,
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 1024,
+        "sliding_window_pattern": 6,
+    },
+    "Gemma 4": {
+        "model_type": "gemma4_text",
+        "vocab_size": 32000,
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "num_hidden_layers": 6,
+        "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "num_global_key_value_heads": 2,
+        "head_dim": 256,
+        "global_head_dim": 512,
+        "sliding_window": 1024,
+    },
+}

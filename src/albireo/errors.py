@@ -65,6 +65,14 @@ class TargetMismatch(EngineFileError):
     """An engine directory built for another dtype, layout or machine than is asked for."""
 
 
+class NoGpu(ConfigError):
+    """A GPU is asked for, and there is none that can be used. reason: what is wrong, and what to do about it."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class RequestError(EngineError, ValueError):
     """One request is refused, with the reason; a ValueError too, as vLLM's callers expect."""
 

@@ -52,6 +52,20 @@ def test_help_of_a_command_begins_like_its_file(name, albireo):
     assert " ".join(first_line.split()) in " ".join(result.stdout.split())
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("build", "--target cuda:90"),
+        ("verify", "where it was built for"),
+        ("tune", "processor"),
+        ("quantize", "any device"),
+    ],
+)
+def test_commands_without_a_device_say_what_decides_instead(command, said, albireo):
+    result = albireo(command, "somewhere", "--device", "cuda")
+    assert result.exit_code == 2 and said in result.stderr and "No such option '--device': " in result.stderr
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys\n"

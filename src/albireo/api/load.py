@@ -42,7 +42,8 @@ from albireo.api.sources.locate import locate_model
 from albireo.api.sources.recommended import recommended
 from albireo.api.sources.source import ModelSource, guard, open_source
 from albireo.api.tokenizer import open_tokenizer
-from albireo.artifact.reader import tokenizer_directory
+from albireo.artifact.layout import rebuild_hint
+from albireo.artifact.reader import is_engine_directory, tokenizer_directory
 from albireo.backends.cpu.model import CpuModel
 from albireo.backends.cpu.ranks import TensorParallelModel
 from albireo.compiler.passes import added_rows, deepstack, hidden_states
@@ -50,7 +51,7 @@ from albireo.compiler.rewrite import copy_graph
 from albireo.config import EngineConfig
 from albireo.engine.kept_prefixes import BlockFiles
 from albireo.engine.settings import EngineSettings
-from albireo.errors import ConfigError
+from albireo.errors import ConfigError, NoGpu
 from albireo.execution.adapters import AdapterRunner
 from albireo.execution.draft_head import StateStore
 from albireo.execution.runner import DeviceModel, Pooler, RunnerParts
@@ -174,7 +175,7 @@ def load(
         config = source.adopt(config)
         model_config = source.model_config
         defaults = recommended(source.config_directory)
-        device = open_device(config, levels)
+        device = _device_for(config, directory, levels)
         config = replace(config, device=device.name)
         if share is not None and device.name == "cpu":
             config = take_processors(config, share)
@@ -394,6 +395,20 @@ def plan_ranks(
     """
     programs, memory, *_ = _plan_all(config, source, device or open_device(config))
     return programs, memory
+
+
+def _device_for(config: EngineConfig, directory: Path, levels: Sequence[str] | None) -> Device:
+    """Raises: ConfigError; of a directory that was built for a GPU, which no other device reads, says what then."""
+    try:
+        return open_device(config, levels)
+    except NoGpu as error:
+        if not is_engine_directory(directory):
+            raise
+        raise NoGpu(
+            f"{directory}: is built for device=cuda, and {error.reason}; or run its model with --device cpu, or "
+            f"{rebuild_hint(directory)}. albireo doctor says more",
+            error.reason,
+        ) from error
 
 
 def _plan_all(

@@ -36,6 +36,14 @@ _ROOM = frozenset(
         "writers",
     ]
 )
+#: What commands say that have no --device.
+_NO_DEVICE = {
+    "build": "--target cuda:90 builds for a GPU, on any machine",
+    "verify": "a directory is looked at where it was built for",
+    "tune": "it measures kernels of the processor, and no others",
+    "quantize": "it computes on the processor, and what it writes runs on any device",
+    "inspect": "it runs nothing",
+}
 #: What a shell reports for a process that SIGINT or SIGPIPE ended.
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
@@ -62,6 +70,11 @@ class _Commands(FolderGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
+        except click.NoSuchOption as error:
+            command = None if error.ctx is None else error.ctx.info_name
+            if error.option_name != "--device" or command not in _NO_DEVICE:
+                raise
+            raise click.UsageError(f"No such option '--device': {_NO_DEVICE[command]}.", error.ctx) from None
         except (EngineError, MemoryError, RuntimeError) as error:
             said = error if isinstance(error, EngineError) else shortage_of(error)
             if ctx.params["traceback"] or said is None:

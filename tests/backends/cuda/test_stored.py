@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from albireo import BuildConfig, SamplingParams, build
+from albireo import LLM, BuildConfig, SamplingParams, build
 from albireo.api import load
 from albireo.artifact.reader import open_engine
 from albireo.backends.backend import FOUR_BY_SIXTEEN
-from albireo.backends.cuda import catalog
+from albireo.backends.cuda import catalog, device
 from albireo.compiler import pipeline
 from albireo.compiler.passes import canonicalize, plain_scales
 from albireo.errors import ConfigError, EngineFileError, TargetMismatch, VersionMismatch
@@ -57,6 +58,19 @@ def test_a_directory_runs_where_it_was_built_for(checkpoint: Path, tmp_path: Pat
         llm(tmp_path / "gpu", device="cpu")
     with pytest.raises(TargetMismatch, match="is built for device=cpu, cuda is asked for"):
         llm(tmp_path / "cpu", device="cuda")
+
+
+def test_without_a_gpu_a_directory_for_one_says_how_its_model_runs(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with --device cpu, which the directory refuses."""
+    build(checkpoint, tmp_path / "gpu", BuildConfig(target="cuda:90"))
+    monkeypatch.setattr(device, "driver_version", lambda: None)
+    with pytest.raises(ConfigError) as caught:
+        LLM(str(tmp_path / "gpu"))
+    said = str(caught.value)
+    assert said.startswith(f"{tmp_path / 'gpu'}: is built for device=cuda, and there is no NVIDIA driver")
+    assert "install the driver; or run its model with --device cpu" in said and "albireo build MODEL -o" in said
 
 
 def make_older(directory: Path, minor: int) -> None:
@@ -106,14 +120,24 @@ def test_matrices_apart_are_refused_with_the_command_that_mends_them(
     assert str(refused.value).endswith(f"albireo build MODEL -o {tmp_path / 'engine'} --force --target cuda")
 
 
-def test_shared_experts_that_lie_with_others_are_none_for_adapters(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("quantization", [None, "int8", "int4-g32"])
+def test_adapters_find_shared_experts_apart_that_lie_with_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantization: str | None
 ) -> None:
+    """As from the checkpoint: tokens of a model that adapters may change, and what each matrix is."""
     model = make_checkpoint(tmp_path, tiny_of("qwen2_moe, as wide"), seed=6, dtype="bfloat16")
-    build(model, tmp_path / "engine", BuildConfig(target="cuda:90"))
+    build(model, tmp_path / "engine", BuildConfig(target="cuda:90", quantization=quantization))
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
-    with pytest.raises(TargetMismatch, match=r"experts lie with the others.*leave enable_lora out, or run the check"):
-        llm(tmp_path / "engine", enable_lora=True)
+    engine = llm(tmp_path / "engine", enable_lora=True)
+    other = llm(model, enable_lora=True, quantization=quantization, device="cuda")
+    read, placed = (each.loaded.model._matrices for each in (engine, other))
+    assert read.keys() == placed.keys() and any("shared_expert." in name for name in read)
+    for name, matrix in read.items():
+        for role in ("codes", "scale", "zero", "gamma", "offset"):
+            ours, theirs = getattr(matrix, role), getattr(placed[name], role)
+            assert (ours is None) == (theirs is None), (name, role)
+            assert ours is None or torch.equal(ours, theirs), (name, role)
+    assert tokens(engine, PROMPTS, PARAMS) == tokens(other, PROMPTS, PARAMS)
     with pytest.raises(TargetMismatch, match="without=merge_gate_up is asked for"):
         llm(tmp_path / "engine", without=("merge_gate_up",))
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 import albireo
 from albireo.api.sources.checkpoint_source import with_whole_prompts
+from albireo.api.sources.joined_constants import rows_of_joined
 from albireo.api.sources.pooled_head import read_pooled_head
 from albireo.artifact.graph_fit import check_fit
 from albireo.artifact.graph_json import graph_to_json
@@ -21,7 +22,7 @@ from albireo.artifact.layout import MAJOR, MINOR, rebuild_hint
 from albireo.artifact.program_json import StoredConstant, rows_digest
 from albireo.artifact.reader import EngineFiles, hinting, open_engine, tokenizer_directory
 from albireo.backends.cuda.catalog import LEVEL as CUDA_LEVEL
-from albireo.backends.stored_weights import StoredWeights
+from albireo.backends.stored_weights import RowsOf, StoredWeights
 from albireo.compiler.passes.shard import parts
 from albireo.compiler.pipeline import passes_without
 from albireo.config import EngineConfig
@@ -37,11 +38,6 @@ from albireo.models.settings.pooling_rule import PoolingRule
 from albireo.models.settings.sentence_transformers import with_modules
 
 _LOG = logging.getLogger(__name__)
-#: Why a directory for a GPU has other matrices than a program with adapters (passes/join_shared_experts.py).
-_JOINED = (
-    "its shared experts lie with the others as one matrix, and with enable_lora they stay apart, since adapters may be "
-    "of them; leave enable_lora out, or run the checkpoint itself"
-)
 
 
 class EngineSource:
@@ -66,6 +62,8 @@ class EngineSource:
         self.shares_weights = shares_weights
         #: Lengths of sequences that graph.json is right for.
         self._fitting: set[int] = set()
+        #: Of each rank, constants of programs that are rows of a stored one.
+        self._parts: dict[int, dict[str, RowsOf]] = {}
         with hinting(directory):
             self.files: EngineFiles = open_engine(directory)
             self.directory, self.vision_directory = directory, self.files.vision
@@ -163,12 +161,13 @@ class EngineSource:
             raise Corrupt(
                 f"{self.directory}: manifest.json says {dtype}, graph.json computes in {', '.join(sorted(computed))}"
             )
+        parts = self._parts.setdefault(rank, {})
+        if self.device_for("auto") == "cuda":  # where rows of a matrix may be read by themselves
+            parts |= rows_of_joined(program.constants.values(), stored)
         for name, constant in program.constants.items():
-            problem = _mismatch(constant, stored.get(name))
+            problem = "" if name in parts else _mismatch(constant, stored.get(name))
             if problem:
-                beside = any("experts+shared_expert" in each for each in stored.keys() - program.constants.keys())
-                why = _JOINED if beside and not self._left_out_now else self._why_it_differs()
-                raise TargetMismatch(f"{self.directory}: {name} {problem}; {why}")
+                raise TargetMismatch(f"{self.directory}: {name} {problem}; {self._why_it_differs()}")
         built, here = (_kernels(p) for p in (self.files.program, program))
         # A pass left out only now brings families of its own, which compute the same bits.
         here = {kernel for kernel in here if kernel[0] in {family for family, _ in built}}
@@ -209,6 +208,7 @@ class EngineSource:
                 {name: item.constant for name, item in stored.items()},
                 {name: item.offset for name, item in stored.items()},
                 self.shares_weights,
+                self._parts.get(rank, {}),
             )
             self.files.check_unchanged()
 

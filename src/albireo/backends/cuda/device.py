@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from albireo import devflags
-from albireo.errors import ConfigError
+from albireo.errors import NoGpu
 
 #: A100; older GPUs have no bfloat16 products.
 MIN_CAPABILITY = (8, 0)
@@ -137,8 +137,9 @@ def _with_torch(driver: str) -> GpuFacts:
 
 
 def require_gpu() -> GpuFacts:
-    """The facts of a GPU that can be used. Raises: ConfigError saying what is wrong and what to do."""
+    """The facts of a GPU that can be used. Raises: NoGpu saying what is wrong and what to do."""
     facts = gpu_facts()
     if facts.problem is not None:
-        raise ConfigError(f"device=cuda: {facts.problem}; {facts.fix}, or use --device cpu. albireo doctor says more")
+        reason = f"{facts.problem}; {facts.fix}"
+        raise NoGpu(f"device=cuda: {reason}, or use --device cpu. albireo doctor says more", reason)
     return facts

@@ -8,6 +8,7 @@ directories.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from albireo.backends.cuda.constants import place_constants, rope_constant
 from albireo.backends.cuda.encoded_matrix import empty_matrix
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.upload import Upload
-from albireo.backends.stored_weights import StoredWeights
+from albireo.backends.stored_weights import RowsOf, StoredWeights
 from albireo.backends.weights import Weights
 from albireo.errors import Corrupt, UnsupportedModel
 from albireo.graph.program import PackedConstant
@@ -55,7 +56,10 @@ def read_constants(
     device: torch.device,
     progress: Callable[[int], None],
 ) -> tuple[dict[str, DeviceMatrix], dict[str, torch.Tensor]]:
-    """As place_constants() does from a checkpoint. Raises: Corrupt when the file ends too early."""
+    """As place_constants() does from a checkpoint; also of rows of what is stored.
+
+    Raises: Corrupt when the file ends too early.
+    """
     upload = Upload(device, _CHUNK_BYTES)
     matrices: dict[str, DeviceMatrix] = {}
     vectors: dict[str, torch.Tensor] = {}
@@ -65,7 +69,8 @@ def read_constants(
                 vectors[name] = rope_constant(constant, device)
                 progress(constant.num_bytes)
                 continue
-            file.seek(stored.offsets[name])
+            if name in stored.offsets:
+                file.seek(stored.offsets[name])
             if constant.packing == "row.float32" and constant.rows == 1:
                 vectors[name] = torch.zeros(constant.cols, dtype=torch.float32, device=device)
                 targets = [vectors[name]]
@@ -75,6 +80,10 @@ def read_constants(
             else:
                 dtype = constant.packing.partition(".")[2]
                 matrices[name] = empty_matrix(dtype, constant.rows, constant.cols, device)
+                if name in stored.parts:
+                    _read_rows(file, matrices[name], stored, stored.parts[name], upload)
+                    progress(constant.num_bytes)
+                    continue
                 targets = list(_arrays(matrices[name]))
             for target in targets:
                 to = _bytes(target)
@@ -83,6 +92,22 @@ def read_constants(
                     upload.copy(_read(file.read(len(part)), len(part), stored), part)
             progress(constant.num_bytes)
     return matrices, vectors
+
+
+def _read_rows(file: BinaryIO, matrix: DeviceMatrix, stored: StoredWeights, place: RowsOf, upload: Upload) -> None:
+    """Rows of a matrix that is stored as the first, or the last, of another's."""
+    height, begin = stored.constants[place.name].rows, stored.offsets[place.name]
+    for array in _arrays(matrix):
+        # codes lie row by row, all else in lines that have a number, or some bytes, of each row
+        lines = [array] if array is matrix.codes else list(array)
+        for line in lines:
+            to = _bytes(line)
+            size = len(to) // matrix.rows
+            for start in range(0, len(to), _CHUNK_BYTES):
+                part = to[start : start + _CHUNK_BYTES]
+                file.seek(begin + place.first * size + start)
+                upload.copy(_read(file.read(len(part)), len(part), stored), part)
+            begin += height * size
 
 
 def _arrays(matrix: DeviceMatrix) -> Iterator[torch.Tensor]:

@@ -1,4 +1,8 @@
-"""Attention of decoding steps over long contexts: how near to the memory's bandwidth."""
+"""Attention of decoding steps over long contexts: how near to the memory's bandwidth.
+
+Of several layers in a recording, each with keys and values of its own, as a step has them: what a recording begins and
+ends with is no part of a layer.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import torch
 from report import Row, target
 from setup import Setup, attempt
 
-HEADS, KV_HEADS, DIM, BLOCK = 32, 8, 128, 16
+HEADS, KV_HEADS, DIM, BLOCK, LAYERS = 32, 8, 128, 16, 4
 #: Of what the memory is sold with, for a context so long.
 TARGET, LONG = 0.80, 32768
 
@@ -35,7 +39,7 @@ def _decode(setup: Setup, name: str, dtype: str, sequences: int, context: int) -
 
 
 def measure(setup: Setup, dtype: str, sequences: int, context: int, **options: Any) -> tuple[int, float, float]:
-    """Bytes of keys and values, seconds of a layer's attention, and of the work list. options: of AttentionShape."""
+    """Bytes of keys and values of a layer, seconds of its attention, and of the list. options: of AttentionShape."""
     from model import fill_cache
 
     from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
@@ -46,7 +50,8 @@ def measure(setup: Setup, dtype: str, sequences: int, context: int, **options: A
     from albireo.graph.program import KVLayout
 
     heads, kv_heads, dim = setup.pick((HEADS, KV_HEADS, DIM), (4, 2, 16))
-    layout = KVLayout(1, kv_heads, dim, dtype, BLOCK)
+    layers = setup.pick(LAYERS, 1)
+    layout = KVLayout(layers, kv_heads, dim, dtype, BLOCK)
     blocks = -(-context // BLOCK)
     kv = DeviceKV(layout, sequences * blocks + 1, setup.device)
     fill_cache(setup, kv)
@@ -80,7 +85,12 @@ def measure(setup: Setup, dtype: str, sequences: int, context: int, **options: A
     out = torch.empty_like(q)
 
     build_work_list(step, work)
-    args = (q, kv.layers[0], out, step, work, scratch, heads, kv_heads, dim, dim**-0.5, 0, 0.0)
-    seconds = setup.seconds(lambda: attention(*args))
+    more = (out, step, work, scratch, heads, kv_heads, dim, dim**-0.5, 0, 0.0)
+
+    def all_layers() -> None:
+        for layer in kv.layers:
+            attention(q, layer, *more)
+
+    seconds = setup.seconds(all_layers) / layers
     list_seconds = setup.seconds(lambda: build_work_list(step, work))
-    return sequences * context * layout.position_bytes, seconds, list_seconds
+    return sequences * context * layout.position_bytes // layers, seconds, list_seconds

@@ -15,8 +15,9 @@ from report import Row, target
 from setup import Setup, attempt
 
 CONTEXT = 512
-#: At batch 1, of what the memory is sold with.
-TARGETS = {"bf16": 0.75, "fp8": 0.70, "fp8-a16": 0.70, "int4": 0.60, "q4_k": 0.60, "q6_k": 0.60}
+#: At batch 1, of what the memory is sold with; of bf16 with six launches a layer, which this is.
+TARGETS = {"bf16": 0.82, "fp8": 0.70, "fp8-a16": 0.70, "int4": 0.60, "q4_k": 0.60, "q6_k": 0.60}
+LEAST = {"bf16": "the first version's was 0.75"}
 
 
 def run(setup: Setup) -> Iterator[Row]:
@@ -53,6 +54,8 @@ def decode_of(setup: Setup, weights: str) -> Iterator[Row]:
         note = f"{device * 1e3:.3f} ms, {share:.2f} of the bandwidth; step {statistics.median(walls) * 1e3:.3f} ms"
         yield Row(f"{weights} batch {batch}, context {context}", batch / device, "tok/s", note, is_good)
         if batch == 1 and weights in TARGETS:
-            yield target(f"{weights} at batch 1, of the bandwidth", share, TARGETS[weights])
+            yield target(
+                f"{weights} at batch 1, of the bandwidth", share, TARGETS[weights], note=LEAST.get(weights, "")
+            )
     del model
     setup.release()

@@ -42,7 +42,6 @@ _NO_DEVICE = {
     "verify": "a directory is looked at where it was built for",
     "tune": "it measures kernels of the processor, and no others",
     "quantize": "it computes on the processor, and what it writes runs on any device",
-    "inspect": "it runs nothing",
 }
 #: What a shell reports for a process that SIGINT or SIGPIPE ended.
 INTERRUPTED, BROKEN_PIPE = 130, 141

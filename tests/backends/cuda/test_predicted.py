@@ -1,4 +1,4 @@
-"""benchmarks/gpu/predicted.py: what it says stands in docs/cuda.md, line by line, and knows every published throughput."""
+"""benchmarks/gpu/predicted.py: what it says stands in docs/cuda.md, line by line; it knows what is published."""
 
 from __future__ import annotations
 

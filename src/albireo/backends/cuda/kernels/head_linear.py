@@ -13,11 +13,9 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.parts.arithmetic import mma, round_to
+from albireo.backends.cuda.kernels.parts.arithmetic import round_to
+from albireo.backends.cuda.kernels.parts.head_product import BLOCK_K, BLOCK_N, head_product, tile_rows
 from albireo.graph.program import PANEL
-
-_BLOCK_N = 64
-_BLOCK_K = 64
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -38,25 +36,16 @@ def head_linear_kernel(
     head = tl.program_id(2)
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     columns = tl.program_id(1) * BN + tl.arange(0, BN)
-    lanes = tl.arange(0, BK)
     is_row = rows < tokens
-    from_x = x + rows.to(tl.int64)[:, None] * x_stride + head * K
-    # rows of a block are whole panels, so that all BN of them are there
-    from_weight = weight + (head * HEIGHT + columns).to(tl.int64)[:, None] * K
-    acc = tl.zeros((BM, BN), tl.float32)
-    for start in tl.range(0, K, BK, num_stages=3):
-        at = start + lanes
-        a = tl.load(from_x + at[None, :], mask=is_row[:, None] & (at < K)[None, :], other=0.0)
-        b = tl.load(from_weight + at[None, :], mask=(at < K)[None, :], other=0.0)
-        acc = mma(a, tl.trans(b), acc)
+    acc = head_product(x, weight, rows, is_row, columns, head, x_stride, K, HEIGHT, BM, BN, BK)
     to = out + rows.to(tl.int64)[:, None] * out_stride + (head * N + columns)[None, :]
     tl.store(to, round_to(acc, out.dtype.element_ty), mask=is_row[:, None] & (columns < N)[None, :])
 
 
 def head_linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, num_heads: int, n: int) -> None:
     """n: outputs of a head."""
-    tokens, rows = len(x), 16 if len(x) <= 16 else 32
-    head_linear_kernel[(triton.cdiv(tokens, rows), triton.cdiv(n, _BLOCK_N), num_heads)](
+    tokens, rows = len(x), tile_rows(len(x))
+    head_linear_kernel[(triton.cdiv(tokens, rows), triton.cdiv(n, BLOCK_N), num_heads)](
         x,
         weight,
         out,
@@ -67,8 +56,8 @@ def head_linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, num_he
         K=weight.shape[1],
         HEIGHT=-(-n // PANEL) * PANEL,
         BM=rows,
-        BN=_BLOCK_N,
-        BK=_BLOCK_K,
+        BN=BLOCK_N,
+        BK=BLOCK_K,
         num_warps=4,
         enable_fp_fusion=False,
     )
@@ -80,7 +69,7 @@ def aot_cases() -> list[AotCase]:
             f"head_linear.bfloat16.rows{rows}.{k}to{n}",
             head_linear_kernel,
             {"x": "*bf16", "weight": "*bf16", "out": "*bf16", "tokens": "i32", "x_stride": "i32", "out_stride": "i32"},
-            {"N": n, "K": k, "HEIGHT": n, "BM": rows, "BN": _BLOCK_N, "BK": _BLOCK_K},
+            {"N": n, "K": k, "HEIGHT": n, "BM": rows, "BN": BLOCK_N, "BK": BLOCK_K},
             num_warps=4,
             aligned=("x", "weight", "out", "x_stride", "out_stride"),
             max_registers=128,

@@ -17,11 +17,9 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.parts.arithmetic import mma, round_to
+from albireo.backends.cuda.kernels.parts.arithmetic import round_to
+from albireo.backends.cuda.kernels.parts.head_product import BLOCK_K, BLOCK_N, head_product, tile_rows
 from albireo.graph.program import PANEL
-
-_BLOCK_N = 64
-_BLOCK_K = 64
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -52,18 +50,7 @@ def head_rows_kernel(
     to = out + rows.to(tl.int64)[:, None] * out_stride + head * (N + D)
     if tl.program_id(1) * BN < N:
         columns = tl.program_id(1) * BN + tl.arange(0, BN)
-        lanes = tl.arange(0, BK)
-        from_x = x + rows.to(tl.int64)[:, None] * x_stride + head * K
-        # rows of a block are whole panels, so that all BN of them are there
-        from_weight = weight + (head * HEIGHT + columns).to(tl.int64)[:, None] * K
-        acc = tl.zeros((BM, BN), tl.float32)
-        for start in tl.range(0, K, BK, num_stages=3):
-            at = start + lanes
-            a = tl.load(from_x + at[None, :], mask=is_row[:, None] & (at < K)[None, :], other=0.0)
-            b = tl.load(from_weight + at[None, :], mask=(at < K)[None, :], other=0.0)
-            if x.dtype.element_ty != weight.dtype.element_ty:
-                a = round_to(a, weight.dtype.element_ty)
-            acc = mma(a, tl.trans(b), acc)
+        acc = head_product(x, weight, rows, is_row, columns, head, x_stride, K, HEIGHT, BM, BN, BK)
         mask = is_row[:, None] & (columns < N)[None, :]
         tl.store(to + columns[None, :], round_to(acc, out.dtype.element_ty), mask=mask)
     else:
@@ -100,8 +87,8 @@ def head_rows(
     x: torch.Tensor, weight: torch.Tensor, tails: HeadTails, out: torch.Tensor, num_heads: int, n: int
 ) -> None:
     """n: outputs of a head's matrix."""
-    tokens, rows, width = len(x), 16 if len(x) <= 16 else 32, tails.rows.shape[1] // num_heads
-    head_rows_kernel[(triton.cdiv(tokens, rows), triton.cdiv(n, _BLOCK_N) + 1, num_heads)](
+    tokens, rows, width = len(x), tile_rows(len(x)), tails.rows.shape[1] // num_heads
+    head_rows_kernel[(triton.cdiv(tokens, rows), triton.cdiv(n, BLOCK_N) + 1, num_heads)](
         x,
         weight,
         tails.rows,
@@ -119,8 +106,8 @@ def head_rows(
         HALF=triton.next_power_of_2(width // 2),
         PAIRS=tails.side_by_side,
         BM=rows,
-        BN=_BLOCK_N,
-        BK=_BLOCK_K,
+        BN=BLOCK_N,
+        BK=BLOCK_K,
         num_warps=4,
         enable_fp_fusion=False,
     )
@@ -139,7 +126,7 @@ def aot_cases() -> list[AotCase]:
             head_rows_kernel,
             pointers | dict.fromkeys(("tokens", *strides), "i32"),
             constants
-            | {"BM": rows, "BN": _BLOCK_N, "BK": _BLOCK_K}
+            | {"BM": rows, "BN": BLOCK_N, "BK": BLOCK_K}
             | ({} if is_turned else {"table": None, "turns": None}),
             num_warps=4,
             aligned=(*(name for name in pointers if name != "turns"), *strides),

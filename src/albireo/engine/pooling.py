@@ -89,6 +89,12 @@ def check_pooling(prompt_token_ids: list[int], params: PoolingParams, settings: 
             f"dimensions={params.dimensions} is more than this model's {settings.embedding_size}; ask for fewer, or "
             "leave it out"
         )
+    lengths = settings.pooling_rule.lengths
+    if params.dimensions not in (None, settings.embedding_size, *lengths) and lengths:
+        raise InvalidParams(
+            f"dimensions={params.dimensions}: this model's files say that {', '.join(map(str, lengths))} of its "
+            f"{settings.embedding_size} values are an embedding, too; ask for one of these, or leave it out"
+        )
     num_prompt = len(prompt_token_ids)
     _check_rule(params, settings)
     num_values = num_token_values(num_prompt, params, settings)

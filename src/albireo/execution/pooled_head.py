@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +23,20 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """Fields: weight: [out, in] as stored, widened; bias: [out], or zeros."""
+    """Fields: weight: [out, in] as stored, widened; bias: [out], or zeros. residual: what is added to what it gives: of
+    what comes a linear without a bias, [out, in]; or that itself; None: nothing."""
 
     weight: Doubles
     bias: Doubles
     activation: HeadActivation = "none"
+    residual: Doubles | Literal["itself"] | None = None
 
     def __call__(self, x: Doubles) -> Doubles:
         # not a BLAS product: its sums depend on how many threads it has
-        return _activated(np.einsum("ij,j->i", self.weight, x) + self.bias, self.activation)
+        made = _activated(np.einsum("ij,j->i", self.weight, x) + self.bias, self.activation)
+        if self.residual is None:
+            return made
+        return made + (x if isinstance(self.residual, str) else np.einsum("ij,j->i", self.residual, x))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,4 +102,6 @@ def _activated(x: Doubles, kind: HeadActivation) -> Doubles:
         return np.asarray([0.5 * each * (1.0 + math.erf(each / math.sqrt(2.0))) for each in x.tolist()])
     if kind == "silu":
         return np.asarray([each * _sigmoid(each) for each in x.tolist()])
+    if kind == "sigmoid":
+        return np.asarray([_sigmoid(each) for each in x.tolist()])
     return x

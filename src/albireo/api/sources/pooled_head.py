@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,23 @@ def _step(step: HeadStep, directory: Path) -> Linear | LayerNorm:
         raise WeightMismatch(f"{directory}: {step.name}.bias is {list(bias.shape)}, of {list(weight.shape)}")
     if step.eps is not None:
         return LayerNorm(weight, bias, step.eps)
-    return Linear(weight, bias, step.activation)
+    return Linear(weight, bias, step.activation, _residual(step, directory, weight.shape))
+
+
+def _residual(step: HeadStep, directory: Path, shape: tuple[int, ...]) -> Doubles | Literal["itself"] | None:
+    """What is added to what a linear gives; see Linear."""
+    if not step.is_residual:
+        return None
+    if shape[0] == shape[1]:
+        return "itself"
+    file = SafetensorsFile(directory / step.name / SINGLE_FILE)
+    try:
+        weight, _ = _pair(file, file.names, "residual")
+    finally:
+        file.close()
+    if weight.shape != shape:
+        raise WeightMismatch(f"{file.path}: residual.weight is {list(weight.shape)}, linear.weight {list(shape)}")
+    return weight
 
 
 def _numbers(step: HeadStep, directory: Path) -> tuple[Doubles, Doubles | None]:

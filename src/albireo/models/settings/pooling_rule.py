@@ -17,7 +17,7 @@ from albireo.params import PoolingTaskName, PoolingType
 Task = Literal["embed", "classify"]
 #: What a classifier's scores become; vLLM's and transformers' rule by problem_type and the number of labels.
 ScoreActivation = Literal["sigmoid", "softmax", "none"]
-HeadActivation = Literal["none", "tanh", "gelu", "relu", "silu"]
+HeadActivation = Literal["none", "tanh", "gelu", "relu", "silu", "sigmoid"]
 #: What makes weights of a vocabulary's numbers: log(1 + max(0, x)), once or twice.
 VocabularyWeights = Literal["log1p", "log1p_twice"]
 MAX_LABELS = 2**16
@@ -32,6 +32,7 @@ class HeadStep:
         eps: of a LayerNorm; None: it is a linear.
         tokens: it is a linear with one output, of the head that gives logits: that of the first token, less that of
             the second where there is one. Its name is what engine directories call it.
+        is_residual: what comes to a linear is added to what it gives; where that has another width, a linear of it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class HeadStep:
     eps: float | None = None
     is_folder: bool = False
     tokens: tuple[int, ...] = ()
+    is_residual: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,8 @@ class PoolingRule:
         similarity: how embeddings are compared, in sentence-transformers' words: cosine, dot, maxsim; others are known
             by name alone.
         prompts: names, and what texts begin with that are embedded by them.
+        lengths: how many of an embedding's first values are a good embedding, too, by the model's files (Matryoshka);
+            empty: they do not say, and any number may be asked for.
     """
 
     task: Task = "embed"
@@ -69,6 +73,7 @@ class PoolingRule:
     vocabulary: VocabularyWeights | None = None
     similarity: str = "cosine"
     prompts: tuple[tuple[str, str], ...] = ()
+    lengths: tuple[int, ...] = ()
 
     @property
     def is_of_logits(self) -> bool:

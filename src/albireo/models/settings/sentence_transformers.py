@@ -26,9 +26,15 @@ _MODEL, _POOLING, _DENSE, _NORM, _SCALING = "Transformer", "Pooling", "Dense", "
 _SCORE = "LogitScore"
 #: A model with its head of masked tokens, and what makes weights of the vocabulary of it.
 _MASKED, _SPARSE = "MLMTransformer", "SpladePooling"
+#: What a model of vectors of each token has last: which of them count.
+_MASK = "MultiVectorMask"
+#: What modules call what they are given, and give.
+_OF_TEXT, _OF_TOKENS = "sentence_embedding", "token_embeddings"
 #: Where types of modules begin whose models give a vector of each token, of length 1 (PyLate's).
 _MULTI_VECTOR = "pylate."
 _LONGEST_NAME = 200
+#: Of config.json: how many values of an embedding may be asked for.
+_LENGTHS = "matryoshka_dimensions"
 _MODES: dict[str, PoolingType] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -44,6 +50,7 @@ _ACTIVATIONS: dict[str, HeadActivation] = {
     "torch.nn.modules.activation.ReLU": "relu",
     "torch.nn.modules.activation.GELU": "gelu",
     "torch.nn.modules.activation.SiLU": "silu",
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
 }
 
 
@@ -55,7 +62,8 @@ def with_modules(rule: PoolingRule, directory: Path) -> PoolingRule:
     """
     if rule.task == "classify":
         return _with_activation(rule, directory / SETTINGS)
-    rule = replace(rule, prompts=_prompts(directory), similarity=_similarity(rule, directory / SETTINGS))
+    similarity, lengths = _similarity(rule, directory / SETTINGS), _lengths(directory / "config.json")
+    rule = replace(rule, prompts=_prompts(directory), similarity=similarity, lengths=lengths)
     path = directory / MODULES
     if not path.is_file():
         return rule
@@ -65,22 +73,29 @@ def with_modules(rule: PoolingRule, directory: Path) -> PoolingRule:
         folder = str(module.get("path", ""))
         if home.startswith(_MULTI_VECTOR):
             rule = replace(rule, pooling_type="all", normalizes=True)
-        elif rule.normalizes and kind not in (_MODEL, _MASKED):
+        elif rule.normalizes and kind not in (_MODEL, _MASKED, _MASK):
             raise UnsupportedModel(f"{path}: {kind} comes behind {_SCALING}, which is computed last")
         if kind == _POOLING:
-            rule = replace(rule, pooling_type=_pooling(directory, folder))
+            rule = _pooled(rule, _pooling(directory, folder), path)
         elif kind == _SPARSE:
             rule = _of_vocabulary(rule, directory, folder)
         elif kind == _DENSE:
-            rule = replace(rule, head=(*rule.head, _dense(directory, folder)))
+            step, is_of_tokens = _dense(directory, folder)
+            kind_of_all: PoolingType = "all" if is_of_tokens else rule.pooling_type
+            rule = replace(rule, head=(*rule.head, step), pooling_type=kind_of_all)
         elif kind == _NORM:
             rule = replace(rule, head=(*rule.head, HeadStep(folder, eps=1e-5, is_folder=True)))
         elif kind == _SCORE:
             rule = _with_activation(_score(rule, directory, folder), directory / SETTINGS)
         elif kind == _SCALING:
             rule = replace(rule, normalizes=True)
+            if (directory / folder / "config.json").is_file() and _is_of_tokens(_inner(directory, folder)):
+                rule = replace(rule, pooling_type="all")
+        elif kind == _MASK:
+            rule = replace(rule, pooling_type="all", normalizes=rule.normalizes)
+            _check_mask(directory, folder)
         elif kind not in (_MODEL, _MASKED):
-            known = ", ".join((_MODEL, _MASKED, _POOLING, _SPARSE, _DENSE, _NORM, _SCALING, _SCORE))
+            known = ", ".join((_MODEL, _MASKED, _POOLING, _SPARSE, _DENSE, _NORM, _SCALING, _SCORE, _MASK))
             raise UnsupportedModel(f"{path}: a module of type {short(module.get('type'))}; computed are {known}")
     return rule
 
@@ -119,6 +134,19 @@ def _similarity(rule: PoolingRule, path: Path) -> str:
     """How embeddings are compared. One that is not known does no harm until somebody wants a score."""
     given = Fields(read_json(path), str(path)).text("similarity_fn_name", "") if path.is_file() else ""
     return _SIMILARITIES.get(given, given) or rule.similarity
+
+
+def _lengths(path: Path) -> tuple[int, ...]:
+    """How many values of embeddings are good ones, too. Raises: ModelError for what is no such list."""
+    if not path.is_file():
+        return ()
+    fields = Fields(read_json(path), str(path))
+    given = fields.raw(_LENGTHS)
+    if given is None:
+        return ()
+    if not isinstance(given, list) or not all(type(each) is int and each > 0 for each in given):
+        fields.fail(_LENGTHS, short(given), "must be a list of numbers of values, each at least 1")
+    return tuple(sorted(set(given)))
 
 
 def _prompts(directory: Path) -> tuple[tuple[str, str], ...]:
@@ -170,6 +198,27 @@ def _pooling(directory: Path, folder: str) -> PoolingType:
     return chosen[0]
 
 
+def _pooled(rule: PoolingRule, kind: PoolingType, path: Path) -> PoolingRule:
+    """A rule with what its tokens are pooled to. Raises: UnsupportedModel where what each token was given first is more
+    than a linear, which a mean of what it gives is as good as."""
+    if any(step.activation != "none" or step.eps is not None for step in rule.head) and kind not in ("cls", "last"):
+        raise UnsupportedModel(
+            f"{path}: {_DENSE} or {_NORM} of each token before a {kind} of them is computed without an activation alone"
+        )
+    if rule.head and kind == "max":
+        raise UnsupportedModel(f"{path}: {_DENSE} before {_POOLING} is computed where that takes a mean, or one token")
+    return replace(rule, pooling_type=kind)
+
+
+def _check_mask(directory: Path, folder: str) -> None:
+    """What of a document counts is the caller's to say: words that are left out are tokens like others here.
+
+    Raises: UnsupportedModel where all but a few tokens are left out."""
+    fields = _inner(directory, folder)
+    fields.raw("skiplist_words"), fields.raw("skiplist_tasks")
+    fields.refuse_unread((), {})
+
+
 def _score(rule: PoolingRule, directory: Path, folder: str) -> PoolingRule:
     """One score of the logits behind the last token: of a token that says yes, less one that says no."""
     fields = _inner(directory, folder)
@@ -183,11 +232,23 @@ def _score(rule: PoolingRule, directory: Path, folder: str) -> PoolingRule:
     return replace(rule, task="classify", pooling_type="last", labels=("LABEL_0",), activation="sigmoid", head=head)
 
 
-def _dense(directory: Path, folder: str) -> HeadStep:
+def _dense(directory: Path, folder: str) -> tuple[HeadStep, bool]:
+    """And whether it is given what each token has, before pooling."""
     fields = _inner(directory, folder)
     for key in ("in_features", "out_features", "bias"):
         fields.raw(key)
     given = fields.one_of("activation_function", _ACTIVATIONS, "torch.nn.modules.activation.Tanh")
-    of_a_text = ("sentence_embedding",)
-    fields.refuse_unread((), {"module_input_name": of_a_text, "module_output_name": of_a_text})
-    return HeadStep(folder, _ACTIVATIONS[given], is_folder=True)
+    is_residual = fields.flag("use_residual", False)
+    is_of_tokens = _is_of_tokens(fields)
+    fields.refuse_unread((), {})
+    return HeadStep(folder, _ACTIVATIONS[given], is_folder=True, is_residual=is_residual), is_of_tokens
+
+
+def _is_of_tokens(fields: Fields) -> bool:
+    """Whether a module is given what each token has; else what a text has. Raises: UnsupportedModel where what it gives
+    is something else."""
+    given = fields.one_of("module_input_name", (_OF_TEXT, _OF_TOKENS), _OF_TEXT)
+    made = fields.raw("module_output_name")
+    if made not in (None, given):
+        fields.unsupported("module_output_name", made, f"supported: {given}, which it is given")
+    return given == _OF_TOKENS

@@ -20,8 +20,10 @@ from albireo.params import PoolingType
 from e2e.serving import spoil
 from tiny_encoders import Vectors, change_config, hidden_states, logits, save_encoder
 
-#: Without what transformers has by other names, see test_published_encoders.py and test_published_embedders.py.
-TYPES = tuple(name for name in encoder_types() if name not in ("new", "llama_bidirec", "t5"))
+#: Without what transformers has by other names, see test_published_encoders.py and test_published_embedders.py. Of
+#: towers of texts: test_pairs.py.
+NOT_HERE = ("new", "llama_bidirec", "t5", "clip_text_model", "siglip_text_model")
+TYPES = tuple(name for name in encoder_types() if name not in NOT_HERE)
 #: Seen from both sides: Gemma 3 has windows, one KV head, norms of what is added, and no end of an encoder.
 EMBEDDING_GEMMA = {
     **load_architecture("gemma3_text").tiny,

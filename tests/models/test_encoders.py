@@ -11,6 +11,9 @@ from albireo.models import encoder_types, load_architecture
 from albireo.models.config import ModelConfig, parse_config
 from albireo.models.encoders.mpnet import bucket
 
+#: Towers of texts beside towers of pictures, which are held to transformers in e2e/test_pairs.py.
+PAIRED = ("clip_text_model", "siglip_text_model")
+
 
 def parsed(model_type: str, **changes: Any) -> ModelConfig:
     architecture = load_architecture(model_type)
@@ -21,15 +24,24 @@ def parsed(model_type: str, **changes: Any) -> ModelConfig:
 def test_those_there_are() -> None:
     of_transformers = "albert bert camembert deberta_v2 distilbert electra ernie eurobert gte jina_embeddings_v3"
     of_transformers += " modernbert mpnet nomic_bert roberta t5 xlm_roberta"
-    assert set(encoder_types()) == {*of_transformers.split(), "new", "llama_bidirec"}
+    assert set(encoder_types()) == {*of_transformers.split(), *PAIRED, "new", "llama_bidirec"}
     assert load_architecture("xlm-roberta").rules is load_architecture("xlm_roberta").rules
 
 
-@pytest.mark.parametrize("name", encoder_types())
+@pytest.mark.parametrize("name", [name for name in encoder_types() if name not in PAIRED])
 def test_tokens_see_both_ways_and_no_text_is_written(name: str) -> None:
     config = parsed(name)
     assert config.blocks.sees_both_ways and config.pooling is not None
     assert (config.pooling.task, config.pooling.is_causal) == ("embed", False)
+
+
+def test_texts_beside_pictures() -> None:
+    """CLIP's tokens see what is before them, and SigLIP's all others, of which there are always as many."""
+    clip, siglip = (parsed(name) for name in PAIRED)
+    for config, is_causal, pads_to in ((clip, True, 0), (siglip, False, 16)):
+        assert config.pooling is not None and config.pooling.is_causal is is_causal
+        assert config.blocks.sees_both_ways is not is_causal
+        assert (config.pooling.pads_to, config.pooling.is_of_pictures) == (pads_to, True)
 
 
 def test_the_first_position_is_behind_the_paddings() -> None:

@@ -136,6 +136,11 @@ def _check_rule(params: PoolingParams, settings: EngineSettings) -> None:
         raise InvalidParams(
             f"{asked}: this model's embedding has a weight for each entry of its vocabulary; leave it out"
         )
+    if rule.is_of_pictures and kind != rule.pooling_type:
+        raise InvalidParams(
+            f"pooling_type={kind}: this model's embedding of a text is that of its {rule.pooling_type} token, as that "
+            "of a picture goes with it; leave it out"
+        )
     if rule.task == "embed":
         return
     if kind != rule.pooling_type or params.dimensions is not None:

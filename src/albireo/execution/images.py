@@ -148,6 +148,7 @@ class ImageRows:
         token: int | None = None,
         ear: Callable[[Tile], F32] | None = None,
         heard: Callable[[Tile], int] | None = None,
+        are_embeddings: bool = False,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
         """Args:
@@ -159,8 +160,9 @@ class ImageRows:
         num_deep: rows of a tile are [rows, (1 + num_deep) * E]: behind what stands in place of embeddings, what is
             added behind as many layers. deep_factor: what the model keeps the residual stream divided by.
         token: what tokens of pictures are where layers have an embedding of each token; None: none has.
+        are_embeddings: a picture is a prompt by itself, and what the tower gives of it is what that is embedded to.
         """
-        self._heard = heard
+        self._heard, self._are_embeddings = heard, are_embeddings
         self._tower, self._axes, self._sees_both_ways = tower, axes, sees_both_ways
         self._factors = (factor, *(deep_factor,) * num_deep)
         self._num_parts, self._token, self._ear = 1 + num_deep, token, ear
@@ -192,6 +194,12 @@ class ImageRows:
         if self._heard is not None:
             inputs = replace(inputs, row_ends=self._ends_heard(inputs, works))
         return inputs if self._axes is None else self._axes.turned(inputs, works)
+
+    def embedding(self, work: SequenceWork) -> F32 | None:
+        """[1, E] of a prompt that is a picture, where that is what the tower gives; None: it is computed."""
+        if not self._are_embeddings or not work.images:
+            return None
+        return np.concatenate([rows for _, _, rows, _ in self._parts(work)])
 
     def _ends_heard(self, inputs: StepInputs, works: Sequence[SequenceWork]) -> Ints:
         """Of each row how many positions of its sequence's sound are heard."""

@@ -294,7 +294,9 @@ class Runner:
             if work.pooling is not None:
                 end = first + work.pooling.num_rows
                 try:
-                    pooled[work.seq_id] = pool(work.pooling, outputs.hidden[first:end], self._ending)
+                    given = None if self._images is None else self._images.embedding(work)
+                    hidden = outputs.hidden[first:end] if given is None else given
+                    pooled[work.seq_id] = pool(work.pooling, hidden, self._ending)
                 except InvariantError as error:
                     raise InvariantError(f"sequence {work.seq_id}: {error}") from error
                 first = end

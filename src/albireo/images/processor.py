@@ -20,6 +20,7 @@ __all__ = ["ImageProcessor", "PreparedImage", "open_processor", "written_mark"]
 #: By model_type: the file that is imported where such a model is opened, and the class in it that reads settings.
 _FAMILIES: Mapping[str, str] = {
     "aya_vision": "cohere2_vision.AyaVision",
+    "clip": "paired.Paired",
     "cohere2_vision": "cohere2_vision.Cohere2Vision",
     "deepseek_ocr": "deepseek_ocr.DeepseekOcr",
     "deepseek_ocr2": "deepseek_ocr.DeepseekOcr2",
@@ -80,6 +81,7 @@ _FAMILIES: Mapping[str, str] = {
     "qwen3_omni_moe": "qwen2_vl.Qwen2VL",
     "qwen3_vl": "qwen2_vl.Qwen2VL",
     "qwen3_vl_moe": "qwen2_vl.Qwen2VL",
+    "siglip": "paired.Paired",
     "smolvlm": "idefics3.Idefics3",
     "video_llama_3": "video_llama_3.VideoLlama3",
     "vipllava": "llava.Llava",

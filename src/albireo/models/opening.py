@@ -265,7 +265,7 @@ def _unused_weights(checkpoint: Checkpoint) -> tuple[str, ...]:
     behind_layers: tuple[str, ...] = ("lm_head.*", f"{HEAD}.*") if is_retriever(data) else ()
     data = data["text_config"] if isinstance(data.get("text_config"), dict) else data
     behind_layers += _behind_layers(data)
-    if kind in architectures():
+    if kind in (*architectures(), *encoder_types()):
         behind_layers += load_architecture(kind).unused
     layers, sharing = data.get("num_hidden_layers"), data.get("num_kv_shared_layers") or 0
     keys = ("num_nextn_predict_layers", "num_mtp_modules", "num_mtp_layers")

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from albireo.api.requests.scored_content import content_of
 from albireo.api.requests.scoring import Part, ScorePlan, check_pairs
 from albireo.api.requests.submission import Submission
 from albireo.errors import EngineError, UnsupportedFeature
 from albireo.server.errors import HttpError, cannot, refused
 from albireo.server.pooling_intake import admitted, check_length, check_number, places_of, pooling_params
-from albireo.server.protocol.scoring import ScoreRequest, ScoringFields, Texts
-from albireo.server.serving import Serving
+from albireo.server.protocol.scoring import Content, ScoreRequest, ScoringFields, Texts
+from albireo.server.serving import INLINE_CHARS, Serving
 
 #: By these names the two texts of a pair come.
 _PAIRS = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
@@ -38,16 +39,18 @@ async def scored(
 
     Args: texts: by the names that they came by, the first of each pair and the second. Raises: HttpError.
     """
+    problem, has_content = serving.admission.pooling.content_problem(), False
     limits = request.max_tokens_per_query, request.max_tokens_per_doc
     sides, names = [], []
     for (field, given), limit in zip(texts.items(), limits, strict=True):
-        several = [given] if isinstance(given, str) else given
+        several = given if isinstance(given, list) else [given]
         check_number(serving, field, len(several))
         places = places_of(field, len(several))
         for place, text in zip(places, several, strict=True):
-            if not limit:
+            if not limit and isinstance(text, str):
                 check_length(serving, request, place, text)
-        sides.append([Part(text, limit or None) for text in several])
+        sides.append([_part(each, place, limit or None, problem) for place, each in zip(places, several, strict=True)])
+        has_content |= any(part.content for part in sides[-1])
         names.append(places)
     firsts, seconds = sides
     try:
@@ -61,8 +64,26 @@ async def scored(
     making = [partial(serving.admission.pooling.scored, parts, params, request.cache_salt) for parts in plan.prompts]
     called = [names[place.side][place.at] for place in plan.places]
     num_chars = _num_chars(plan.prompts)
-    return plan, await admitted(serving, request, making, called, num_chars), called
+    return plan, await admitted(serving, request, making, called, num_chars, has_content), called
+
+
+def _part(given: str | Content, place: str, limit: int | None, problem: str) -> Part:
+    """Args: limit: tokens that a text is cut to. problem: why there is text alone; empty: there may be pictures.
+    Raises: HttpError 400."""
+    field = place.partition("[")[0]
+    if isinstance(given, str):
+        return Part(given, limit)
+    if (given.text is None) == (given.content is None):
+        raise HttpError(400, f"{place} has text or content, one of them", param=field)
+    if given.content is None:
+        return Part(given.text or "", limit)
+    if problem:
+        raise cannot(UnsupportedFeature(f"{place} has content; {problem}"))
+    try:
+        return content_of(given.content, place, set())._replace(max_tokens=limit)
+    except EngineError as error:
+        raise refused(error, field) from None
 
 
 def _num_chars(prompts: Sequence[tuple[Part, ...]]) -> int:
-    return sum(len(part.text) for parts in prompts for part in parts)
+    return sum(INLINE_CHARS + 1 if part.images else len(part.text) for parts in prompts for part in parts)

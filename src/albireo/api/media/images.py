@@ -5,7 +5,7 @@ Called by media.py. How they are cut is albireo.images, where they come from alb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.api.media.places import Place, Standing
+from albireo.api.media.places import Place, Placed, Places, Standing
 from albireo.config import EngineConfig
-from albireo.image_input import GivenImage, MediaKind, Tile
+from albireo.errors import InvalidParams
+from albireo.image_input import GivenImage, ImageInput, MediaKind, Tile, key_of
 from albireo.images.decode import as_image
 from albireo.images.prepared import BeginsAgain, IsSpelled, IsWrittenWhole, OpensChats, SharesMarks, row_tokens
 from albireo.images.processor import ImageProcessor, open_processor, written_mark
@@ -98,6 +99,27 @@ class PrefixPlace(ImagePlace):
             if ids[behind : behind + 1] != [begin]:
                 ids.insert(behind, begin)
         return ids if ids[-len(end) :] == end else [*ids, *end]
+
+
+class PictureAlone(Places):
+    """Of a model whose prompts are a text or a picture, which its tokenizer has no token for."""
+
+    def __init__(self, tokenizer: Tokenizer, *kinds: Place) -> None:
+        self._tokenizer, self.problems = tokenizer, {}
+        self.kinds = {place.kind: place for place in kinds}
+
+    def placed(self, token_ids: Sequence[int], media: Mapping[MediaKind, Sequence[Any]]) -> Placed:
+        """The picture as a prompt of one token, which stands for no text. Raises: InvalidParams where there is a text,
+        too, or there are several."""
+        pictures = media.get("image", ())
+        if len(pictures) != 1 or not self._tokenizer.special_ids.issuperset(token_ids):
+            told = f"{len(pictures)} pictures" if len(pictures) != 1 else "a text beside its picture"
+            raise InvalidParams(
+                f"the prompt has {told}, and this model embeds a text or a picture by itself; give each as a prompt of "
+                "its own, that of a picture with an empty text"
+            )
+        tiles = self.kinds["image"].standing(pictures[0]).tiles
+        return [0], (ImageInput(key_of(tiles), tiles, ((0, 1),)),)
 
 
 def open_image_place(config: EngineConfig, config_directory: Path) -> ImagePlace:

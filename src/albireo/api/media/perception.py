@@ -158,7 +158,9 @@ class Perception(ABC):
         # the residual stream is kept divided
         axes, divided = self._axes(model, max_model_len), model.multipliers.residual
         factor, num_deep = 1.0 if self.is_multiplied else embedding_factor(model) * divided, len(self.tower.deep_layers)
-        return ImageRows(rows, factor, axes, self.sees_both_ways, num_deep, divided, self.token, ear)
+        are_embeddings = model.pooling is not None and model.pooling.is_of_pictures
+        parts = rows, factor, axes, self.sees_both_ways, num_deep, divided, self.token, ear
+        return ImageRows(*parts, are_embeddings=are_embeddings)
 
     def runner(self, device: Device, config: EngineConfig, progress: Callable[[int], None]) -> Callable[[Tile], F32]:
         """The tower, ready to run. Raises: as load()."""

@@ -57,6 +57,10 @@ def open_reader(
         kinds.append(open_sound_place(config, config_directory, settings.max_model_len, max_audio_seconds))
     if not kinds:
         return None
+    if settings.pooling_rule.is_of_pictures:
+        from albireo.api.media.images import PictureAlone
+
+        return PictureAlone(tokenizer, *kinds)
     places = Places(tokenizer, *kinds)
     for kind, problem in places.problems.items():
         _LOG.warning("%s: %ss are not read: %s", config_directory, kind, problem)

@@ -12,7 +12,8 @@ from typing import Any
 from albireo.api.requests.prompt_encoder import PromptEncoder
 from albireo.api.requests.prompt_media import PromptMedia
 from albireo.api.requests.prompts import Prompt
-from albireo.api.requests.scoring import Part, ScorePlan, check_pairs, plan_cosines, plan_pairs, texts_of
+from albireo.api.requests.scored_content import parts_of
+from albireo.api.requests.scoring import Part, ScorePlan, check_pairs, plan_cosines, plan_pairs
 from albireo.api.requests.submission import NO_SAMPLING, Submission
 from albireo.api.requests.written_pair import written_pair
 from albireo.engine.settings import EngineSettings
@@ -29,6 +30,12 @@ _LACKS: Mapping[PoolingTaskName, str] = {
     "classify": "is no classifier of texts",
     "token_classify": "is no classifier of tokens",
 }
+#: A chat as a text, of models that know none: nothing but what messages say.
+_CONTENTS = (
+    "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}{{ part['text'] if part['type'] == 'text' else '' }}{% endfor %}"
+    "{% endif %}{% endfor %}"
+)
 
 
 class PoolingAdmission:
@@ -119,20 +126,37 @@ class PoolingAdmission:
         if self._chats is None:
             raise ConfigError("a chat needs a tokenizer and skip_tokenizer_init is set; leave it out")
         problems = {f"{kind}_problem": self._media.problem(kind) for kind in MEDIA_KINDS}
+        if self._settings.pooling_rule.is_of_pictures:
+            # a text, whose tokenizer puts round it what such models know
+            template = options.get("chat_template") or _CONTENTS
+            made = self._chats.encode(messages, **{**options, **problems, "chat_template": template})
+            return Prompt(made.text, None, options.get("cache_salt"), made.images)
         made = self._chats.encode(messages, **{**options, **problems})
         return Prompt(None, made.token_ids, options.get("cache_salt"), made.images, made.sounds, made.videos)
 
     def scoring(self, data_1: Any, data_2: Any, params: PoolingParams | None) -> tuple[ScorePlan, list[Submission]]:
         """What scores are made of, and what is run for it, one a prompt of the plan.
 
-        Args: data_1: a text for all of data_2, or a list of as many; data_2: a text or a list of texts.
+        Args: data_1: a text for all of data_2, or a list of as many; data_2: a text or a list of texts. In place of a
+            text there may be {"content": […]} of texts and pictures, where the model scores such.
         Raises: InvalidParams; PromptTooLong when cutting leaves nothing of a text; UnsupportedFeature.
         """
-        firsts, seconds = texts_of(data_1, "data_1"), texts_of(data_2, "data_2")
+        problem = self.content_problem()
+        firsts, seconds = parts_of(data_1, "data_1", problem), parts_of(data_2, "data_2", problem)
         check_pairs(len(firsts), len(seconds), "data_1", "data_2")
         pooling, _ = self._pooling(params)
         plan = self.score_plan(firsts, seconds, pooling)
         return plan, [self.scored(parts, params) for parts in plan.prompts]
+
+    def content_problem(self) -> str:
+        """Why what is scored is text alone; empty: it may have pictures."""
+        if self._settings.pooling_rule.is_of_pictures or self._writes_pairs():
+            return self._media.problem("image")
+        return "only texts are scored"
+
+    def _writes_pairs(self) -> bool:
+        """Whether the model's chat template writes pairs that are scored."""
+        return self._settings.pooling_rule.is_of_logits and self._chats is not None and self._chats.writes_pairs()
 
     def score_plan(self, firsts: Sequence[Part], seconds: Sequence[Part], params: PoolingParams) -> ScorePlan:
         """How pairs are scored by this model: check_pairs() found that they are some.
@@ -159,12 +183,14 @@ class PoolingAdmission:
         """A prompt of a plan, ready for the engine. Args: salt: of the prefix cache. Raises: as embedding()."""
         if len(parts) == 1:
             (part,) = parts
-            return self._pooled(Prompt(part.text, None, salt), params, max_text_tokens=part.max_tokens)
+            prompt = Prompt(part.text, None, salt, part.images)
+            return self._pooled(prompt, params, max_text_tokens=part.max_tokens)
         pooling, most = self._pooling(params)
         first, second = parts
-        if self._chats is not None and self._settings.pooling_rule.is_of_logits and self._chats.writes_pairs():
-            ids = written_pair(self._chats, self._prompts.tokenizer, first, second, most)
-            return Submission(None, ids, NO_SAMPLING, salt, pooling=pooling)
+        if self._chats is not None and self._writes_pairs():
+            ids, images = written_pair(self._chats, self._prompts.tokenizer, first, second, most)
+            ids, placed = self._media.placed(ids, images, (), ()) if images else (ids, ())
+            return Submission(None, ids, NO_SAMPLING, salt, pooling=pooling, images=placed)
         cut = Cut(most, first.max_tokens, second.max_tokens, from_start=pooling.truncation_side == "left")
         encoded = self._prompts.tokenizer.encode_prompt(first.text, second.text, cut=cut)
         if encoded.type_start >= 0 and self._settings.num_token_types > 1:
@@ -210,7 +236,23 @@ class PoolingAdmission:
             text = self._media.marked(prompt).text or ""
             ids = self._prompts.tokenizer.encode_prompt(text, add_special_tokens=add_special_tokens, cut=cut).ids
         ids, placed = self._media.placed(ids, prompt.images, prompt.sounds, prompt.videos) if has_media else (ids, ())
+        ids = ids if has_media else self._padded(ids)
         return Submission(prompt.text, ids, NO_SAMPLING, prompt.cache_salt, pooling=pooling, images=placed)
+
+    def _padded(self, ids: list[int]) -> list[int]:
+        """A text that is as long as the model's are, where it says how long that is.
+
+        Raises: ConfigError where nothing says with which token."""
+        missing = self._settings.pooling_rule.pads_to - len(ids)
+        if missing <= 0:
+            return ids
+        token = self._prompts.tokenizer.pad_token_id
+        if token is None:
+            raise ConfigError(
+                f"this model's texts are padded to {self._settings.pooling_rule.pads_to} tokens, and its tokenizer "
+                "names no pad_token; copy tokenizer_config.json from where the checkpoint is from"
+            )
+        return [*ids, *[token] * missing]
 
     def _pooling(self, given: PoolingParams | None) -> tuple[PoolingParams, int | None]:
         """What is wanted of a prompt, and the most tokens that are kept of it; None: all."""

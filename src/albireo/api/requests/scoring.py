@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from operator import mul
 from typing import Any, NamedTuple, TypeVar
 
-from albireo.errors import InvalidParams, UnsupportedFeature
+from albireo.errors import InvalidParams
+from albireo.image_input import GivenImage
 from albireo.outputs import (
     ClassificationOutput,
     ClassificationRequestOutput,
@@ -30,10 +31,16 @@ _PRODUCTS = 1 << 20
 
 
 class Part(NamedTuple):
-    """A text of a pair. max_tokens: it is cut to so many, what is put round it aside; None: it is not."""
+    """A text of a pair. max_tokens: it is cut to so many, what is put round it aside; None: it is not. content: texts
+    and pictures in order, where it is not a text alone, of whose texts text is then all."""
 
     text: str
     max_tokens: int | None = None
+    content: tuple[str | GivenImage, ...] = ()
+
+    @property
+    def images(self) -> list[GivenImage]:
+        return [each for each in self.content if isinstance(each, GivenImage)]
 
 
 class Place(NamedTuple):
@@ -102,22 +109,24 @@ class ScorePlan:
 
 
 def plan_cosines(firsts: Sequence[Part], seconds: Sequence[Part], width: int = 0, *, is_dot: bool = False) -> ScorePlan:
-    """Each pair's embeddings are compared. A text that is given several times is embedded once.
+    """Each pair's embeddings are compared. A text that is given several times is embedded once; pictures are each.
 
     Args: firsts: one for all of seconds, or one each. width, is_dot: see ScorePlan.
     """
-    prompts: dict[tuple[Part, ...], int] = {}
+    prompts: list[tuple[Part, ...]] = []
+    known: dict[Part, int] = {}
     places: list[Place] = []
 
     def number(part: Part, place: Place) -> int:
-        found = prompts.setdefault((part,), len(prompts))
-        if found == len(places):
+        found = len(prompts) if part.content else known.setdefault(part, len(prompts))
+        if found == len(prompts):
+            prompts.append((part,))
             places.append(place)
         return found
 
     ones = [number(part, Place(0, at)) for at, part in enumerate(firsts)]
     others = [number(part, Place(1, at)) for at, part in enumerate(seconds)]
-    return ScorePlan(list(prompts), places, list(zip(_each(ones, len(others)), others, strict=True)), width, is_dot)
+    return ScorePlan(prompts, places, list(zip(_each(ones, len(others)), others, strict=True)), width, is_dot)
 
 
 def plan_pairs(firsts: Sequence[Part], seconds: Sequence[Part]) -> ScorePlan:
@@ -152,16 +161,6 @@ def check_pairs(num_firsts: int, num_seconds: int, first: str, second: str) -> N
         raise InvalidParams(
             f"{first} holds {num_firsts} texts and {second} {num_seconds}; give one, or as many as {second} holds"
         )
-
-
-def texts_of(given: Any, name: str) -> list[Part]:
-    """A text, or a list of them. Raises: InvalidParams; UnsupportedFeature for what is more than text."""
-    texts = [given] if isinstance(given, str) else given
-    if isinstance(texts, dict) or (isinstance(texts, (list, tuple)) and any(isinstance(each, dict) for each in texts)):
-        raise UnsupportedFeature(f"{name} holds what is no text; only texts are scored")
-    if not isinstance(texts, (list, tuple)) or not all(isinstance(each, str) for each in texts):
-        raise InvalidParams(f"{name} must be a text or a list of texts, got {given!r:.80}")
-    return [Part(text) for text in texts]
 
 
 def _each(values: Sequence[T], num: int) -> Sequence[T]:

@@ -80,6 +80,8 @@ class Ends(NamedTuple):
 
 
 LLAMA_ENDS = Ends()
+#: OpenAI's first approximation of gelu, which is several ops here.
+QUICK_GELU = "quick_gelu"
 
 
 def embedding(b: GraphBuilder, c: ModelConfig, names: Ends = LLAMA_ENDS) -> Value:
@@ -381,13 +383,18 @@ def gated(b: GraphBuilder, c: ModelConfig, gate: Value, up: Value, limit: float,
     return b.mul(gate, up)
 
 
+def activated(b: GraphBuilder, x: Value, act: str) -> Value:
+    """act(x), float32. Args: act: one of op_numbers.UNARY_KINDS, or quick_gelu: x * sigmoid(1.702 x)."""
+    return b.mul(x, b.unary(b.scale(x, 1.702), "sigmoid")) if act == QUICK_GELU else b.unary(x, act)
+
+
 def plain_mlp(
     b: GraphBuilder, c: ModelConfig, h: Value, name: str, width: int, *, bias: bool = False, up: str, down: str
 ) -> Value:
     """down(act(up(h))) of width channels, [T, E] float32. Args: up, down: modules behind name."""
     m = linear(b, c, h, f"{name}.{up}", width, "up", bias, "ffn")
     with b.part("act"):
-        m = b.cast(b.unary(m, c.hidden_act), c.dtype)
+        m = b.cast(activated(b, m, c.hidden_act), c.dtype)
     return linear(b, c, m, f"{name}.{down}", c.hidden_size, "down", bias, "row")
 
 

@@ -81,6 +81,19 @@ def decoder(
 
     Args: embedding_norm: what embeddings are normed by; empty: they are not.
     """
+    b, x = hidden_states(c, max_model_len, names, ends, positions, embedding_norm)
+    return head(b, c, x, ends, has_head_bias)
+
+
+def hidden_states(
+    c: ModelConfig,
+    max_model_len: int,
+    names: Names,
+    ends: Ends,
+    positions: Positions | None = None,
+    embedding_norm: str = "",
+) -> tuple[GraphBuilder, Value]:
+    """What builds the graph, and the residual stream behind its last layer. Args: see decoder()."""
     b = GraphBuilder()
     x = embedding(b, c, ends)
     if embedding_norm:
@@ -94,7 +107,7 @@ def decoder(
     for layer, window in enumerate(windows(c, max_model_len)):
         rope = turning if c.windows[layer] is None else of_windows
         x = _layer(b, c, x, layer, rope if c.rotates[layer] else still, window, names)
-    return head(b, c, x, ends, has_head_bias)
+    return b, x
 
 
 def _with_positions(b: GraphBuilder, c: ModelConfig, x: Value, positions: Positions) -> Value:

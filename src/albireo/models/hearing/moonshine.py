@@ -16,12 +16,12 @@ from albireo.errors import InvariantError, WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
-from albireo.models.blocks.layers import pooled_states
+from albireo.models.blocks.layers import activated, pooled_states
 from albireo.models.hearing.positions import turns
 from albireo.models.hearing.stem import SeesNothing, Stem, seen_in_time
 from albireo.models.settings.class_sizes import sizes
 from albireo.models.speech.moonshine import KERNELS, RATE, SECONDS, STRIDES, num_rows
-from albireo.models.vision.encoder import EncoderSettings, Names, activated, layers, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, Names, layers, linear, norm
 from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import encoder_settings
 from albireo.models.vision.tower_inputs import GivesRowsOnce, RowAPatch, TowerInputs

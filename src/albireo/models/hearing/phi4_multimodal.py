@@ -17,13 +17,13 @@ from albireo.errors import WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.op_numbers import MAX_DEPTHWISE_WIDTH
-from albireo.models.blocks.layers import pooled_states
+from albireo.models.blocks.layers import activated, pooled_states
 from albireo.models.hearing.eighths import HALVINGS, EighthsStem
 from albireo.models.hearing.settings import IGNORABLE, audio_fields
 from albireo.models.hearing.stem import check_heard, halved
 from albireo.models.hearing.taps import before_alone
 from albireo.models.settings.class_sizes import sizes
-from albireo.models.vision.encoder import EncoderSettings, activated, linear, mlp, norm, rounded_norm, seen
+from albireo.models.vision.encoder import EncoderSettings, linear, mlp, norm, rounded_norm, seen
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import MAX_WIDTH, activation, encoder_settings, text_width

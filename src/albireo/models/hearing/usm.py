@@ -17,9 +17,10 @@ import numpy as np
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import RowSegment, Value
+from albireo.models.blocks.layers import activated
 from albireo.models.hearing.positions import sines
 from albireo.models.hearing.taps import before_alone
-from albireo.models.vision.encoder import EncoderSettings, activated, norm
+from albireo.models.vision.encoder import EncoderSettings, norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32
 

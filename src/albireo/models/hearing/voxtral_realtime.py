@@ -18,14 +18,14 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
 from albireo.json_file import Fields
-from albireo.models.blocks.layers import pooled_states
+from albireo.models.blocks.layers import activated, pooled_states
 from albireo.models.blocks.rope import base_frequencies
 from albireo.models.config import MAX_HEAD_DIM
 from albireo.models.hearing.settings import IGNORABLE, audio_fields, num_bands
 from albireo.models.hearing.stem import KERNEL, Stem, seen_in_time
 from albireo.models.hearing.whisper_layers import STRIDE, WhisperStem, convolved
 from albireo.models.settings.class_sizes import sizes
-from albireo.models.vision.encoder import EncoderSettings, activated, linear, mlp, norm, rounded_norm
+from albireo.models.vision.encoder import EncoderSettings, linear, mlp, norm, rounded_norm
 from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import MAX_WIDTH, activation, encoder_settings, text_width
 from albireo.models.vision.tower_inputs import HoldsNothing, MergesInTime, TowerInputs

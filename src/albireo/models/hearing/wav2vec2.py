@@ -23,12 +23,12 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.ctc_of_samples import FRAME, KERNELS, SAMPLES, STRIDES, num_frames
-from albireo.models.blocks.layers import pooled_states
+from albireo.models.blocks.layers import activated, pooled_states
 from albireo.models.hearing.around import Around, gelu, normed
 from albireo.models.hearing.settings import IGNORABLE
 from albireo.models.hearing.stem import SeesNothing, Stem, seen_in_time
 from albireo.models.settings.class_sizes import sizes
-from albireo.models.vision.encoder import EncoderSettings, Names, activated, attended, layer, linear, mlp, norm
+from albireo.models.vision.encoder import EncoderSettings, Names, attended, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings
 from albireo.models.vision.tower_inputs import GivesRowsOnce, RowAPatch, TowerInputs

@@ -37,6 +37,8 @@ ACTIVATIONS = {
     "t5": {"relu": "relu", "gated-gelu": "gelu_tanh"},
     # of FFNs without a gate whose files do not say it
     "tanh_gelu": {"gelu_pytorch_tanh": "gelu_tanh"},
+    # of FFNs without a gate, in towers of texts
+    "paired": {"quick_gelu": "quick_gelu", **_PLAIN},
     # an op of its own, which has numbers of each layer
     "xielu": {"xielu": "xielu"},
     # of a gate, and what it is called

@@ -61,6 +61,9 @@ class PoolingRule:
         prompts: names, and what texts begin with that are embedded by them.
         lengths: how many of an embedding's first values are a good embedding, too, by the model's files (Matryoshka);
             empty: they do not say, and any number may be asked for.
+        is_of_pictures: a prompt is a text or one picture, and what the tower gives of that is its embedding.
+        pads_to: texts are made so many tokens long, with the tokenizer's token for it, which count like others; 0: they
+            stay as long as they are.
     """
 
     task: Task = "embed"
@@ -74,6 +77,8 @@ class PoolingRule:
     similarity: str = "cosine"
     prompts: tuple[tuple[str, str], ...] = ()
     lengths: tuple[int, ...] = ()
+    is_of_pictures: bool = False
+    pads_to: int = 0
 
     @property
     def is_of_logits(self) -> bool:
@@ -83,7 +88,7 @@ class PoolingRule:
     @property
     def tasks(self) -> tuple[PoolingTaskName, ...]:
         """What may become of a prompt, first what is meant where nobody says."""
-        if self.vocabulary is not None:
+        if self.vocabulary is not None or self.is_of_pictures:
             return ("embed",)
         if self.task == "embed":
             return ("token_embed",) if self.pooling_type == "all" else ("embed", "token_embed")
@@ -97,7 +102,8 @@ class PoolingRule:
                 return "gives an embedding of each token (encode, score, /pooling)"
             return f"gives scores of {len(self.labels)} labels of each token (encode, /pooling)"
         if self.task == "embed":
-            return "gives embeddings (embed, /v1/embeddings)"
+            of_what = " of texts and of pictures" * self.is_of_pictures
+            return f"gives embeddings{of_what} (embed, /v1/embeddings)"
         return f"gives scores of {len(self.labels)} label{'s' * (len(self.labels) > 1)} (classify, score, /classify)"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from albireo.errors import ModelError, short
 from albireo.json_file import Fields, keys
 from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH
-from albireo.models.settings import ernie4_5_moe_vl, minicpmv, phi3_v
+from albireo.models.settings import ernie4_5_moe_vl, minicpmv, paired, phi3_v
 from albireo.models.settings.class_sizes import OF_CLASSES
 from albireo.models.settings.deepseek_ocr import by_parts, is_deepseek_ocr
 from albireo.models.settings.ernie4_5_moe_vl import ERNIE4_5_MOE_VL
@@ -138,6 +138,8 @@ def inner(data: Mapping[str, Any]) -> dict[str, Any]:
         return reader_of(data)
     if is_deepseek_ocr(data):
         return by_parts(data, "config.json")
+    if paired.is_paired(data):
+        return paired.by_parts(data, "config.json")
     if phi3_v.is_phi3_v(data):
         return phi3_v.by_parts(data, "config.json")
     if minicpmv.is_minicpmv(data):

@@ -135,6 +135,11 @@ WHOLES: Mapping[str, Whole] = {
         {"cohere2": "cohere2", "cohere": "cohere"},
         beside=keys("adapter_layer_norm_eps alignment_intermediate_size alignment_activation_fn max_splits_per_img"),
     ),
+    "clip": Whole(
+        "CLIPModel",
+        {"clip_text_model": "clip_text_model"},
+        beside=keys("projection_dim logit_scale_init_value initializer_factor logit_scale"),
+    ),
     "cohere2_vision": Whole(
         "Cohere2VisionForConditionalGeneration",
         {"cohere2": "cohere2"},
@@ -288,6 +293,7 @@ WHOLES: Mapping[str, Whole] = {
         beside=keys("perceiver_config"),
     ),
     "idefics3": _IDEFICS,
+    "siglip": Whole("SiglipModel", {"siglip_text_model": "siglip_text_model"}, beside=keys("initializer_factor")),
     "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
     "internvl": _INTERNVL,
     INTERNVL_CHAT: replace(

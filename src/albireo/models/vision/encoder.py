@@ -14,10 +14,8 @@ from typing import Any, NamedTuple
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
 from albireo.graph.ops import RopeSpec
-from albireo.models.blocks.layers import pooled_states
+from albireo.models.blocks.layers import activated, pooled_states
 
-#: OpenAI's first approximation of gelu, which is several ops here.
-QUICK_GELU = "quick_gelu"
 #: Of norms of queries and keys.
 QK_EPS = 1e-6
 
@@ -159,11 +157,6 @@ def _gained(b: GraphBuilder, x: Value, name: str, gain: str | None) -> Value:
         return x
     weight = b.weight(f"{name}.{gain}", (1, int(x.type.dims[-1])), "float32")
     return b.mul(x, b.embed(b.token_ids, weight))
-
-
-def activated(b: GraphBuilder, x: Value, act: str) -> Value:
-    """act(x), float32. Args: act: one of op_numbers.UNARY_KINDS, or quick_gelu: x * sigmoid(1.702 x)."""
-    return b.mul(x, b.unary(b.scale(x, 1.702), "sigmoid")) if act == QUICK_GELU else b.unary(x, act)
 
 
 def convolution(c: EncoderSettings, given: int, name: str, channels: int, act: str) -> Graph:

@@ -21,9 +21,9 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
 from albireo.json_file import keys
-from albireo.models.blocks.layers import pooled_states
+from albireo.models.blocks.layers import activated, pooled_states
 from albireo.models.settings.class_sizes import sizes
-from albireo.models.vision.encoder import EncoderSettings, activated, embedded, linear, rounded_norm
+from albireo.models.vision.encoder import EncoderSettings, embedded, linear, rounded_norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid, Sequences, blocks, patch_rows
 from albireo.models.vision.positions import checked_table, cubic_weights, resampled, stretched

@@ -11,7 +11,8 @@ from typing import Any
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Value
-from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, seen_by
+from albireo.models.blocks.layers import activated
+from albireo.models.vision.encoder import EncoderSettings, linear, norm, seen_by
 
 
 def q_former_layer(

@@ -11,10 +11,11 @@ from typing import Any
 
 from albireo.errors import ModelError
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.layers import QUICK_GELU
 from albireo.models.settings.known_keys import IGNORABLE_KEYS
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.text_part import sizes_of_class, text_keys
-from albireo.models.vision.encoder import QUICK_GELU, EncoderSettings
+from albireo.models.vision.encoder import EncoderSettings
 
 #: Far more than any tower has.
 MAX_WIDTH, MAX_HEADS, MAX_PATCH_SIZE, MAX_IMAGE_SIZE = 2**16, 2**10, 256, 2**16

@@ -52,6 +52,8 @@ _PREFIXES = (
     # of LightOnOCR, whose tower is a Pixtral
     *((f"{whole}vision_encoder.", "vision_tower.") for whole in ("model.", "")),
     *((f"{whole}vision_projection.", "multi_modal_projector.") for whole in ("model.", "")),
+    # of CLIP
+    ("visual_projection.", "visual_projection."),
     # of Phi-4 multimodal
     ("model.embed_tokens_extend.image_embed.", "image_embed."),
     # of Mistral Large 4, whose tower is a Pixtral too

@@ -12,6 +12,7 @@ from albireo.server.pooling_intake import begin
 from albireo.server.protocol.scoring import (
     RERANK_NEUTRAL,
     SCORING_NEUTRAL,
+    Content,
     Ranking,
     RerankDocument,
     RerankRequest,
@@ -45,8 +46,7 @@ async def _ask_scores(serving: Serving, request: ScoreRequest) -> Asked:
 
 async def _ask_ranking(serving: Serving, request: RerankRequest) -> Asked:
     begin(serving, request, RERANK_NEUTRAL)
-    given = [request.documents] if isinstance(request.documents, str) else request.documents
-    documents = [each if isinstance(each, str) else each.text for each in given]
+    documents = request.documents if isinstance(request.documents, list) else [request.documents]
     plan, submissions, places = await scored(serving, request, {"query": request.query, "documents": documents})
     return Asked(submissions, places, partial(_ranking, serving, plan, request, documents))
 
@@ -61,15 +61,23 @@ async def _ranking(
     serving: Serving,
     plan: ScorePlan,
     request: RerankRequest,
-    documents: list[str],
+    documents: list[str | Content],
     head: Head,
     requests: list[Tracked],
 ) -> Ranking:
     found = await computed(serving, plan, requests)
     best = sorted(range(len(found)), key=lambda index: (-found[index], index))[: request.top_n or None]
     shows = request.return_documents is not False
-    results = [RerankResult(i, found[i], RerankDocument(documents[i]) if shows else None) for i in best]
+    results = [RerankResult(i, found[i], _shown(documents[i]) if shows else None) for i in best]
     return Ranking(head.id, head.model, results, head.usage)
+
+
+def _shown(given: str | Content) -> RerankDocument:
+    if isinstance(given, str):
+        return RerankDocument(given)
+    if isinstance(given.content, list):
+        return RerankDocument(None, given.content)
+    return RerankDocument(given.text if given.content is None else given.content)
 
 
 async def computed(serving: Serving, plan: ScorePlan, requests: list[Tracked]) -> list[float]:

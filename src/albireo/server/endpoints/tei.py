@@ -224,7 +224,7 @@ async def _rerank(serving: Serving, ask: TeiRerankAsk) -> tuple[PoolingFields, A
     said = {"query": ask.query, "documents": list(ask.texts), "model": ask.model}
     request = RerankRequest(**said, use_activation=False if ask.raw_scores else None, **_cut(ask))  # type: ignore[arg-type]
     begin(serving, request)
-    plan, submissions, places = await scored(serving, request, {"query": ask.query, "texts": ask.texts})
+    plan, submissions, places = await scored(serving, request, {"query": ask.query, "texts": [*ask.texts]})
     return request, Asked(submissions, places, partial(_ranked, serving, plan, ask))
 
 
@@ -246,7 +246,7 @@ async def _similarity(serving: Serving, ask: SimilarityAsk) -> tuple[PoolingFiel
         )
     except EngineError as error:
         raise refused(error, "inputs") from None
-    plan, submissions, places = await scored(serving, request, {"source_sentence": source, "sentences": others})
+    plan, submissions, places = await scored(serving, request, {"source_sentence": source, "sentences": [*others]})
     return request, Asked(submissions, places, partial(_similar, serving, plan))
 
 

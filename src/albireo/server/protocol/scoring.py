@@ -9,7 +9,15 @@ import msgspec
 from albireo.server.protocol.fields import Count
 from albireo.server.protocol.pooling import POOLING_NEUTRAL, PoolingFields, PoolingUsage
 
-Texts = str | list[str]
+
+class Content(msgspec.Struct, forbid_unknown_fields=True):
+    """Texts and pictures, as parts of a message; or a document as an object, which has a text. One of both."""
+
+    text: str | None = None
+    content: list[dict[str, Any]] | str | None = None
+
+
+Texts = str | Content | list[str | Content]
 
 
 class ScoringFields(PoolingFields, kw_only=True):
@@ -36,17 +44,18 @@ class ScoreRequest(ScoringFields, kw_only=True):
     data_2: Texts | None = None
 
 
-class RerankDocument(msgspec.Struct, forbid_unknown_fields=True):
-    """A document as an object."""
+class RerankDocument(msgspec.Struct, omit_defaults=True):
+    """A document, as an answer has it: a text, or the parts of a content."""
 
-    text: str
+    text: str | None = None
+    multi_modal: list[dict[str, Any]] | None = None
 
 
 class RerankRequest(ScoringFields, kw_only=True):
     """top_n: most results; 0: all. return_documents: false leaves their texts out."""
 
-    query: str
-    documents: str | list[str | RerankDocument]
+    query: str | Content
+    documents: Texts
     top_n: Count | None = None
     return_documents: bool | None = None
 

@@ -333,6 +333,8 @@ class PoolingParams:
             has; None: a prompt that does not fit is refused.
         truncation_side: right (None is the same): it is cut at its end; left: at its start, of a pair at the start of
             the second text.
+        task: what becomes of the prompt, where it is encoded: embed, classify, token_embed or token_classify, by
+            vLLM's names; None: what is asked for otherwise, or what the model does.
 
     Raises: InvalidParams naming field, value and limit.
     """
@@ -343,8 +345,11 @@ class PoolingParams:
     type_start: int | None = None
     truncate_prompt_tokens: int | None = None
     truncation_side: TruncationSide | None = None
+    task: PoolingTaskName | None = None
 
     def __post_init__(self) -> None:
+        if self.task not in (None, *POOLING_TASKS):
+            raise InvalidParams(f"task={short(self.task)} is unknown; it must be {' or '.join(POOLING_TASKS)}")
         kind = self.pooling_type
         known = kind.lower() if isinstance(kind, str) else kind
         if known is not None and known not in POOLING_TYPES:

@@ -72,8 +72,14 @@ def _kind(params: PoolingParams, settings: EngineSettings) -> PoolingType:
 
 def num_token_values(num_prompt: int, params: PoolingParams, settings: EngineSettings) -> int:
     """Of all tokens of a prompt together, where each has values of its own; else 0."""
-    width = params.dimensions or settings.embedding_size
+    width = params.dimensions or token_width(params, settings)
     return num_prompt * width if _kind(params, settings) == "all" else 0
+
+
+def token_width(params: PoolingParams, settings: EngineSettings) -> int:
+    """Values of a token, where each has some, before they are cut."""
+    head = settings.pooling_rule.token_head(params.task)
+    return settings.embedding_size if head is None else head.width
 
 
 def check_pooling(prompt_token_ids: list[int], params: PoolingParams, settings: EngineSettings) -> int:
@@ -136,6 +142,8 @@ def _check_rule(params: PoolingParams, settings: EngineSettings) -> None:
         raise InvalidParams(
             f"{asked}: this model's embedding has a weight for each entry of its vocabulary; leave it out"
         )
+    if params.task == "token_classify" and rule.task == "embed" and params.dimensions is not None:
+        raise InvalidParams(f"dimensions={params.dimensions}: each token has one weight; leave it out")
     if rule.is_of_pictures and kind != rule.pooling_type:
         raise InvalidParams(
             f"pooling_type={kind}: this model's embedding of a text is that of its {rule.pooling_type} token, as that "

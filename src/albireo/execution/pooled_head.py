@@ -7,7 +7,7 @@ follows is one row a prompt, a hundredth of the prompt's time and less. Does not
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from albireo.execution.pooling import scaled
 from albireo.models.settings.pooling_rule import HeadActivation, PoolingRule
-from albireo.params import PoolingParams
+from albireo.params import PoolingParams, PoolingTaskName
 
 Doubles = NDArray[np.float64]
 
@@ -56,8 +56,14 @@ class LayerNorm:
 class PooledHead:
     """Implements pooling.Ending for a model whose files say what is behind pooling."""
 
-    def __init__(self, rule: PoolingRule, steps: Sequence[Linear | LayerNorm]) -> None:
-        self._rule = rule
+    def __init__(
+        self,
+        rule: PoolingRule,
+        steps: Sequence[Linear | LayerNorm],
+        token_heads: Mapping[PoolingTaskName, Linear] | None = None,
+    ) -> None:
+        """Args: token_heads: of each task that has one of its own."""
+        self._rule, self._token_heads = rule, token_heads or {}
         self._steps = tuple(steps)
 
     def size(self, width: int) -> int:
@@ -67,8 +73,11 @@ class PooledHead:
 
     def finished(self, values: Doubles, params: PoolingParams) -> Doubles:
         """An embedding: its first dimensions, of length 1 where that is the rule; or scores, made probabilities."""
-        for step in self._steps:
+        own = None if params.task is None else self._token_heads.get(params.task)
+        for step in self._steps if own is None else (own,):
             values = step(values)
+        if params.task == "token_classify" and own is not None:
+            return values if params.use_activation is False else _activated(values, "relu")
         if self._rule.vocabulary is not None:
             values = np.log1p(np.maximum(values, 0.0))
             if self._rule.vocabulary == "log1p_twice":

@@ -16,6 +16,7 @@ from albireo.api.requests.scored_content import parts_of
 from albireo.api.requests.scoring import Part, ScorePlan, check_pairs, plan_cosines, plan_pairs
 from albireo.api.requests.submission import NO_SAMPLING, Submission
 from albireo.api.requests.written_pair import written_pair
+from albireo.engine.pooling import token_width
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError, InvalidParams, UnsupportedFeature, short
 from albireo.image_input import MEDIA_KINDS
@@ -56,6 +57,9 @@ class PoolingAdmission:
         if task not in rule.tasks:
             writes = "writes text (generate, chat) and " if self._settings.generates else ""
             raise UnsupportedFeature(f"this model {writes}{rule.says}; it {_LACKS[task]}")
+        head = rule.token_head(task)
+        if head is not None and head.problem:
+            raise UnsupportedFeature(f"{task} of this model: {head.problem}")
 
     def embedding(
         self,
@@ -71,7 +75,7 @@ class PoolingAdmission:
         Raises: InvalidParams when the text cannot be encoded, and for a name that the model does not know;
             PromptTooLong when cutting leaves nothing of it; UnsupportedFeature when the model gives none.
         """
-        self.check_task("embed")
+        self._check_asked("embed", params)
         prompt = self.begun(prompt, prompt_name)
         if params is not None and getattr(params, "pooling_type", None) == "all":
             raise InvalidParams(
@@ -84,7 +88,7 @@ class PoolingAdmission:
         self, prompt: Prompt, params: PoolingParams | None, *, add_special_tokens: bool = True
     ) -> Submission:
         """Join a prompt with how it is classified. Raises: as embedding()."""
-        self.check_task("classify")
+        self._check_asked("classify", params)
         return self._pooled(prompt, params, add_special_tokens)
 
     def pooled(
@@ -103,7 +107,10 @@ class PoolingAdmission:
         """
         if task is not None and task not in POOLING_TASKS:
             raise InvalidParams(f"pooling_task={short(task)} is unknown; it must be {' or '.join(POOLING_TASKS)}")
-        kind = getattr(params, "pooling_type", None)
+        kind, said = getattr(params, "pooling_type", None), getattr(params, "task", None)
+        if task is not None and said not in (None, task):
+            raise InvalidParams(f"pooling_task={task}, and pooling_params say task={said}; say one of both")
+        task = task or said
         if task is None:
             tasks = self._settings.pooling_rule.tasks
             task = "token_embed" if kind == "all" and "token_embed" in tasks else tasks[0]
@@ -116,7 +123,14 @@ class PoolingAdmission:
         if kind not in (None, "all"):
             raise InvalidParams(f"pooling_type={kind}: {task} is of all tokens; leave it out")
         pooling, _ = self._pooling(params)
-        return self._pooled(prompt, replace(pooling, pooling_type="all"), add_special_tokens)
+        return self._pooled(prompt, replace(pooling, pooling_type="all", task=task), add_special_tokens)
+
+    def _check_asked(self, task: PoolingTaskName, params: PoolingParams | None) -> None:
+        """Raises: InvalidParams where params want another task; else as check_task()."""
+        said = getattr(params, "task", None)
+        if said not in (None, task):
+            raise InvalidParams(f"task={said}: this is {task}; ask for it by encode(), or leave it out")
+        self.check_task(task)
 
     def chat_prompt(self, messages: Sequence[Any], options: Mapping[str, Any]) -> Prompt:
         """What the model's template makes of a chat; options are those of ChatEncoder.encode().
@@ -167,7 +181,9 @@ class PoolingAdmission:
         rule = self._settings.pooling_rule
         if rule.task == "embed":
             are_of_tokens = (params.pooling_type or rule.pooling_type) == "all"
-            width = params.dimensions or self._settings.embedding_size
+            if are_of_tokens:
+                self._check_asked("token_embed", params)
+            width = params.dimensions or token_width(params, self._settings)
             if rule.similarity not in ("cosine", "dot", "maxsim"):
                 raise UnsupportedFeature(
                     f"this model's files say that embeddings are compared by {short(rule.similarity)}; scores are "
@@ -261,4 +277,6 @@ class PoolingAdmission:
             raise InvalidParams(f"pooling_params must be PoolingParams, got {type(pooling).__name__}")
         most, limit = pooling.truncate_prompt_tokens, self._settings.max_model_len
         self._prompts.check_cut(most)
+        if pooling.pooling_type == "all" and pooling.task is None and self._settings.pooling_rule.task == "embed":
+            pooling = replace(pooling, task="token_embed")
         return pooling, limit if most == -1 else most

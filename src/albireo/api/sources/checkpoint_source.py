@@ -13,6 +13,7 @@ from pathlib import Path
 
 from albireo.api.sources.pooled_head import read_pooled_head
 from albireo.api.sources.projector_place import beside
+from albireo.api.sources.token_heads import with_token_heads
 from albireo.backends.weights import Weights
 from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import parts
@@ -64,7 +65,8 @@ class CheckpointSource:
         self.config_directory, self.perception_problem = found.place or directory, found.problem
         self.vision_directory: Path | None = found.projector or directory
         self.default_model_len = default_context(self.model_config)
-        self.pooling_rule = with_modules(self.model_config.pooling or PoolingRule(), directory)
+        rule = with_modules(self.model_config.pooling or PoolingRule(), directory)
+        self.pooling_rule = with_token_heads(rule, directory)
         if self.pooling_rule.is_of_logits:
             _check_plain_logits(self.model_config, directory)
         self._last_graph: tuple[int, Graph] | None = None

@@ -16,6 +16,7 @@ import albireo
 from albireo.api.sources.checkpoint_source import with_whole_prompts
 from albireo.api.sources.joined_constants import rows_of_joined
 from albireo.api.sources.pooled_head import read_pooled_head
+from albireo.api.sources.token_heads import with_token_heads
 from albireo.artifact.graph_fit import check_fit
 from albireo.artifact.graph_json import graph_to_json
 from albireo.artifact.layout import MAJOR, MINOR, rebuild_hint
@@ -89,7 +90,8 @@ class EngineSource:
             # likewise one that does not say whether its embeddings are its head
             if self.model_config.pooling is None and not is_tied(self.files.graph, self.model_config):
                 self.model_config = replace(self.model_config, tie_word_embeddings=False)
-            self.pooling_rule = with_modules(self.model_config.pooling or PoolingRule(), self.config_directory)
+            rule = with_modules(self.model_config.pooling or PoolingRule(), self.config_directory)
+            self.pooling_rule = with_token_heads(rule, self.config_directory)
             check_fit(self.files.graph, self.model_config, str(directory / "graph.json"))
             if verify_hashes:
                 self.files.verify_weights()

@@ -12,13 +12,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.api.sources.token_heads import PICKLE, head_file
 from albireo.artifact.layout import POOLED_HEAD
 from albireo.errors import WeightMismatch
 from albireo.execution.pooled_head import LayerNorm, Linear, PooledHead
 from albireo.models.checkpoint.safetensors_file import SafetensorsFile, safetensors_bytes
 from albireo.models.checkpoint.safetensors_files import SINGLE_FILE
 from albireo.models.checkpoint.weights import Checkpoint
-from albireo.models.settings.pooling_rule import HeadStep, PoolingRule
+from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, TokenHead
 
 Doubles = NDArray[np.float64]
 #: What gives logits: a tensor of its own, or where there is none the table of embeddings.
@@ -28,6 +29,7 @@ _HEADS = ("lm_head.weight", "model.embed_tokens.weight")
 def read_pooled_head(rule: PoolingRule, directory: Path, width: int) -> PooledHead:
     """Args: width: of hidden states. Raises: ModelError, WeightMismatch when matrices do not follow each other."""
     steps: list[Linear | LayerNorm] = []
+    width_of_states = width
     for step in rule.head:
         made = _step(step, directory)
         given = made.weight.shape[-1]
@@ -37,13 +39,23 @@ def read_pooled_head(rule: PoolingRule, directory: Path, width: int) -> PooledHe
         steps.append(made)
     if rule.task == "classify" and width != len(rule.labels):
         raise WeightMismatch(f"{directory}: {width} scores, config.json names {len(rule.labels)} labels")
-    return PooledHead(rule, steps)
+    heads = {head.task: _token_head(head, directory, width_of_states) for head in rule.token_heads if not head.problem}
+    return PooledHead(rule, steps, heads)
+
+
+def _token_head(head: TokenHead, directory: Path, width: int) -> Linear:
+    made = _step(head.step, directory)
+    assert isinstance(made, Linear), "it has no eps"
+    if made.weight.shape[1] != width:
+        raise WeightMismatch(f"{directory}: {head.step.name} takes {made.weight.shape[1]} values, and {width} come")
+    return made
 
 
 def stored_head(rule: PoolingRule, directory: Path) -> bytes:
     """What read_pooled_head() wants of a checkpoint beside its folders, as a safetensors file; empty: nothing."""
     own = [step for step in rule.head if not step.is_folder]
-    found = {}
+    own += [head.step for head in rule.token_heads if not head.problem]
+    found = {f"{head.step.name}.{PICKLE}": np.zeros(1, np.float32) for head in rule.token_heads if head.problem}
     for step in own:
         for part, numbers in zip(("weight", "bias"), _numbers(step, directory), strict=True):
             if numbers is not None:  # they were widened from no more than this
@@ -83,7 +95,9 @@ def _residual(step: HeadStep, directory: Path, shape: tuple[int, ...]) -> Double
 def _numbers(step: HeadStep, directory: Path) -> tuple[Doubles, Doubles | None]:
     """Weight and bias."""
     own, module = directory / POOLED_HEAD, step.name
-    if not step.is_folder and not own.is_file():
+    if step.is_file and not own.is_file():
+        own, module = head_file(directory, step.name), ""
+    elif not step.is_folder and not own.is_file():
         with Checkpoint(directory) as checkpoint:
             return _of_tokens(checkpoint, step.tokens) if step.tokens else _pair(checkpoint, checkpoint.names, module)
     if step.is_folder:
@@ -96,7 +110,7 @@ def _numbers(step: HeadStep, directory: Path) -> tuple[Doubles, Doubles | None]:
 
 
 def _pair(stored: Checkpoint | SafetensorsFile, names: Container[str], module: str) -> tuple[Doubles, Doubles | None]:
-    weight, bias = f"{module}.weight", f"{module}.bias"
+    weight, bias = (f"{module}.{kind}".removeprefix(".") for kind in ("weight", "bias"))
     if weight not in names:
         where = stored.directory if isinstance(stored, Checkpoint) else stored.path
         raise WeightMismatch(f"{where}: there is no tensor {weight}")

@@ -32,6 +32,7 @@ class HeadStep:
         eps: of a LayerNorm; None: it is a linear.
         tokens: it is a linear with one output, of the head that gives logits: that of the first token, less that of
             the second where there is one. Its name is what engine directories call it.
+        is_file: it lies in a file of its own, by its name, beside the model's.
         is_residual: what comes to a linear is added to what it gives; where that has another width, a linear of it.
     """
 
@@ -41,6 +42,18 @@ class HeadStep:
     is_folder: bool = False
     tokens: tuple[int, ...] = ()
     is_residual: bool = False
+    is_file: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenHead:
+    """What a model of embeddings makes of each token besides. Fields: task: by which it is asked for. step: what makes
+    it of a hidden state. width: values. problem: why it is not computed, as the end of a sentence; empty: it is."""
+
+    task: PoolingTaskName
+    step: HeadStep
+    width: int
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +74,7 @@ class PoolingRule:
         prompts: names, and what texts begin with that are embedded by them.
         lengths: how many of an embedding's first values are a good embedding, too, by the model's files (Matryoshka);
             empty: they do not say, and any number may be asked for.
+        token_heads: see TokenHead; without one of embeddings of tokens these are hidden states.
         is_of_pictures: a prompt is a text or one picture, and what the tower gives of that is its embedding.
         pads_to: texts are made so many tokens long, with the tokenizer's token for it, which count like others; 0: they
             stay as long as they are.
@@ -77,6 +91,7 @@ class PoolingRule:
     similarity: str = "cosine"
     prompts: tuple[tuple[str, str], ...] = ()
     lengths: tuple[int, ...] = ()
+    token_heads: tuple[TokenHead, ...] = ()
     is_of_pictures: bool = False
     pads_to: int = 0
 
@@ -91,8 +106,14 @@ class PoolingRule:
         if self.vocabulary is not None or self.is_of_pictures:
             return ("embed",)
         if self.task == "embed":
-            return ("token_embed",) if self.pooling_type == "all" else ("embed", "token_embed")
+            if self.pooling_type == "all":
+                return ("token_embed",)
+            return ("embed", *dict.fromkeys(("token_embed", *(head.task for head in self.token_heads))))
         return ("token_classify",) if self.pooling_type == "all" else ("classify",)
+
+    def token_head(self, task: PoolingTaskName | None) -> TokenHead | None:
+        """What makes that of a token; None: what makes embeddings."""
+        return next((head for head in self.token_heads if head.task == task), None)
 
     @property
     def says(self) -> str:

@@ -3,6 +3,8 @@
 ALBIREO_ISA_MAX   cap the CPU instruction-set level: scalar, avx2, avxvnni, avx512, avx512vnni, avx512bf16 or amx;
                   on Arm scalar, neon, neondot or neonmm
 CUDA_VISIBLE_DEVICES  NVIDIA's: the GPUs to use; set to one of them, or one a rank, in each of several engine processes
+HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME   the hub's: where its cache is, read where its library is not installed
+OLLAMA_MODELS     Ollama's: where its models are (api/sources/other_stores.py); by default ~/.ollama/models
 OPENAI_API_KEY    the key `albireo bench serve` sends to the server it measures, as OpenAI's clients have it
 TORCH_NCCL_ASYNC_ERROR_HANDLING, TORCH_NCCL_ENABLE_MONITORING, TORCH_NCCL_DUMP_ON_TIMEOUT  torch's: 0, set where ranks
                   run on GPUs, unless given
@@ -63,7 +65,7 @@ def handle_nccl_errors() -> None:
 
 
 def variables() -> Mapping[str, str]:
-    """All there are, for what looks for other servers' names among them."""
+    """All there are, for what looks for other programs' names among them."""
     return os.environ
 
 

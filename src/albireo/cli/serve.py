@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 def command(models: tuple[str, ...], server: dict[str, Any], engine: dict[str, Any]) -> None:
     """Serve a model over HTTP, as OpenAI's clients expect it.
 
-    MODEL is a directory, a GGUF file or a hub name; the bundled model when left out. NAME=MODEL names what it answers
-    to. Of several, a request's field model chooses; each is loaded when it is first asked for, and sleeps when another
-    one needs the memory (--max-awake-models):
+    MODEL is a directory, a GGUF file or a hub name, or ollama:NAME, a model that Ollama has fetched; the bundled model
+    when left out. NAME=MODEL names what it answers to. Of several, a request's field model chooses; each is loaded when
+    it is first asked for, and sleeps when another one needs the memory (--max-awake-models):
 
     \b
       albireo serve small=./qwen-0.5b big=./qwen-7b

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from albireo.api.sources.locate import locate_model
+from albireo.api.sources.other_stores import LM_STUDIO, OLLAMA
 from albireo.cli.vllm_flags import HONOURED, known, turned_off, words
 from albireo.errors import ConfigError
 from albireo.server.settings import ServerSettings
@@ -185,6 +186,8 @@ def _named(text: str) -> tuple[str, str]:
 
 def default_name(model: str) -> str:
     """What a model answers to that was given no name."""
+    if model.startswith((OLLAMA, LM_STUDIO)):
+        return model.partition(":")[2].rstrip("/").removesuffix(":latest")
     place = Path(model).expanduser()
     # also of ".", which has none itself; links keep the name that they have
     return os.path.basename(os.path.abspath(place)) if place.is_dir() else model

@@ -1,4 +1,5 @@
-"""Model name -> where it lies: nothing (the bundled model), a directory, a GGUF file, or a hub name.
+"""Model name -> where it lies: nothing (the bundled model), a directory, a GGUF file, a hub name, or what another
+program has fetched (other_stores.py).
 
 Called by load.py and by commands that only look at a model. Does not read what is in the directory.
 """
@@ -9,6 +10,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
+from albireo.api.sources.other_stores import cached_of_hub, elsewhere, stored_model
 from albireo.errors import ModelError
 from albireo.models.gguf.files import is_beside_a_model, is_gguf, part_paths
 
@@ -33,7 +35,7 @@ def locate_model(name: str | None) -> Path:
     """
     if name is None:
         return BUNDLED
-    path = Path(name).expanduser()
+    path = stored_model(name) or Path(name).expanduser()
     if path.is_dir():
         return _gguf_in(path) or path
     if is_gguf(path) and path.exists():
@@ -43,8 +45,12 @@ def locate_model(name: str | None) -> Path:
             f"{name} is a file; give the directory that holds config.json and model.safetensors, or a .gguf file"
         )
     if not is_hub_name(name):
-        raise ModelError(f"there is no directory {name}; give a model directory, or a hub name such as Qwen/Qwen3-0.6B")
-    return _fetch(name)
+        hint = elsewhere(name)
+        raise ModelError(
+            f"there is no directory {name}; give a model directory, or a hub name such as Qwen/Qwen3-0.6B{hint}"
+        )
+    fetched = _fetch(name)
+    return _gguf_in(fetched) or fetched
 
 
 def _gguf_in(directory: Path) -> Path | None:
@@ -75,6 +81,8 @@ def _first_part(path: Path) -> Path:
 
 def _fetch(name: str) -> Path:
     if find_spec("huggingface_hub") is None:
+        if (cached := cached_of_hub(name)) is not None:
+            return cached
         raise ModelError(
             f"there is no directory {name}. If it is a hub name: downloading needs huggingface_hub; "
             "install it with  pip install 'albireo[hub]'"

@@ -375,9 +375,24 @@ def test_two_may_be_awake(models: dict[str, Path], start: Any) -> None:
 def test_each_route_with_a_body_is_one_that_a_model_is_chosen_for() -> None:
     others = {"/v1/batches", "/v1/files", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/sleep", "/wake_up",
               "/reset_prefix_cache", "/ping", "/api/show", "/api/pull", "/api/push", "/api/create",
-              "/api/copy", "/props"}  # fmt: skip
+              "/api/copy", "/props", "/pause", "/resume", "/abort_requests",
+              "/inference/v1/abort_requests"}  # fmt: skip
     posts = {path for path, methods in openapi()["paths"].items() if "post" in methods and "{" not in path}
     assert posts == {*WAKING, *TEXT_ONLY, *others}
+
+
+def test_one_or_all_are_paused(both: Server) -> None:
+    def paused(model: str = "") -> bool:
+        return bool(both.http.get("/is_paused", params={"model": model} if model else {}).json()["is_paused"])
+
+    assert both.http.post("/pause?model=short").json() == {"status": "paused"}
+    assert (paused("short"), paused("long"), paused()) == (True, False, False)
+    assert both.http.post("/v1/completions", json={**ASK, "model": "long"}).status_code == 200
+    assert both.http.get("/health").status_code == 200, both.http.get("/health").text
+    assert both.http.post("/pause").json() == {"status": "paused"} and paused()
+    assert both.http.post("/resume").json() == {"status": "resumed"} and not paused("short")
+    assert both.http.post("/pause?model=other").status_code == 404
+    assert both.http.post("/v1/completions", json={**ASK, "model": "short"}).status_code == 200
 
 
 def test_prefixes_of_one_or_of_all_are_forgotten(both: Server) -> None:

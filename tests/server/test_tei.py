@@ -193,3 +193,51 @@ def test_a_reranker(ending: ExitStack, tmp_path_factory: pytest.TempPathFactory)
         (best, *_) = post(server, "/rerank", query=TEXTS[0], documents=TEXTS).json()["results"]
         assert (best["index"], best["relevance_score"]) == (likely[0]["index"], likely[0]["score"])
         assert list(server.http.get("/info").json()["model_type"]) == ["reranker"]
+
+
+def test_texts_are_told_as_tokens_with_their_places(embedder: Server, folder: Any) -> None:
+    """By the tokenizers library itself, whose places are characters, and are told in bytes."""
+    from tokenizers import Tokenizer
+
+    text = "the caf\u00e9 ran ."
+    (got,) = post(embedder, "/tokenize", inputs=text).json()
+    wanted = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text)
+    assert [each["id"] for each in got] == wanted.ids
+    ends = (got[0], got[-1])
+    assert all(each["special"] and each["start"] is each["stop"] is None for each in ends)
+    assert [each["text"] for each in ends] == [wanted.tokens[0], wanted.tokens[-1]]
+    for each, (start, stop) in zip(got[1:-1], wanted.offsets[1:-1], strict=True):
+        if not each["special"]:
+            assert (each["start"], each["stop"]) == (len(text[:start].encode()), len(text[:stop].encode()))
+            assert each["text"] == text[start:stop]
+    bare, named = (
+        post(embedder, "/tokenize", inputs=TEXTS, **beside).json()
+        for beside in ({"add_special_tokens": False}, {"prompt_name": "query"})
+    )
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for told, prompt, special in ((bare, "", False), (named, PROMPTS["query"], True)):
+        wanted_ids = [library.encode(prompt + each, add_special_tokens=special).ids for each in TEXTS]
+        assert [[token["id"] for token in each] for each in told] == wanted_ids
+    ids = [[token["id"] for token in each] for each in named]
+    assert post(embedder, "/decode", ids=ids).json() == [library.decode(each) for each in ids]
+    assert post(embedder, "/decode", ids=ids[0]).json() == post(embedder, "/decode", ids=ids[:1]).json()
+    assert post(embedder, "/decode", ids=ids[0], skip_special_tokens=False).json()[0].startswith("[CLS]")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/tokenize", {"inputs": 3}, "inputs"),
+        ("/tokenize", {"inputs": []}, "inputs"),
+        ("/tokenize", {"inputs": "x", "prompt": "x"}, "prompt"),
+        ("/tokenize", {"inputs": "x", "prompt_name": "other"}, "prompt_name"),
+        ("/decode", {"ids": []}, "ids"),
+        ("/decode", {"ids": [1, [2]]}, "one kind"),
+        ("/decode", {"ids": [1 << 30]}, "outside the vocabulary"),
+        ("/decode", {"ids": ["a"]}, "ids"),
+    ],
+)
+def test_what_is_no_text_and_no_id_is_refused(embedder: Server, path: str, body: dict[str, Any], said: str) -> None:
+    answer = post(embedder, path, **body)
+    assert answer.status_code == 400, answer.text
+    assert said in answer.json()["error"] and answer.json()["error_type"] == "Validation"

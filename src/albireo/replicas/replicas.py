@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from albireo.api.requests.submission import Submission
 from albireo.engine.request import derive_seed
@@ -30,6 +30,8 @@ from albireo.text.tokenizer import Tokenizer
 _LOG = logging.getLogger(__name__)
 
 Requests = Mapping[int, Tracked]
+#: See Replicas.pause().
+PauseMode = Literal["abort", "wait", "keep"]
 
 
 class Replicas:
@@ -70,6 +72,8 @@ class Replicas:
         self._numbers, self._order = itertools.count(), itertools.count()
         self._router: Router | None = None
         self._news = asyncio.Event()
+        #: Requests that wait until resume(), by key; None: it is not paused.
+        self._held: dict[int, Tracked] | None = None
         self._tokenizer: Tokenizer | None = None
         self._seed = 0
         self._is_closed = False
@@ -139,10 +143,11 @@ class Replicas:
         """End all processes, so that others may have their memory; the next request starts them again, and waits. KV
         caches are lost. Returns once the memory is given back.
 
-        Raises: EngineError while there are requests, or one is being started; all of them go on then.
+        Raises: EngineError while there are requests that are not held, or one is being started; all of them go on then.
         """
-        if not self.is_at_rest:
-            raise EngineError(f"there are {len(self.requests)} requests, or an engine is being started")
+        num = len(self.requests) - self.num_held
+        if num or any(not engine.is_at_rest and engine.health.state != "asleep" for engine in self._usable):
+            raise EngineError(f"there are {num} requests, or an engine is being started")
         await asyncio.gather(*(engine.sleep() for engine in self._usable))
 
     async def wake(self) -> None:
@@ -155,6 +160,45 @@ class Replicas:
         self._check_open()
         if any(engine.health.state == "asleep" for engine in self.engines):
             raise EngineError("the engine could not be started; the log says why")
+
+    # -- their pause ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is begun until resume()."""
+        return self._held is not None
+
+    @property
+    def num_held(self) -> int:
+        """Requests that wait until resume()."""
+        return len(self._held or ())
+
+    async def pause(self, mode: PauseMode) -> None:
+        """Begin nothing until resume(): what comes waits. Returns once nothing runs, or it is resumed.
+
+        Args: mode: what becomes of those that run: abort: they end as they are. wait: they are finished. keep: they
+            wait, too, and go on from their tokens.
+        """
+        held = self._held = {} if self._held is None else self._held
+        running = [tracked for key, tracked in self.requests.items() if key not in held]
+        if mode == "abort":
+            for tracked in running:
+                self.abort(tracked)
+        elif mode == "keep":
+            for tracked in running:
+                self.engines[tracked.replica].release(tracked)
+                held[tracked.key] = tracked
+        while self._held is held and len(self.requests) > len(held) and not self._is_closed:
+            self._news.clear()
+            await self._news.wait()
+
+    def resume(self) -> None:
+        """Go on, with what waits in the order of its arrival."""
+        held, self._held = self._held or {}, None
+        self._news.set()
+        for key in sorted(held):
+            held[key].ticket = next(self._numbers)
+            self._give(held[key])
 
     @property
     def _usable(self) -> list[EngineClient]:
@@ -184,6 +228,9 @@ class Replicas:
         """End the processes and every request."""
         self._is_closed = True
         await asyncio.gather(*(engine.close() for engine in self.engines))
+        for tracked in list((self._held or {}).values()):
+            tracked.end_all("error", "the server is shutting down")
+            self._over(tracked)
         self._news.set()
 
     def _check_open(self) -> None:
@@ -233,7 +280,10 @@ class Replicas:
         key = next(self._numbers)
         tracked = Tracked.new(key, request_id, submission, priority, inbox, arrival_s, self._tokenizer)
         self.requests[key] = tracked
-        self._give(tracked)
+        if self._held is None:
+            self._give(tracked)
+        else:
+            self._held[key] = tracked
         return tracked
 
     def abort(self, tracked: Tracked, reason: FinishReason = "abort") -> None:
@@ -352,7 +402,9 @@ class Replicas:
     def _over(self, tracked: Tracked) -> None:
         if self.requests.pop(tracked.key, None) is None:
             return
-        if self._router is not None and len(self.engines) > 1 and tracked.error is None:
+        was_held = self._held is not None and self._held.pop(tracked.key, None) is not None
+        self._news.set()
+        if self._router is not None and len(self.engines) > 1 and tracked.error is None and not was_held:
             self._router.ended(tracked.replica, self._keys(tracked))
         self._on_over(tracked)
 

@@ -28,12 +28,14 @@ from albireo.server.endpoints.completions import completions
 from albireo.server.endpoints.docs import Docs
 from albireo.server.endpoints.embeddings import embeddings
 from albireo.server.endpoints.files import FileEndpoints, Upload
+from albireo.server.endpoints.generate import Render, generate
 from albireo.server.endpoints.invocations import Invocations
 from albireo.server.endpoints.llama_cpp_told import LlamaTold
 from albireo.server.endpoints.messages import TokenCounts, messages
 from albireo.server.endpoints.ollama_embed import embed, embedding
 from albireo.server.endpoints.ollama_models import OllamaModels
 from albireo.server.endpoints.page import ASSETS, Page
+from albireo.server.endpoints.pause import Pause
 from albireo.server.endpoints.pooled import pooled
 from albireo.server.endpoints.prefix_cache import PrefixCache
 from albireo.server.endpoints.responses import Responses
@@ -41,6 +43,7 @@ from albireo.server.endpoints.scoring import rankings, scores
 from albireo.server.endpoints.sleep import Sleep
 from albireo.server.endpoints.status import Stats, Status
 from albireo.server.endpoints.stored_responses import StoredResponses
+from albireo.server.endpoints.tei_tokens import TeiTokens
 from albireo.server.endpoints.tokens import Tokens
 from albireo.server.endpoints.transcriptions import Transcriptions
 from albireo.server.errors import HttpError
@@ -56,9 +59,14 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
     responses = ResponseStore() if responses is None else responses
     status, tokens, docs, adapters = Status(serving), Tokens(serving), Docs(), AdapterEndpoints(serving)
     sleep, creating, stored = Sleep(serving), Responses(serving, responses), StoredResponses(serving, responses)
+    of_texts, of_chats, of_messages = completions(serving), chat(serving), messages(serving)
     asked: dict[str, ASGIApp] = {
-        "/v1/completions": completions(serving),
-        "/v1/chat/completions": chat(serving),
+        "/v1/completions": of_texts,
+        "/v1/chat/completions": of_chats,
+        "/v1/completions/render": Render(of_texts, "cmpl", tells_several=True),
+        "/v1/chat/completions/render": Render(of_chats, "chatcmpl"),
+        "/v1/messages/render": Render(of_messages, "msg"),
+        "/inference/v1/generate": generate(serving),
         "/v1/chat/completions/batch": chat_batch(serving),
         "/v1/embeddings": embeddings(serving),
         "/v2/embed": CohereEmbed(serving),
@@ -68,13 +76,14 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
         **dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank"), rankings(serving)),
     }
     of_tei = tei.routes(serving)
-    of_texts = tei.rerank(serving, asked["/rerank"])
-    asked |= {"/rerank": of_texts, **of_tei, "/": tei.root(serving, {**of_tei, "/rerank": of_texts})}
+    reranked = tei.rerank(serving, asked["/rerank"])
+    asked |= {"/rerank": reranked, **of_tei, "/": tei.root(serving, {**of_tei, "/rerank": reranked})}
+    pause = Pause(serving)
     files, batch = FileEndpoints(batches), BatchEndpoints(serving, batches)
     return [
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in asked.items()),
         Route("/invocations", Invocations(serving, asked), methods=["POST"]),
-        Route("/v1/messages", messages(serving), methods=["POST"]),
+        Route("/v1/messages", of_messages, methods=["POST"]),
         Route("/v1/messages/count_tokens", TokenCounts(serving).count, methods=["POST"]),
         Route("/api/chat", ollama.chat(serving), methods=["POST"]),
         Route("/api/generate", ollama.generate(serving), methods=["POST"]),
@@ -100,12 +109,17 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
         Route("/v1/batches/{name}/cancel", batch.cancel, methods=["POST"]),
         Route("/v1/load_lora_adapter", adapters.load, methods=["POST"]),
         Route("/v1/unload_lora_adapter", adapters.unload, methods=["POST"]),
-        Route("/tokenize", tokens.tokenize, methods=["POST"]),
+        Route("/tokenize", tei.tokenize(serving, Route("/", tokens.tokenize, methods=["POST"]).app), methods=["POST"]),
+        Route("/decode", TeiTokens(serving).decode, methods=["POST"]),
         Route("/detokenize", tokens.detokenize, methods=["POST"]),
         Route("/tokenizer_info", tokens.info),
         Route("/sleep", sleep.sleep, methods=["POST"]),
         Route("/wake_up", sleep.wake_up, methods=["POST"]),
         Route("/is_sleeping", sleep.is_sleeping),
+        Route("/pause", pause.pause, methods=["POST"]),
+        Route("/resume", pause.resume, methods=["POST"]),
+        Route("/is_paused", pause.is_paused),
+        *(Route(path, pause.abort, methods=["POST"]) for path in ("/abort_requests", "/inference/v1/abort_requests")),
         Route("/reset_prefix_cache", PrefixCache(serving).reset, methods=["POST"]),
         Route("/v1/models", status.models),
         Route("/v1/models/{name:path}", status.model),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from albireo.server.app import behind_errors, guarded
 from albireo.server.body import WAITED, ClientGone, parse, replayed
 from albireo.server.dialects.ollama import is_unload, plain_name
 from albireo.server.endpoints.ollama_models import OllamaModels
+from albireo.server.endpoints.pause import Pause
 from albireo.server.endpoints.prefix_cache import PrefixCache
 from albireo.server.endpoints.sleep import Sleep, Sleeper
 from albireo.server.endpoints.status import SERVED, Status
@@ -31,6 +33,7 @@ from albireo.server.errors import HttpError
 from albireo.server.form import read_form
 from albireo.server.metrics import Joined
 from albireo.server.protocol.ollama import KeepAlive
+from albireo.server.serving import Serving
 from albireo.server.several import Model, Models
 
 #: Routes whose body names a model, which is woken; and those that ask its tokenizer only, which is there once loaded.
@@ -39,11 +42,16 @@ WAKING = (
     "/pooling", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank", "/invocations", "/v1/messages",
     "/v1/responses", "/v1/audio/transcriptions", "/v1/audio/translations", "/api/chat", "/api/generate", "/api/embed",
     "/api/embeddings", "/completion", "/infill", "/embed", "/embed_all", "/embed_sparse", "/predict", "/similarity",
-    "/",
+    "/", "/inference/v1/generate",
 )  # fmt: skip
 TEXT_ONLY = (
-    "/v1/messages/count_tokens", "/v1/responses/input_tokens", "/tokenize", "/detokenize", "/apply-template",
+    "/v1/completions/render", "/v1/chat/completions/render", "/v1/messages/render", "/v1/messages/count_tokens",
+    "/v1/responses/input_tokens", "/tokenize", "/detokenize", "/decode", "/apply-template",
 )  # fmt: skip
+
+
+#: What is said of all: the best that one of them is.
+_ORDER = ("ok", "paused", "waking", "loading", "asleep", "unloaded")
 
 
 class _Named(msgspec.Struct):
@@ -67,7 +75,7 @@ _NAMED, _KEPT = msgspec.json.Decoder(_Named), msgspec.json.Decoder(_Kept)
 
 def application(models: Models) -> ASGIApp:
     """All routes, for who may ask."""
-    told, sleep = _Told(models), _Sleep(models)
+    told, sleep, pause = _Told(models), _Sleep(models), _Pause(models)
     app = behind_errors(
         [
             *(Route(path, _Asked(models, wakes=True), methods=["POST"]) for path in WAKING),
@@ -90,6 +98,13 @@ def application(models: Models) -> ASGIApp:
             Route("/sleep", sleep.sleep, methods=["POST"]),
             Route("/wake_up", sleep.wake_up, methods=["POST"]),
             Route("/is_sleeping", sleep.is_sleeping),
+            Route("/pause", pause.pause, methods=["POST"]),
+            Route("/resume", pause.resume, methods=["POST"]),
+            Route("/is_paused", pause.is_paused),
+            *(
+                Route(path, pause.abort, methods=["POST"])
+                for path in ("/abort_requests", "/inference/v1/abort_requests")
+            ),
             Route("/reset_prefix_cache", _PrefixCaches(models).reset, methods=["POST"]),
         ]
     )
@@ -206,7 +221,7 @@ class _Told:
             status = found[0]
         else:
             wrong = [each for each in found if each not in (*SERVED, "unloaded", "loading")]
-            status = wrong[0] if wrong else min(found, key=("ok", "waking", "loading", "asleep", "unloaded").index)
+            status = wrong[0] if wrong else min(found, key=_ORDER.index)
             status = "asleep" if status == "unloaded" else "waking" if status == "loading" else status
         code = 200 if status in SERVED else 503
         return _json({"status": status, "models": states}, code, {} if code == 200 else {"retry-after": "1"})
@@ -284,6 +299,18 @@ class _Chosen:
                 await self._models.wake(each)
             except EngineError:
                 raise EngineError(f"{each.name} cannot be started; the server's log says why") from None
+
+
+class _Pause(Pause):
+    """Of one, or of all."""
+
+    def __init__(self, models: Models) -> None:
+        super().__init__(models.first.serving)
+        self._models = models
+
+    def _of(self, http: Request) -> Sequence[Serving]:
+        name = http.query_params.get("model")
+        return self._models.servings if name is None else [self._models.find(name).serving]
 
 
 class _PrefixCaches(PrefixCache):

@@ -26,7 +26,7 @@ _ANTHROPIC_TYPES = {**_TYPES, 413: "request_too_large", 503: "overloaded_error",
 #: way.
 _ANTHROPIC_PATH = "/v1/messages"
 _OLLAMA_PATHS = "/api/"
-_TEI_PATHS = ("/embed", "/embed_all", "/embed_sparse", "/predict", "/similarity", "/info")
+_TEI_PATHS = ("/embed", "/embed_all", "/embed_sparse", "/predict", "/similarity", "/info", "/decode")
 _TEI_TYPES = {429: "Overloaded", 503: "Unhealthy"}
 #: Told to clients that try again by themselves what would fail again, or kill the engine again.
 NO_RETRY = {"x-should-retry": "false"}

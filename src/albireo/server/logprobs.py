@@ -15,7 +15,7 @@ from albireo.step import TokenLogprobs
 from albireo.text.tokenizer import Tokenizer
 
 #: JSON has no infinity; vLLM's number in its place.
-_LOWEST = -9999.0
+LOWEST = -9999.0
 
 
 class LogprobWriter:
@@ -40,7 +40,7 @@ class LogprobWriter:
         """
         return CompletionLogprobs(
             self.texts(token_ids),
-            [None if entry is None else max(entry.logprobs[0], _LOWEST) for entry in entries],
+            [None if entry is None else max(entry.logprobs[0], LOWEST) for entry in entries],
             [None if entry is None else self._top(entry, num) for entry in entries],
             places,
         )
@@ -49,8 +49,8 @@ class LogprobWriter:
         texts = self.texts(entry.token_ids)
         # The best first; of tokens of one text the more likely one is told.
         order = sorted(range(len(texts)), key=entry.ranks.__getitem__, reverse=True)
-        found = {texts[i]: max(entry.logprobs[i], _LOWEST) for i in order}
-        return dict(reversed(found.items())) if num else {texts[0]: max(entry.logprobs[0], _LOWEST)}
+        found = {texts[i]: max(entry.logprobs[i], LOWEST) for i in order}
+        return dict(reversed(found.items())) if num else {texts[0]: max(entry.logprobs[0], LOWEST)}
 
     def chat(self, entries: Sequence[TokenLogprobs], num: int, named: frozenset[int] | None = None) -> ChatLogprobs:
         """One entry a token, with the num best of each; -1: all. Args: named: these in their place."""
@@ -61,11 +61,11 @@ class LogprobWriter:
         asked = [i for i, token_id in enumerate(entry.token_ids) if named is None or token_id in named]
         best = sorted(asked, key=entry.ranks.__getitem__)[: len(texts) if num < 0 or named is not None else num]
         top = [
-            TopLogprob(texts[i], max(entry.logprobs[i], _LOWEST), self._bytes(entry.token_ids[i], texts[i]))
+            TopLogprob(texts[i], max(entry.logprobs[i], LOWEST), self._bytes(entry.token_ids[i], texts[i]))
             for i in best
         ]
         own = self._bytes(entry.token_ids[0], texts[0])
-        return TokenLogprob(texts[0], max(entry.logprobs[0], _LOWEST), own, top)
+        return TokenLogprob(texts[0], max(entry.logprobs[0], LOWEST), own, top)
 
     def _bytes(self, token_id: int, text: str) -> list[int]:
         pieces = self._tokenizer.pieces
@@ -79,7 +79,7 @@ class LogprobWriter:
             texts = self._tokenizer.token_strings(entry.token_ids)
             found.append(
                 {
-                    str(token_id): {"logprob": max(logprob, _LOWEST), "rank": rank, "decoded_token": text}
+                    str(token_id): {"logprob": max(logprob, LOWEST), "rank": rank, "decoded_token": text}
                     for token_id, logprob, rank, text in zip(
                         entry.token_ids, entry.logprobs, entry.ranks, texts, strict=True
                     )

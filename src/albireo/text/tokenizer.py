@@ -132,6 +132,25 @@ class Tokenizer:
             raise InvalidParams(_not_text(first if is_first else second)) from None
         return encoded(found, self._prefix if add_special_tokens else [], cut)
 
+    def places(self, text: str, add_special_tokens: bool = True) -> list[tuple[int, int | None, int | None]]:
+        """Ids of a prompt as encode() has them, each with the bytes of the text's UTF-8 that it is made of, from and
+        to; None of special tokens. Raises: InvalidParams for text that is not Unicode."""
+        try:
+            with panics_as(InvalidParams, "encode a text"):
+                found = self._backend.encode(text, add_special_tokens=add_special_tokens)
+        except TypeError:
+            raise InvalidParams(_not_text(text)) from None
+        # places come in characters
+        at = [0]
+        for char in text:
+            at.append(at[-1] + len(char.encode()))
+        placed: list[tuple[int, int | None, int | None]] = [
+            (token, None, None) if token in self.special_ids else (token, at[start], at[stop])
+            for token, (start, stop) in zip(found.ids, found.offsets, strict=True)
+        ]
+        prefix = self._prefix if add_special_tokens else []
+        return [*((token, None, None) for token in prefix), *placed]
+
     def plain_encoder(self, tokens: Iterable[str]) -> PlainEncoder:
         """An encoder that takes the given added tokens for text, unless they are marked."""
         return PlainEncoder(self._backend, tokens)

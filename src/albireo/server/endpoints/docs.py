@@ -13,6 +13,7 @@ from starlette.responses import Response
 from albireo import __version__
 from albireo.server.endpoints.llama_cpp_told import REFUSED as LLAMA_REFUSED
 from albireo.server.endpoints.ollama_models import REFUSED
+from albireo.server.endpoints.pause import AbortAsk
 from albireo.server.protocol.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from albireo.server.protocol.anthropic import CountTokensRequest, MessageAnswer, MessagesRequest, TokenCount
 from albireo.server.protocol.batches import Batch, BatchList, BatchRequest, FileList, FileObject
@@ -22,6 +23,7 @@ from albireo.server.protocol.classify import ClassifyRequest, ClassList
 from albireo.server.protocol.cohere import EmbedAnswer, TypedEmbedAsk
 from albireo.server.protocol.completions import Completion, CompletionRequest
 from albireo.server.protocol.embeddings import EmbeddingList, EmbeddingRequest
+from albireo.server.protocol.generate import GenerateTokensAsk, Rendered, TokensAnswer
 from albireo.server.protocol.llama_cpp import AppliedTemplate, Completed, CompletionAsk, InfillAsk
 from albireo.server.protocol.ollama import (
     ChatAnswered,
@@ -42,10 +44,13 @@ from albireo.server.protocol.tei import (
     Predicted,
     Ranked,
     SimilarityAsk,
+    SimpleToken,
+    TeiDecodeAsk,
     TeiEmbedAllAsk,
     TeiEmbedAsk,
     TeiEmbedSparseAsk,
     TeiRerankAsk,
+    TeiTokenizeAsk,
     Weight,
 )
 from albireo.server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
@@ -60,6 +65,12 @@ _POSTS = (
     ("/v1/responses", "Answer a conversation, and keep the answer.", ResponseRequest, ResponseAnswer),
     ("/v1/responses/input_tokens", "Tokens of a conversation.", ResponseRequest, InputTokens),
     ("/v1/messages", "Answer a conversation; Anthropic's protocol.", MessagesRequest, MessageAnswer),
+    ("/v1/completions/render", "The same in tokens, which are not run.", CompletionRequest, list[Rendered]),
+    ("/v1/chat/completions/render", "The same in tokens, which are not run.", ChatRequest, Rendered),
+    ("/v1/messages/render", "The same in tokens, which are not run.", MessagesRequest, Rendered),
+    ("/inference/v1/generate", "Go on with token ids.", GenerateTokensAsk, TokensAnswer),
+    ("/abort_requests", "End requests as they are.", AbortAsk, dict[str, str | int]),
+    ("/inference/v1/abort_requests", "The same.", AbortAsk, dict[str, str | int]),
     ("/v1/messages/count_tokens", "Tokens of a conversation.", CountTokensRequest, TokenCount),
     ("/v1/embeddings", "Texts to vectors.", EmbeddingRequest, EmbeddingList),
     ("/v2/embed", "The same; Cohere's protocol.", TypedEmbedAsk, EmbedAnswer),
@@ -83,13 +94,18 @@ _POSTS = (
     ("/v1/load_lora_adapter", "Serve an adapter.", LoadAdapterRequest, str),
     ("/v1/unload_lora_adapter", "Serve it no more.", UnloadAdapterRequest, str),
     ("/tokenize", "Text to token ids.", TokenizeRequest, Tokenized),
+    ("/decode", "Token ids to texts; the protocol of text-embeddings-inference.", TeiDecodeAsk, list[str]),
     ("/detokenize", "Token ids to text.", DetokenizeRequest, Detokenized),
 )
 #: Of them, those that take another protocol's request, too, and give its answer.
-_ALSO: dict[str, tuple[Any, Any]] = {"/rerank": (TeiRerankAsk, list[Ranked])}
+_ALSO: dict[str, tuple[Any, Any]] = {
+    "/rerank": (TeiRerankAsk, list[Ranked]),
+    "/tokenize": (TeiTokenizeAsk, list[list[SimpleToken]]),
+}
 #: Of them, those that answer with events where `stream` is true.
 _STREAMING = (
     "/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/completion", "/infill",
+    "/inference/v1/generate",
 )  # fmt: skip
 #: Of them, those that answer with lines of JSON unless `stream` is false.
 _LINES = ("/api/chat", "/api/generate")
@@ -102,6 +118,9 @@ _OTHERS = (
     ("post", "/sleep", "Give the engine's memory back until a request comes."),
     ("post", "/wake_up", "Start it again."),
     ("get", "/is_sleeping", "Whether it has no process."),
+    ("post", "/pause", "Begin nothing more; answers once nothing runs."),
+    ("post", "/resume", "Go on."),
+    ("get", "/is_paused", "Whether nothing is begun."),
     ("post", "/reset_prefix_cache", "Forget what was computed; who runs goes on."),
     ("get", "/api/version", "The version of Ollama's protocol that is spoken."),
     ("get", "/api/tags", "The models there are."),
@@ -177,6 +196,15 @@ _QUERIES: dict[tuple[str, str], tuple[tuple[str, dict[str, Any], str], ...]] = {
     ("post", "/sleep"): (("level", {"enum": ["1", "2"]}, "They are the same here."), _MODEL),
     ("post", "/wake_up"): (("tags", {"enum": ["weights", "kv_cache"]}, "Either wakes all."), _MODEL),
     ("get", "/is_sleeping"): (_MODEL,),
+    ("post", "/pause"): (
+        ("mode", {"enum": ["abort", "wait", "keep"]}, "What becomes of what runs: it ends, is finished, or waits."),
+        ("clear_cache", _FLAG, "What was computed is not found again; by default so, and not where mode is keep."),
+        _MODEL,
+    ),
+    ("post", "/resume"): (_MODEL,),
+    ("get", "/is_paused"): (_MODEL,),
+    ("post", "/abort_requests"): (_MODEL,),
+    ("post", "/inference/v1/abort_requests"): (_MODEL,),
     ("post", "/reset_prefix_cache"): (
         ("reset_external", _FLAG, "What is kept in files, too."),
         ("reset_running_requests", _FLAG, "Changes nothing."),

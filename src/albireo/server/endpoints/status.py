@@ -16,7 +16,7 @@ from albireo.server.errors import HttpError
 from albireo.server.serving import Serving
 
 #: What /health says of a model that answers, if only after waking.
-SERVED = ("ok", "asleep", "waking")
+SERVED = ("ok", "asleep", "waking", "paused")
 
 
 class Status:
@@ -48,7 +48,8 @@ class Status:
         idle_s = serving.client.idle_s()
         if idle_s > serving.settings.health_timeout:
             return {"status": "stalled", "seconds_without_a_step": round(idle_s, 1)}
-        return {"status": "ok", "num_restarts": health.num_restarts}
+        paused = {"num_held": serving.client.num_held} if serving.client.is_paused else {}
+        return {"status": "paused" if paused else "ok", "num_restarts": health.num_restarts, **paused}
 
     def _engines(self) -> dict[str, Any]:
         """Of several engines, how each is. The log says why one failed."""

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from albireo import __version__
@@ -25,6 +26,7 @@ from albireo.server.body import ClientGone, parse, received_s, replayed
 from albireo.server.endpoints import embeddings, pooled
 from albireo.server.endpoints.pooling import Asked, Head, answered, values_of
 from albireo.server.endpoints.scoring import computed
+from albireo.server.endpoints.tei_tokens import TeiTokens
 from albireo.server.errors import HttpError, refused, unsupported
 from albireo.server.pooling_intake import admitted, begin, check_length, check_number, places_of, pooling_params
 from albireo.server.protocol.embeddings import EmbeddingRequest
@@ -116,6 +118,12 @@ def rerank(serving: Serving, of_documents: ASGIApp) -> ByFields:
     """/rerank: of `texts` as there, of `documents` as Jina, Cohere and vLLM have it."""
     of_texts = TeiEndpoint(serving, TeiRerankAsk, _rerank)
     return ByFields(serving, lambda given: of_texts if "texts" in given else of_documents)
+
+
+def tokenize(serving: Serving, of_prompts: ASGIApp) -> ByFields:
+    """/tokenize: of `inputs` as there, else as vLLM and llama.cpp have it."""
+    of_inputs = Route("/", TeiTokens(serving).tokenize, methods=["POST"]).app
+    return ByFields(serving, lambda given: of_inputs if "inputs" in given else of_prompts)
 
 
 def root(serving: Serving, others: Mapping[str, ASGIApp]) -> ByFields:

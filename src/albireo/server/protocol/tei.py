@@ -97,6 +97,33 @@ class SimilarityAsk(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     model: str | None = None
 
 
+class TeiTokenizeAsk(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """prompt_name: as of embeddings."""
+
+    inputs: str | Annotated[list[str], Meta(min_length=1)]
+    add_special_tokens: bool | None = None
+    prompt_name: Annotated[str, Meta(max_length=256)] | None = None
+    model: str | None = None
+
+
+class SimpleToken(msgspec.Struct):
+    """A token. start, stop: bytes of the text's UTF-8; null of one that is put round it or stands for itself."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None = None
+    stop: int | None = None
+
+
+class TeiDecodeAsk(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """ids: of one text, or lists of several. skip_special_tokens: so unless it is false."""
+
+    ids: Annotated[list[Count | list[Count]], Meta(min_length=1)]
+    skip_special_tokens: bool | None = None
+    model: str | None = None
+
+
 class Predicted(msgspec.Struct):
     """A label of a text, and how likely it is."""
 

@@ -385,10 +385,11 @@ def test_one_or_all_are_paused(both: Server) -> None:
     def paused(model: str = "") -> bool:
         return bool(both.http.get("/is_paused", params={"model": model} if model else {}).json()["is_paused"])
 
+    assert both.http.post("/v1/completions", json={**ASK, "model": "short"}).status_code == 200
     assert both.http.post("/pause?model=short").json() == {"status": "paused"}
     assert (paused("short"), paused("long"), paused()) == (True, False, False)
     assert both.http.post("/v1/completions", json={**ASK, "model": "long"}).status_code == 200
-    assert both.http.get("/health").status_code == 200, both.http.get("/health").text
+    assert statuses(both)["short"] == "paused"
     assert both.http.post("/pause").json() == {"status": "paused"} and paused()
     assert both.http.post("/resume").json() == {"status": "resumed"} and not paused("short")
     assert both.http.post("/pause?model=other").status_code == 404

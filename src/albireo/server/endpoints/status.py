@@ -43,13 +43,18 @@ class Status:
         if health.state in ("loading", "waking") or serving.metrics is None:
             state = "loading" if serving.metrics is None else health.state
             return {"status": state, "progress": round(health.loaded_frac, 3)}
+        if serving.client.is_paused and health.state in ("ready", "asleep"):
+            return {
+                "status": "paused",
+                "num_restarts": health.num_restarts,
+                "num_held": serving.client.num_held,
+            }
         if health.state != "ready":
             return {"status": health.state, "num_restarts": health.num_restarts}
         idle_s = serving.client.idle_s()
         if idle_s > serving.settings.health_timeout:
             return {"status": "stalled", "seconds_without_a_step": round(idle_s, 1)}
-        paused = {"num_held": serving.client.num_held} if serving.client.is_paused else {}
-        return {"status": "paused" if paused else "ok", "num_restarts": health.num_restarts, **paused}
+        return {"status": "ok", "num_restarts": health.num_restarts}
 
     def _engines(self) -> dict[str, Any]:
         """Of several engines, how each is. The log says why one failed."""

@@ -47,12 +47,6 @@ def test_examples_and_blocks_of_the_readme_run_and_say_something(tmp_path: Path)
     assert min(words[: len(EXAMPLES)]) > 5 and min(words) > 0, words
 
 
-def test_links_between_documents_lead_somewhere() -> None:
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name} links to {target}"
-
-
 def test_every_architecture_is_described_and_among_its_kind() -> None:
     """There by its model_type; a text part is what those that read images have, too, and has no word of its own."""
     kinds, each_one = (ROOT / "docs" / "models.md").read_text().split("## What is honoured of each")

@@ -208,6 +208,8 @@ def test_tokens_are_told_in_its_words(server: Server) -> None:
 def test_it_tells_of_the_model_and_its_seats(server: Server) -> None:
     props = server.http.get("/props").json()
     assert (props["default_generation_settings"]["n_ctx"], props["model_alias"]) == (512, "story")
+    settings = props["default_generation_settings"]["params"]
+    assert (settings["n_predict"], settings["repeat_last_n"]) == (-1, 64)
     assert props["modalities"] == {"vision": False, "audio": False} and not props["is_sleeping"]
     assert str(BUNDLED) not in json.dumps(props)
     slots = server.http.get("/slots").json()

@@ -16,6 +16,7 @@ from albireo.params import SamplingParams
 from albireo.server.body import parse
 from albireo.server.conversation import readable
 from albireo.server.dialects.llama_cpp import told_settings
+from albireo.server.dialects.llama_sampling import DEFAULT_WINDOW
 from albireo.server.errors import HttpError, busy, refused
 from albireo.server.intake import chat_options
 from albireo.server.protocol.chat import ChatRequest
@@ -65,7 +66,9 @@ class LlamaTold:
         """The model, and what holds where a request says nothing."""
         serving = self._serving
         ready, tokenizer = serving.ready, serving.tokenizer
-        settings = told_settings(SampledFields(), serving.admission.default_params())
+        # as /completion reads one that says nothing: to the end of the context, penalties by their window
+        silent = {"max_tokens": None, "penalty_window": DEFAULT_WINDOW, **serving.admission.advice}
+        settings = told_settings(SampledFields(), SamplingParams(**silent))
         return _json(
             {
                 "default_generation_settings": {"n_ctx": ready.max_model_len, "params": settings},

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -16,10 +17,18 @@ import pytest
 
 from albireo.cli import vllm_flags
 from albireo.cli.main import main
+from albireo.compiler import pipeline
+from albireo.compress.recipe import METHODS, SCHEMES
+from albireo.graph.tuning import ALLOWED
+from albireo.models.gguf.architectures import ARCHITECTURES
+from albireo.models.gguf.projectors.table import HEARING, SEEING
+from albireo.server.settings import REASONING_PARSERS, TOOL_CALL_PARSERS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {path: path.read_text() for path in PAGES if path.name != "journal.md"}
+
+EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 
 #: Other programs' flags: curl's, Docker's, pip's, Ray's, compilers', load generators' and pytest's here.
 FOREIGN_FLAGS = frozenset(
@@ -206,6 +215,29 @@ def test_paths_are_files_or_folders() -> None:
             if not any(each.endswith(where) for each in ends) and name not in ("config/", "tokenizer/", "vision/"):
                 missing.append(f"{path.name}: {name}")
     assert missing == []
+
+
+def passes() -> set[str]:
+    """Those that a program may meet, as files."""
+    every = (*pipeline.PASSES, *(run for _, _, run in pipeline.ABLE_PASSES))
+    return {pipeline.pass_name(run) for run in every}
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("structured-output.md", {*TOOL_CALL_PARSERS, *REASONING_PARSERS}),
+        ("checkpoints.md", {*ARCHITECTURES, *SEEING, *HEARING}),
+        ("compiler.md", passes()),
+        ("tuning.md", set(ALLOWED)),
+        ("quantization.md", {*SCHEMES, *METHODS}),
+        ("troubleshooting.md", EXTRAS - {"test"}),
+    ],
+    ids=["parsers", "gguf", "passes", "tuning", "schemes", "extras"],
+)
+def test_lists_are_whole(page: str, names: set[str]) -> None:
+    said = set(re.findall(r"[\w.-]+", " ".join(re.findall(r"`([^`\n]+)`", TEXTS[ROOT / "docs" / page]))))
+    assert sorted(names - said) == []
 
 
 def test_messages_that_are_looked_up_are_said() -> None:

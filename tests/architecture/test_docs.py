@@ -48,7 +48,7 @@ FOREIGN_NAMES = frozenset(
         *("default_prompt_name", "extra_args", "flat_logprobs", "get_metrics"),
         *("longest_first", "max_seq_length", "namespace__name", "num_ctas"),
         *("sparse_config", "tokenization_kwargs", "tool_call_parser_invocations", "tools_ts_str"),
-        *("proxy_buffering", "q8_0", "use_full_rank_gate", "warp_specialize"),
+        *("q8_0", "use_full_rank_gate", "warp_specialize"),
     )
 )
 

@@ -18,6 +18,7 @@ import pytest
 
 from albireo.cli import vllm_flags
 from albireo.cli.main import main
+from albireo.cli.other_flags import all_others
 from albireo.compiler import pipeline
 from albireo.compress.recipe import METHODS, SCHEMES
 from albireo.graph.tuning import ALLOWED
@@ -138,6 +139,17 @@ def test_commands_that_are_shown_would_run() -> None:
                 if not lacks and "does not exist" not in error.format_message():
                     wrong.append(f"{path.name}: albireo {shown}: {error.format_message()}")
     assert wrong == []
+
+
+def test_flags_of_others_are_answered_as_they_are_told() -> None:
+    """Those at the left of docs/migrating.md's tables of servers."""
+    text = TEXTS[ROOT / "docs/migrating.md"]
+    rows = re.findall(r"^\| ([^|]+) \|", text[text.index("## vLLM") : text.index("## Ollama")], re.MULTILINE)
+    told = {
+        flag for row in rows for code in re.findall(r"`([^`]+)`", row) for flag in re.findall(r"(?<!\S)-[-\w]+", code)
+    }
+    answered = {*all_others(), *vllm_flags.known(), *flags()["serve"]}
+    assert len(told) > 40 and sorted(told - answered) == []
 
 
 def routes_in(*files: str) -> set[str]:

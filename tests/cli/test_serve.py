@@ -14,6 +14,7 @@ import albireo.server.run
 from albireo.api.machine.share import Share
 from albireo.cli import environment
 from albireo.cli import serve as serve_module
+from albireo.cli.other_flags import all_others, other_words
 from albireo.cli.vllm_flags import known, words
 from albireo.replicas.place import Place
 from albireo.server.settings import TEMPLATE_KWARGS, ServerSettings
@@ -236,11 +237,17 @@ def test_objects_key_by_key_as_vllm_takes_them(albireo: Any, served: list[Any], 
         (["--pipeline-parallel-size", "2"], "there is no such thing here"),
         (["-pp", "2"], "-pp is vLLM's, and there is no such thing here"),
         (["--model=fox"], "here it is the argument: albireo serve MODEL"),
+        (["-c", "4096"], "-c is llama.cpp's; here it is --max-model-len"),
+        (["-ngl", "99"], "-ngl is llama.cpp's; here it is --device cuda"),
+        (["-np", "4"], "-np is llama.cpp's; here it is --max-num-seqs"),
+        (["--ctx_size=4096"], "--ctx-size is llama.cpp's"),
+        (["--mem-fraction-static", "0.8"], "is SGLang's; here it is --gpu-memory-utilization"),
+        (["--model-id=x"], "--model-id is TGI's; here it is the argument"),
         (["--max-num-seq", "3"], "Did you mean"),
         (["--hear-everything"], "No such option"),
     ],
 )
-def test_flags_of_vllm_are_answered(albireo: Any, served: list[Any], args: list[str], said: str) -> None:
+def test_flags_of_others_are_answered(albireo: Any, served: list[Any], args: list[str], said: str) -> None:
     result = albireo("serve", *args)
     assert result.exit_code == 2 and said in result.stderr and served == []
 
@@ -287,7 +294,8 @@ def test_what_others_read_from_the_environment_is_said(
 def test_what_is_said_of_flags_is_of_none_there_is_and_names_those_there_are() -> None:
     ours = {flag for param in serve_module.command.params for flag in (*param.opts, *param.secondary_opts)}
     assert not ours & set(known()) and len(set(known())) == len(known())
-    for flag in known():
-        said = (words(flag) or "").removeprefix(flag)
+    assert not (ours | set(known())) & set(all_others())
+    for flag in (*known(), *all_others()):
+        said = (words(flag) or other_words(flag) or "").removeprefix(flag)
         named = {found.rstrip(",;:") for found in said.split() if found.startswith("-")}
         assert named <= ours, (flag, named - ours)

@@ -27,6 +27,7 @@ _ROOM = frozenset(
         "main",
         "media",
         "options",
+        "other_flags",
         "prompts",
         "served",
         "session",

@@ -16,6 +16,7 @@ import click
 
 from albireo.api.sources.locate import locate_model
 from albireo.api.sources.other_stores import LM_STUDIO, OLLAMA
+from albireo.cli.other_flags import all_others, other_words
 from albireo.cli.vllm_flags import HONOURED, known, turned_off, words
 from albireo.errors import ConfigError
 from albireo.server.settings import ServerSettings
@@ -38,7 +39,7 @@ class ServedCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ours = {flag for param in self.params for flag in param.opts + param.secondary_opts}
-        all_flags = ours | set(known())
+        all_flags = ours.union(known(), all_others())
         all_flags |= {"--no-" + flag.removeprefix("--") for flag in all_flags}
         found = _spread(_without_honoured([_dashed(arg, all_flags) for arg in args], ours))
         try:
@@ -50,7 +51,8 @@ class ServedCommand(click.Command):
         except click.NoSuchOption as error:
             # a short flag is told by its first letter
             flags = (arg.partition("=")[0] for arg in found if arg.startswith(error.option_name))
-            said = next((said for flag in flags if flag not in ours and (said := words(flag)) is not None), None)
+            told = ((words(flag) or other_words(flag)) for flag in flags if flag not in ours)
+            said = next((said for said in told if said is not None), None)
             if said is None:
                 raise
             raise click.UsageError(said, ctx) from None

@@ -100,7 +100,9 @@ def test_heavy_libraries_are_fenced() -> None:
 
 def test_nothing_is_unpickled_and_nothing_from_a_model_directory_is_run() -> None:
     assert users_of("pickle", "marshal", "shelve", "dill") == set()
-    assert not [path for path in FILES if "torch.load" in text_of(path)]
+    loads = [path for path in FILES if "torch.load" in text_of(path)]
+    calls = [ast.unparse(node.func) for path in loads for node in nodes_of(path) if isinstance(node, ast.Call)]
+    assert "torch.load" not in calls, "it may be said how others make safetensors of what we do not read"
     for path in FILES:
         if not re.search(r"\b(?:eval|exec|compile)\b", text_of(path)):
             continue

@@ -56,19 +56,25 @@ class Passing:
         """Args: max_new: most tokens of a step."""
         self._cache, self._tables, self._max_new = cache, tables, max_new
 
-    def tokens(self, seq: Sequence, first: Sequence, num_of_step: int) -> int:
+    def tokens(self, seq: Sequence, first: Sequence, num_of_step: int, running: Seq[Sequence]) -> int:
         """How many tokens are to be computed of a sequence that waits, if it may pass the first open prompt; else 0.
 
         Args: num_of_step: tokens that a step has for prompts: a prompt that fits in it makes nobody wait.
         """
-        num_new = seq.num_tokens - max(self._cache.match(seq).num_tokens, seq.num_swapped_tokens)
-        if seq.request.priority != first.request.priority:
-            return num_new if seq.request.priority < first.request.priority else 0
-        return num_new if rest(first) > num_of_step and num_new * SHORTER <= rest(first) else 0
+        hit = self._cache.match(seq)
+        num_new = seq.num_tokens - max(hit.num_tokens, seq.num_swapped_tokens)
+        is_short = rest(first) > num_of_step and num_new * SHORTER <= rest(first)
+        goes_before = seq.request.priority < first.request.priority
+        if seq.request.priority > first.request.priority or not (is_short or goes_before):
+            return 0
+        return num_new if self._is_apart(seq, hit, running) else 0
 
     def is_apart(self, seq: Sequence, running: Seq[Sequence]) -> bool:
         """Whether it shares nothing that is to be computed, and has blocks beside all that others know they need."""
-        hit, size = self._cache.match(seq), self._tables.block_size
+        return self._is_apart(seq, self._cache.match(seq), running)
+
+    def _is_apart(self, seq: Sequence, hit: Hit, running: Seq[Sequence]) -> bool:
+        size = self._tables.block_size
         num_missing = sum(-(-other.num_tokens // size) - len(other.block_tables[0]) for other in running)
         num_tokens = seq.num_tokens + size * max(0, num_missing)
         return self._tables.has_room(hit.blocks, num_tokens, self._max_new) and not self._shares(seq, hit, running)

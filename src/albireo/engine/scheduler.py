@@ -259,9 +259,10 @@ class Scheduler:
         if open_prompts and self._settings.can_cut_anywhere:
             for_prompts = max(1, step.limit - num_decoding)
             num_passing = 0
-            for seq in self.waiting.members[:LOOKED_AT]:
-                num_new = self._passing.tokens(seq, open_prompts[0], for_prompts)
-                if num_new and self._slot(seq) is not None and self._passing.is_apart(seq, self.running.members):
+            has_seat = len(self.running) < self._settings.max_num_seqs
+            for seq in self.waiting.members[:LOOKED_AT] if has_seat else ():
+                num_new = self._passing.tokens(seq, open_prompts[0], for_prompts, self.running.members)
+                if num_new and self._slot(seq) is not None:
                     step.passing.append(seq)
                     num_passing += num_new
             if step.passing or len(open_prompts) > 1:

@@ -105,11 +105,12 @@ def _parent(groups: Sequence[Sequence[str]], out: Path, seconds: float, is_dry: 
 
 
 def planned_ends(groups: Sequence[Sequence[str]], seconds: float) -> list[float]:
-    """When each group is to be over, in seconds from the beginning: its parts' at most, or where all of them are more
-    than there are, a part of these that is everybody's, so that none is left out."""
+    """When each group is to be over, in seconds from the beginning: its parts' at most. Where all of them are more than
+    there are, each has its share, so that none is left out; of less than half of it those that come first have all."""
     longest = [max(PARTS[name] for name in group) for group in groups]
     share = min(1.0, seconds / sum(longest))
-    return [share * sum(longest[: i + 1]) for i in range(len(longest))]
+    share = share if share >= 0.5 else 1.0
+    return [min(seconds, share * sum(longest[: i + 1])) for i in range(len(longest))]
 
 
 def _checked(launched: Mapping[str, Sequence[str]]) -> Iterator[str]:

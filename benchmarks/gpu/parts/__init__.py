@@ -10,6 +10,7 @@ from __future__ import annotations
 PARTS = {
     "machine": 10,
     "kernels": 200,
+    "joined_numbers": 200,
     "attention_numbers": 200,
     "linears_bfloat16": 200,
     "linears_fp8": 200,
@@ -48,6 +49,7 @@ PARTS = {
 #: Those that hold kernels against torch; first_hour.py says which kernels each of them launches.
 NUMBERS = (
     "kernels",
+    "joined_numbers",
     "attention_numbers",
     "linears_bfloat16",
     "linears_fp8",
@@ -63,6 +65,7 @@ CALLS = {
         ("machine",),
         (
             "kernels",
+            "joined_numbers",
             "attention_numbers",
             "linears_bfloat16",
             "linears_fp8",

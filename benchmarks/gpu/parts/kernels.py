@@ -11,9 +11,7 @@ import checks_of_adapters
 import checks_of_linears
 import checks_of_rows
 import checks_of_sampling
-import checks_of_small_calls
 import checks_of_states
-import checks_of_streams
 from checks import run_checks
 from report import Row
 from setup import Setup
@@ -21,5 +19,4 @@ from setup import Setup
 
 def run(setup: Setup) -> Iterator[Row]:
     checks = checks_of_rows.CHECKS | checks_of_sampling.CHECKS | checks_of_linears.CHECKS | checks_of_states.CHECKS
-    checks |= checks_of_small_calls.CHECKS | checks_of_streams.CHECKS
     yield from run_checks(setup, checks | checks_of_adapters.CHECKS)

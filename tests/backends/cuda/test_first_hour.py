@@ -107,12 +107,14 @@ def test_each_part_is_in_one_call_of_ten_minutes() -> None:
 
 
 def test_all_parts_have_some_of_the_time_where_a_call_has_less() -> None:
-    ends = "[first_hour.planned_ends(groups, seconds) for seconds in (590, 400)]"
+    """Of less than half of what they have together the first have all."""
+    ends = "[first_hour.planned_ends(groups, seconds) for seconds in (590, 400, 200)]"
     show = f"groups = parts.CALLS['constants']; print(json.dumps([groups, *{ends}]))"
-    groups, whole, short = json.loads(run("-c", f"import first_hour, json, parts; {show}").stdout)
+    groups, whole, short, little = json.loads(run("-c", f"import first_hour, json, parts; {show}").stdout)
     assert len(groups) == len(whole) and whole[-1] <= 590 and short[-1] == pytest.approx(400)
     steps = [b - a for a, b in zip([0, *short], short, strict=False)]
     assert min(steps) > 10 and whole[0] > short[0]
+    assert little[0] == whole[0] and little[-2:] == [200, 200]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 from albireo import LLM, PoolingParams, SamplingParams
 from albireo.errors import InvalidParams, UnsupportedFeature
+from e2e.test_encoders import with_modules
 from e2e.test_images import said
 from tiny_sights import FAMILIES, Theirs, picture, save
 
@@ -100,3 +101,46 @@ def test_pages_have_a_vector_of_each_token(name: str, base: str, tmp_path: Path)
             wanted = linear(theirs.model.model(**given).last_hidden_state[0])
         wanted = torch.nn.functional.normalize(wanted, dim=-1).numpy()
         np.testing.assert_allclose(output.outputs.data, wanted, atol=2e-5)
+
+
+#: As of Qwen3-VL-Reranker: it looks for the roles of a pair, and marks pictures of their contents.
+_PAIRS = (
+    "{% for message in messages %}{% if message.role == 'query' %}<|im_start|>Query: "
+    "{% elif message.role == 'document' %}Document: {% endif %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}"
+    "{% elif part['type'] == 'image' %}MARK{% endif %}{% endfor %}{% endfor %}<|im_end|>"
+)
+
+
+def test_pairs_with_pictures_are_scored_by_two_tokens(tmp_path: Path) -> None:
+    """LogitScore behind a model that sees: what is likelier behind a pair, as transformers has it."""
+    folder = save(tmp_path, "qwen3_vl")
+    (folder / "chat_template.jinja").write_text(_PAIRS.replace("MARK", FAMILIES["qwen3_vl"].mark))
+    yes, no = 40, 50
+    with_modules(folder, ("Transformer", None), ("LogitScore", {"true_token_id": yes, "false_token_id": no}))
+    theirs = Theirs(folder, "qwen3_vl")
+    documents: list[Any] = [
+        {"content": [{"type": "image", "image": PICTURES[0]}]},
+        {"content": [{"type": "text", "text": "A cat: "}, {"type": "image", "image": PICTURES[1]}]},
+        "A cat",
+    ]
+
+    def exact(document: Any, prompt: list[int]) -> float:
+        content = [{"type": "text", "text": document}] if isinstance(document, str) else document["content"]
+        inputs = theirs.inputs([{"role": "document", "content": content}], prompt)
+        with torch.no_grad():
+            logits = theirs.model(**inputs).logits[0, -1].double()
+        return float(torch.sigmoid(logits[yes] - logits[no]))
+
+    with LLM(str(folder), dtype="float32", num_threads=1, block_size=8) as llm:
+        outputs = llm.score("A cat?", documents, use_tqdm=False)
+        assert llm.loaded is not None and llm.loaded.tokenizer is not None
+        written = [llm.loaded.tokenizer.decode(each.prompt_token_ids) for each in outputs]
+        with pytest.raises(InvalidParams, match="a pair with images is not cut"):
+            cut = PoolingParams(truncate_prompt_tokens=50)
+            llm.score("A cat?", documents[0], pooling_params=cut, use_tqdm=False)
+    assert written[2] == "Query: A cat?Document: A cat" and written[1].startswith("Query: A cat?Document: A cat: ")
+    found = [each.outputs.score for each in outputs]
+    wanted = [exact(each, output.prompt_token_ids) for each, output in zip(documents, outputs, strict=True)]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
+    assert np.ptp(found) > 1e-3

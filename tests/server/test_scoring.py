@@ -124,7 +124,7 @@ RERANK: dict[str, Any] = {"query": QUERY, "documents": TEXTS}
         ("/score", {"text_1": ["a", "b"], "text_2": TEXTS}, "text_1", "text_1 holds 2 texts and text_2 5"),
         ("/score", {"text_1": "a", "text_2": []}, "text_2", "text_2 holds no texts"),
         ("/score", {"text_1": [], "text_2": ["a"]}, "text_1", "text_1 holds no texts"),
-        ("/score", {"text_1": "a", "text_2": [{"content": []}]}, "text_2", "str"),
+        ("/score", {"text_1": "a", "text_2": [{"content": []}]}, "text_2", "text_2 has content; only texts are scored"),
         ("/score", {**SCORE, "text_2": ["a"] * 2049}, "text_2", "2049 inputs, at most 2048"),
         ("/score", {**SCORE, "text_2": ["a", " the" * 600]}, "text_2", r"text_2[1]: the prompt has 60"),
         ("/score", {**SCORE, "text_2": ["a", "b" * 100_000]}, "text_2", "text_2[1] of length 100000 cannot fit"),

@@ -78,7 +78,7 @@ def _part(given: str | Content, place: str, limit: int | None, problem: str) -> 
     if given.content is None:
         return Part(given.text or "", limit)
     if problem:
-        raise cannot(UnsupportedFeature(f"{place} has content; {problem}"))
+        raise HttpError(400, f"{place} has content; {problem}", param=field, code="unsupported")
     try:
         return content_of(given.content, place, set())._replace(max_tokens=limit)
     except EngineError as error:

@@ -60,8 +60,8 @@ def _shape(path: Path, name: str) -> tuple[int, ...] | None:
 
 
 def _told(name: str) -> str:
-    convert = f"save_file(torch.load('{name}.pt', weights_only=True), '{name}.safetensors')"
     return (
-        f"what makes that of its tokens is in {name}.pt, a pickle, which is not read; convert it where you trust it "
-        f"(from safetensors.torch import save_file; {convert}) and load the model again"
+        f"what makes that of its tokens is in {name}.pt, a pickle, which is not read; where you trust it, read it with "
+        f"torch (weights_only=True), write its tensors as {name}.safetensors with safetensors.torch.save_file, and "
+        "load the model again"
     )

@@ -36,6 +36,7 @@ NAMES = {
     "LoRARequest",
     "Logprob",
     "ModelError",
+    "NoGpu",
     "OutOfMemory",
     "PoolingOutput",
     "PoolingParams",

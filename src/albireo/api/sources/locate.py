@@ -28,13 +28,14 @@ def is_hub_name(name: str) -> bool:
     return _HUB_NAME.fullmatch(name) is not None
 
 
-def locate_model(name: str | None) -> Path:
+def locate_model(name: str | Path | None) -> Path:
     """The directory, or the GGUF file, that a model is loaded from: of a file in parts the first of them.
 
     Raises: ModelError when there is no such directory and the name cannot be fetched, saying what to do.
     """
     if name is None:
         return BUNDLED
+    name = str(name)
     path = stored_model(name) or Path(name).expanduser()
     if path.is_dir():
         return _gguf_in(path) or path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from albireo import Corrupt, EngineError, EngineFileError, TargetMismatch, UnsupportedModel, VersionMismatch
-from albireo.artifact.reader import is_engine_directory, open_engine
+from albireo.artifact.reader import hinting, is_engine_directory, open_engine
 from artifact.engines import alter, make_engine, run, seal
 from compiler.ranks import WIDE
 
@@ -280,6 +281,15 @@ def test_what_is_no_file(name: str, engine: Path) -> None:
     path.unlink()
     os.mkfifo(path)
     refused(engine, Corrupt, "is not a regular file")
+
+
+def test_what_may_not_be_read_is_not_to_be_built_again(tmp_path: Path) -> None:
+    path = str(tmp_path / "weights.0.bin")
+    says = re.escape(f"{path}: cannot be read: Permission denied; let this user read it")
+    with pytest.raises(Corrupt, match=f"^{says}$"), hinting(tmp_path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    with pytest.raises(Corrupt, match=r"cannot be read: Input/output error; build it again"), hinting(tmp_path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
 
 
 @pytest.mark.parametrize("where", ["in a constant", "between constants"])

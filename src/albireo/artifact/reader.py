@@ -106,8 +106,13 @@ def hinting(directory: Path) -> Iterator[None]:
         if layout.BUILD_COMMAND in str(error):
             raise
         raise type(error)(f"{error}; {hint}") from error
-    except (ModelError, OSError) as error:
+    except ModelError as error:
         raise Corrupt(f"{error}; {hint}") from error
+    except OSError as error:
+        said = str(error) if error.filename is None else f"{error.filename}: cannot be read: {error.strerror}"
+        # built again by who may not read it, it would be as it is
+        hint = "let this user read it" if isinstance(error, PermissionError) else hint
+        raise Corrupt(f"{said}; {hint}") from error
 
 
 def open_engine(directory: Path) -> EngineFiles:

@@ -61,6 +61,12 @@ def test_rows_in_another_order_are_refused(tmp_path: Path) -> None:
         cut(graph(tmp_path, "ernie4_5"))
 
 
+def test_models_that_write_no_text_are_refused(tmp_path: Path) -> None:
+    """Embeddings, classifiers: their graphs end elsewhere."""
+    with pytest.raises(UnsupportedModel, match=r"no logits.*--quantization"):
+        cut(graph(tmp_path, "qwen3", architectures=["Qwen3Model"]))
+
+
 def test_linears_that_share_a_tensor_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match=r"qkv_proj\.weight holds the rows of several linears.*--quantization"):
         cut(graph(tmp_path, "phi3"))

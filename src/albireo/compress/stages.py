@@ -91,10 +91,16 @@ _BEHIND_HEAD = ("scale", "unary")
 def cut(graph: Graph) -> list[Stage]:
     """The stages that lead to the logits, in order; the last keeps them.
 
-    Raises: InvariantError for a graph that passes have rewritten; UnsupportedModel for linears that share a tensor, for
-        layers that share a cache, and where more is done to what the head gives than forward.py computes.
+    Raises: InvariantError for a graph that passes have rewritten; UnsupportedModel for a model that writes no text, for
+        linears that share a tensor, for layers that share a cache, and where more is done to what the head gives than
+        forward.py computes.
     """
-    logits = graph.outputs["logits"]
+    logits = graph.outputs.get("logits")
+    if logits is None:
+        raise UnsupportedModel(
+            "this model writes no text, so it has no logits, by which calibration is judged; --quantization rounds the "
+            "weights of such a model where it is loaded or built"
+        )
     nodes = _leading_to(graph, logits)
     stages: list[Stage] = []
     waiting: list[Node] = []

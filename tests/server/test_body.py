@@ -18,11 +18,18 @@ class Shape(msgspec.Struct, forbid_unknown_fields=True):
     b: list[int] | None = None
 
 
+class Whole(msgspec.Struct, forbid_unknown_fields=True):
+    one: Shape | None = None
+    many: list[Shape] | None = None
+    told: dict[str, str] | None = None
+
+
 class Text(msgspec.Struct, forbid_unknown_fields=True):
     c: int | str
 
 
 DECODER = msgspec.json.Decoder(Shape)
+WHOLES = msgspec.json.Decoder(Whole)
 TEXTS = msgspec.json.Decoder(Text)
 
 
@@ -178,3 +185,43 @@ def test_what_does_not_fit_is_a_400(data: bytes, param: str | None) -> None:
 
 def test_unknown_fields_may_be_null() -> None:
     assert parse(b'{"a": 1, "c": null, "b": null}', DECODER) == Shape(1)
+
+
+def test_unknown_fields_further_in_may_be_null() -> None:
+    found = parse(b'{"one": {"a": 1, "x": null}, "many": [{"a": 2}, {"a": 3, "y": null, "x": null}]}', WHOLES)
+    assert found == Whole(Shape(1), [Shape(2), Shape(3)])
+    # each null is another look at the whole body
+    many = b", ".join([b'{"a": 1, "x": null}'] * 40)
+    with pytest.raises(HttpError):
+        parse(b'{"many": [' + many + b"]}", WHOLES)
+
+
+@pytest.mark.parametrize(
+    ("data", "param"),
+    [
+        (b'{"one": {"a": 1, "x": 2}}', "one.x"),
+        (b'{"many": [{"a": 1}, {"a": 1, "x": 0}]}', "many[1].x"),
+        (b'{"x": 1}', "x"),
+    ],
+)
+def test_unknown_fields_further_in_are_named_with_their_place(data: bytes, param: str) -> None:
+    with pytest.raises(HttpError, match=r"'x'( of .*)? is not a field") as caught:
+        parse(data, WHOLES)
+    assert (caught.value.status, caught.value.param) == (400, param)
+
+
+@pytest.mark.parametrize(
+    "text", [rb"\ud83d", rb"a\ud83d and more", rb"\uDE00 and more", rb"\\\ud83d", rb"\ud83d\ud83d\ude00"]
+)
+def test_half_a_letter_is_named(text: bytes) -> None:
+    """What clients send that cut a text at a number of UTF-16 units."""
+    with pytest.raises(HttpError, match=r"\\u[dD][8eE]\w+ at byte \d+ is half of a pair"):
+        parse(b'{"told": {"a": "' + text + b'"}}', WHOLES)
+
+
+@pytest.mark.parametrize("text", [rb"\ud83d\ude00", rb"\\ud83d", "\U0001f600".encode()])
+def test_whole_letters_are_no_halves(text: bytes) -> None:
+    assert parse(b'{"told": {"a": "' + text + b'"}}', WHOLES).told
+    with pytest.raises(HttpError, match="not valid JSON") as caught:
+        parse(b'{"told": {"a": "' + text + b'"}', WHOLES)
+    assert "half" not in str(caught.value)

@@ -48,6 +48,15 @@ _CALLED = {
     "separate_reasoning": "include_reasoning",
 }
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
+_PLACE = re.compile(r" - at `\$((?:\.[^`\[.]+|\[\d+\])+)`$")
+_STEP = re.compile(r"\.([^\[.]+)|\[(\d+)\]")
+#: Fields within others that may be unknown and null: each is another look at the whole body.
+_MOST_NULLS = 16
+#: Half of a pair by itself, as texts have that were cut in the middle of a letter.
+_HALF_PAIR = re.compile(
+    rb"\\u(?:[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})|[dD][c-fC-F][0-9a-fA-F]{2})"
+)
+_PAIR = re.compile(rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _MISSING = re.compile(r"missing required field `([^`]*)`$")
 _NOT_INT = re.compile(r"^Expected `int[^`]*`, got `float`")
 #: Above it not each whole number is a float.
@@ -149,7 +158,7 @@ def parse(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
             return _as_meant(data, decoder)
         raise _invalid(error, decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _no_json(error) from None
+        raise _no_json(error, data) from None
 
 
 def converted(fields: dict[str, Any], kind: type[T]) -> T:
@@ -177,7 +186,7 @@ def _as_meant(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except msgspec.ValidationError as error:
         raise _invalid(error, decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _no_json(error) from None
+        raise _no_json(error, data) from None
 
 
 def _meant(fields: dict[str, Any], kind: type[T]) -> T:
@@ -188,15 +197,33 @@ def _meant(fields: dict[str, Any], kind: type[T]) -> T:
         for name, value in fields.items()
         if value is not None
     }
+    nulls = 0
     while True:  # lists, of which there are few, where one is refused
         try:
             return msgspec.convert(known, kind)
         except msgspec.ValidationError as error:
+            if nulls < _MOST_NULLS and _left_out(known, str(error)):
+                nulls += 1
+                continue
             path = _PATH.search(str(error)) if _NOT_INT.search(str(error)) else None
             name = path.group(1) if path else ""
             if name not in known or (whole := as_whole(known[name])) is known[name]:
                 raise
             known[name] = whole
+
+
+def _left_out(fields: dict[str, Any], message: str) -> bool:
+    """Whether what a message names is a field further in that is unknown and null; it is there no more then."""
+    unknown, place = _UNKNOWN.search(message), _PLACE.search(message)
+    if unknown is None or place is None:
+        return False
+    within: Any = fields
+    for name, index in _STEP.findall(place.group(1)):
+        within = within[name] if name else within[int(index)]
+    if not isinstance(within, dict) or within.get(unknown.group(1), False) is not None:
+        return False
+    del within[unknown.group(1)]
+    return True
 
 
 def as_whole(value: Any) -> Any:
@@ -217,7 +244,10 @@ def _invalid(error: msgspec.ValidationError, kind: Any) -> HttpError:
         other = _CALLED.get(name, "")
         is_there = other.startswith("--") or re.split("[., ]", other)[0] in getattr(kind, "__struct_fields__", ())
         advice = f"use {other}" if is_there else "leave it out"
-        return HttpError(400, f"{name!r:.80} is not a field that is known here; {advice}", param=name[:80])
+        place = _PLACE.search(message)
+        within = f"{place.group(1)[1:]}." if place else ""
+        found, of = f"{within}{name}"[:80], f" of {within[:-1]:.80}" if within else ""
+        return HttpError(400, f"{name!r:.80}{of} is not a field that is known here; {advice}", param=found)
     missing = _MISSING.search(message)  # of the body itself: further in there is a path behind it
     if missing:
         what = f"the request is not valid: {message:.300}"
@@ -226,6 +256,9 @@ def _invalid(error: msgspec.ValidationError, kind: Any) -> HttpError:
     return HttpError(400, f"the request is not valid: {message:.300}", param=path.group(1)[:80] if path else None)
 
 
-def _no_json(error: Exception) -> HttpError:
+def _no_json(error: Exception, data: bytes) -> HttpError:
     what = "it is nested too deeply" if isinstance(error, RecursionError) else f"{error!s:.200}"
+    half = _HALF_PAIR.search(_PAIR.sub(lambda found: b"_" * len(found.group()), data))
+    if half and not isinstance(error, RecursionError):
+        what = f"{half.group().decode()} at byte {half.start()} is half of a pair; a letter of a text was cut in two"
     return HttpError(400, f"the body is not valid JSON: {what}")

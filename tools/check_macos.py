@@ -66,6 +66,7 @@ set(CMAKE_AR "{folder}/ar")
 set(CMAKE_RANLIB true)
 set(CMAKE_INSTALL_NAME_TOOL true)
 set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
 """
 
 _NUMBERS = f"""#include <fcntl.h>

@@ -48,10 +48,11 @@ def test_both_systems_answer_the_same_questions() -> None:
 
 def test_the_stand_in_has_nothing_of_linux() -> None:
     tried = """
-import os, pathlib, select, signal, socket, sys
+import multiprocessing, os, pathlib, select, signal, socket, sys
 assert sys.platform == "darwin" and os.uname().sysname == "Darwin"
 assert not any(hasattr(os, name) for name in ("sched_getaffinity", "posix_fadvise", "memfd_create", "pidfd_open"))
 assert not hasattr(socket, "SO_PEERCRED") and not hasattr(select, "epoll") and not hasattr(signal, "sigtimedwait")
+assert multiprocessing.get_start_method() == "spawn"
 assert not pathlib.Path("/proc/self").exists() and not os.path.isdir("/sys/devices")
 for look in (lambda: open("/proc/meminfo"), lambda: os.listdir("/sys"), lambda: os.open("/proc/cpuinfo", os.O_RDONLY)):
     try:
@@ -72,7 +73,7 @@ ours, theirs = socket.socketpair()
 print(json.dumps({
     "platform": system.total_memory.__module__, "total": system.total_memory(), "available": system.available_memory(),
     "cpu": cpu_text(), "caches": caches_text(), "bytes": cache_bytes(), "processors": system.usable_processors(),
-    "files": [system.least_open_files(65536), system.least_open_files(256)], "peer": system.peer_of(ours),
+    "files": [system.most_open_files(65536), system.most_open_files(256)], "peer": system.peer_of(ours),
     "resident": system.resident_bytes(os.getpid()), "gone": system.resident_bytes(2**22 + 1), "self": os.getpid(),
 }))
 """
@@ -122,18 +123,22 @@ def test_the_doctor_finds_nothing_wrong_with_it() -> None:
 
 
 @pytest.fixture
-def server(like_macos: None) -> Iterator[Server]:
-    started = Server().wait_until_ready()
+def server(like_macos: None, tmp_path: Path) -> Iterator[Server]:
+    several = ("--data-parallel-size", "2", "--num-threads", "2")
+    started = Server(*several, "--batch-dir", str(tmp_path)).wait_until_ready()
     yield started
     started.stop()
 
 
-def test_a_server_takes_its_own_engine_process_for_its_own(server: Server) -> None:
+def test_a_server_takes_its_own_engine_processes_for_its_own(server: Server) -> None:
     answer = server.http.post("/v1/completions", json={"model": "", "prompt": "Once", "max_tokens": 4, "seed": 1})
     assert answer.status_code == 200, answer.text
     assert answer.json()["usage"]["completion_tokens"] == 4
-    (worker,) = server.workers()
+    workers = server.workers()
+    line = {"custom_id": "1", "method": "POST", "url": "/v1/completions", "body": {"prompt": "Once", "max_tokens": 1}}
+    kept = server.http.post("/v1/files", files={"file": ("a", json.dumps(line))}, data={"purpose": "batch"})
+    assert kept.status_code == 200, kept.text
     with server.http.stream("GET", "/v1/stats") as events:
         event = next(json.loads(line[6:]) for line in events.iter_lines() if line.startswith("data: "))
     assert event["now"]["engine_bytes"] > 1 << 20 and event["now"]["server_bytes"] > 1 << 20
-    assert server.num_restarts() == 0 and worker == server.workers()[0]
+    assert len(workers) == 2 and server.num_restarts() == 0 and server.workers() == workers

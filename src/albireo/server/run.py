@@ -28,7 +28,7 @@ from albireo.server.listening import BACKLOG, Listening
 from albireo.server.serving import Serving
 from albireo.server.settings import ServerSettings
 from albireo.server.streaming import break_stuck
-from albireo.system import least_open_files
+from albireo.system import most_open_files
 
 if TYPE_CHECKING:
     from albireo.server.several import Models
@@ -245,7 +245,7 @@ async def _rest(served: Serving | Models) -> None:
 def _max_connections() -> int:
     """As many as there may be open files, but for some: without them a new engine process could not be started."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = least_open_files(MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES))
+    wanted = most_open_files(MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES))
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft = wanted

@@ -68,8 +68,8 @@ def resident_bytes(pid: int) -> int:
         return 0
 
 
-def least_open_files(wanted: int) -> int:
-    """Of files that a process wants to have open, how many any limit of its own may be raised to."""
+def most_open_files(wanted: int) -> int:
+    """Of files that a process wants to have open, as many as its own limit may be raised to."""
     return wanted
 
 

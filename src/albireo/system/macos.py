@@ -80,7 +80,7 @@ def resident_bytes(pid: int) -> int:
     return int.from_bytes(task.raw[8:16], "little") if found == TASK_BYTES else 0
 
 
-def least_open_files(wanted: int) -> int:
+def most_open_files(wanted: int) -> int:
     """As linux.py has it: the kernel has a limit of its own, and refuses more, also where the process has none."""
     return min(wanted, _number("kern.maxfilesperproc") or wanted)
 

@@ -14,7 +14,8 @@ ALBIREO_INLINE uint64_t top_key(float value, int64_t id) {
   return (uint64_t)bits << 32 | (0xffffffffu - (uint32_t)id);
 }
 
-// Whether one of a whole panel's values may be among the best of a list. A NaN may.
+// Whether one of a panel's values may be among the best of a list. A NaN may, and so may the zeros behind the last
+// column.
 ALBIREO_INLINE bool may_enter(const float* c, const TopList& list) {
   V most = load(c), odd = mul(most, zero());  // odd: NaN once a NaN or an infinity is met
   for (int64_t j = 16; j < kPanel; j += 16) {
@@ -27,7 +28,7 @@ ALBIREO_INLINE bool may_enter(const float* c, const TopList& list) {
 
 // The values of n columns, from column on, into a list that keeps the wanted best.
 ALBIREO_INLINE void offer(TopList& list, int64_t wanted, const float* c, int64_t n, int64_t column) {
-  if (n == kPanel && !may_enter(c, list)) return;
+  if (!may_enter(c, list)) return;
   for (int64_t j = 0; j < n; j++) {
     if (c[j] < list.floor_value) continue;
     const uint64_t key = top_key(c[j], column + j);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,10 @@ def test_limits_are_kept(folder: tuple[str, Path]) -> None:
     with LLM(str(path), dtype="float32", num_threads=1, limit_mm_per_prompt={"image": 1}) as llm:
         with pytest.raises(InvalidParams, match="the prompt has 2 images; limit_mm_per_prompt allows 1"):
             llm.chat(said(*pictures), GREEDY)
+        cut, given = GREEDY.clone(truncate_prompt_tokens=5), {"prompt": "a", "multi_modal_data": {"image": pictures[0]}}
+        for ask in (partial(llm.chat, said(pictures[0])), partial(llm.generate, given)):
+            with pytest.raises(InvalidParams, match="a prompt with images, sounds or videos is not cut"):
+                ask(cut)
         full = llm.loaded.memory.weight_bytes
     with LLM(str(path), dtype="float32", num_threads=1, limit_mm_per_prompt='{"image": 0}') as llm:
         with pytest.raises(TemplateError, match="limit_mm_per_prompt leaves the part"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,46 @@ def test_run_refuses_a_step_without_the_block_tables_of_a_call() -> None:
     program.add("attention", "scalar", "float32", {"kv_group": 1, "window": 8})
     with pytest.raises(ValueError, match="fewer block tables than calls read"):
         program.run(*_step_arrays(1), *_room(0, 0))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"snapshot_slots": [0, 1], "snapshot_rows": [0]}, "step arrays disagree in length"),
+        ({"snapshot_slots": [0], "snapshot_rows": [0, 0]}, "step arrays disagree in length"),
+        ({"row_ends": [1, 2]}, "step arrays disagree in length"),
+        ({"row_ends": [1, 2, 4]}, "a row is to see positions that its sequence does not have"),
+        ({"given": [(3, 8)] * 13}, "more rows than there are places"),
+        ({"given": []}, "reads rows that the step does not give, or of another width"),
+        ({"given": [(2, 8)]}, "reads rows that the step does not give, or of another width"),
+        ({"given": [(3, 9)]}, "reads rows that the step does not give, or of another width"),
+        ({"given_rows": [0, -1]}, "given embeddings are not as many, or not as wide"),
+        ({"given_rows": [0, -1, 3]}, "a token's embedding is to be a row that the step does not give"),
+        ({"given_rows": [0, -2, 2]}, "a token's embedding is to be a row that the step does not give"),
+        ({"given_rows": [0, -1, 2]}, "adds rows that the step does not give, or of another width"),
+        ({"given": [(3, 8), (3, 9)], "given_rows": [0, -1, 2]}, "adds rows that the step does not give"),
+        ({"given": [(3, 8), (2, 8)], "given_rows": [0, -1, 2]}, "adds rows that the step does not give"),
+        ({"rope_rows": (2, 8)}, "given rotations are not one for each row, or not as wide"),
+        ({"rope_rows": (3, 9)}, "given rotations are not one for each row, or not as wide"),
+    ],
+)
+def test_run_refuses_what_its_arrays_cannot_be(asked: dict[str, Any], message: str) -> None:
+    """Of three rows; shapes stand for arrays of numbers."""
+    program = _native.Program(pool(), 1)
+    for family, place in (("given", 0), ("embed", 0), ("rope", 0), ("add_given", 1)):
+        program.add(family, "scalar", "float32", {"k": 8, "n": place})
+    zeros = partial(np.zeros, dtype=np.float32)
+    made = {key: zeros(value) if isinstance(value, tuple) else ints(value) for key, value in asked.items()}
+    made["given"] = [zeros(shape) for shape in asked.get("given", [(3, 8)])]
+    with pytest.raises(ValueError, match=message):
+        program.run(*_step_arrays(3), *_room(0, 0), **made)
+
+
+def test_run_refuses_slots_of_half_a_group() -> None:
+    program, arrays = _native.Program(pool(), 1), list(_step_arrays(2))
+    arrays[2] = ints([0, 1, 2])
+    with pytest.raises(ValueError, match="step arrays disagree in length"):
+        program.run(*arrays, *_room(0, 0))
 
 
 def test_run_refuses_room_that_is_too_small() -> None:

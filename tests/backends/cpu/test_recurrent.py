@@ -231,17 +231,18 @@ def test_the_reference_takes_snapshots(family: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("snapshot", "message"),
+    ("snapshots", "message"),
     [
-        ((0, 1), "no such slot of states for a snapshot, or somebody has it"),
-        ((5, 1), "no such slot of states for a snapshot"),
-        ((-1, 1), "no such slot of states for a snapshot"),
-        ((1, 5), "a snapshot behind rows that a sequence does not have"),
+        ({0: (0, 1)}, "no such slot of states for a snapshot, or somebody has it"),
+        ({0: (1, 1), 3: (1, 2)}, "no such slot of states for a snapshot, or somebody has it"),
+        ({0: (5, 1)}, "no such slot of states for a snapshot"),
+        ({0: (-1, 1)}, "no such slot of states for a snapshot"),
+        ({0: (1, 5)}, "a snapshot behind rows that a sequence does not have"),
     ],
 )
-def test_a_snapshot_that_cannot_be_is_refused(snapshot: tuple[int, int], message: str) -> None:
+def test_a_snapshot_that_cannot_be_is_refused(snapshots: dict[int, tuple[int, int]], message: str) -> None:
     layer = Layer("causal_conv", "scalar", SHAPE)
-    layer.snapshots = {0: snapshot}
+    layer.snapshots = snapshots
     with pytest.raises(ValueError, match=message):
         layer.native([(0, 0, 4), (3, 0, 2)])
 

@@ -51,8 +51,19 @@ def test_it_takes_exactly_what_json_takes(text: str, seed: int) -> None:
         assert whole[0] is Status.DONE and text[whole[1] :].strip() == ""
 
 
+def test_escapes_and_words_may_be_cut_anywhere() -> None:
+    text = r'{"\u00E9\"": ["\ud83d\ude00\n", -1.5e+3, true, null, {"": {}}, []]}'
+    assert json.loads(text)
+    for at in range(len(text)):
+        assert scanned([text[:at], text[at:] + " "]) == (Status.DONE, len(text))
+
+
 @pytest.mark.parametrize(
-    "text", ["[01]", "[1.]", "[-]", "[1e]", "{,}", "[1,]", '{"a":1,}', "[tru]", '["\n"]', '["\\x"]', "'a'"]
+    "text",
+    [
+        *("[01]", "[1.]", "[-]", "[1e]", "{,}", "[1,]", '{"a":1,}', "[tru]", '["\n"]', r'["\x"]', "'a'"),
+        *(r'["\u00e"]', r'["\u00g9"]', '{"a"=1}', '{"a": 1]', "{1: 2}"),
+    ],
 )
 def test_what_is_no_json_is_told(text: str) -> None:
     assert scanned([text])[0] is Status.FAILED

@@ -52,42 +52,28 @@ _SAM = {
     "window_size": 3,
     "global_attn_indexes": [1],
 }
+
+
+def _got_ocr2(written: str, processor: str) -> Family:
+    """Args: written: what a template writes for a picture."""
+    return Family(
+        "GotOcr2ForConditionalGeneration",
+        ("<imgpad>", "<img>", "</img>"),
+        written,
+        lambda ids: {
+            "text_config": {**LLAMA, "model_type": "qwen2", "vocab_size": len(ids)},
+            "vision_config": _SAM,
+            "image_token_index": ids["<imgpad>"],
+        },
+        {"preprocessor_config.json": {"image_processor_type": processor, "size": {"height": 64, "width": 64}}},
+        inputs=sight_inputs.of_internvl,
+    )
+
+
 OF_DOCUMENTS: dict[str, Family] = {
-    "pp_chart2table": Family(
-        "GotOcr2ForConditionalGeneration",
-        ("<imgpad>", "<img>", "</img>"),
-        # its templates write all rows
-        "<img><imgpad><imgpad><imgpad><imgpad></img>",
-        lambda ids: {
-            "text_config": {**LLAMA, "model_type": "qwen2", "vocab_size": len(ids)},
-            "vision_config": _SAM,
-            "image_token_index": ids["<imgpad>"],
-        },
-        {
-            "preprocessor_config.json": {
-                "image_processor_type": "PPChart2TableImageProcessor",
-                "size": {"height": 64, "width": 64},
-            }
-        },
-        inputs=sight_inputs.of_internvl,
-    ),
-    "got_ocr2": Family(
-        "GotOcr2ForConditionalGeneration",
-        ("<imgpad>", "<img>", "</img>"),
-        "<img><imgpad></img>",
-        lambda ids: {
-            "text_config": {**LLAMA, "model_type": "qwen2", "vocab_size": len(ids)},
-            "vision_config": _SAM,
-            "image_token_index": ids["<imgpad>"],
-        },
-        {
-            "preprocessor_config.json": {
-                "image_processor_type": "GotOcr2ImageProcessorFast",
-                "size": {"height": 64, "width": 64},
-            }
-        },
-        inputs=sight_inputs.of_internvl,
-    ),
+    # its templates write all rows
+    "pp_chart2table": _got_ocr2("<img><imgpad><imgpad><imgpad><imgpad></img>", "PPChart2TableImageProcessor"),
+    "got_ocr2": _got_ocr2("<img><imgpad></img>", "GotOcr2ImageProcessorFast"),
     "minicpm_ocr": Family(
         "MiniCPMOcrForConditionalGeneration",
         ("<|image_pad|>", "<|video_pad|>", "<image>", "</image>", "<slice>", "</slice>", "<image_id>", "</image_id>"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.layers import Norms, mlp_block
-from albireo.models.config import ConfigRules
 from albireo.models.decoders import glm
 
 #: Half of each head rotated.
@@ -17,18 +17,7 @@ TINY = glm.TINY | {
     "intermediate_size": 84,
 }
 
-CONFIG = ConfigRules(
-    keys=frozenset({"attention_bias", "partial_rotary_factor"}),
-    head_dim=128,
-    defaults={
-        "num_key_value_heads": 2,
-        "attention_bias": True,
-        "partial_rotary_factor": 0.5,
-        "rms_norm_eps": 1.5625e-07,
-    },
-    has_pairs_side_by_side=True,
-    ignorable=frozenset({"num_nextn_predict_layers"}),
-)
+CONFIG = replace(glm.CONFIG, ignorable=frozenset({"num_nextn_predict_layers"}))
 
 _ATTENTION = Norms("input_layernorm", "post_self_attn_layernorm")
 _FFN = Norms("post_attention_layernorm", "post_mlp_layernorm")

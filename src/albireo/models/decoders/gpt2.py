@@ -27,7 +27,7 @@ TINY = {
     "torch_dtype": "float32",
 }
 
-#: Also of GPT-J, CodeGen and GPT BigCode.
+#: Also of GPT-J, CodeGen, GPT BigCode and Jais.
 NAMES = {
     "hidden_size": "n_embd",
     "intermediate_size": "n_inner",

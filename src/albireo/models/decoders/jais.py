@@ -11,6 +11,7 @@ from albireo.models.blocks.alibi import slopes_of
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
 from albireo.models.config import MAX_HEADS, MAX_WIDTH, ConfigRules
+from albireo.models.decoders import gpt2
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.multipliers import Multipliers
 
@@ -65,30 +66,13 @@ def _multipliers(fields: Fields, known: frozenset[str], default: Multipliers) ->
 
 
 CONFIG = ConfigRules(
-    names={
-        "hidden_size": "n_embd",
-        "intermediate_size": "n_inner",
-        "num_hidden_layers": "n_layer",
-        "num_attention_heads": "n_head",
-        "max_position_embeddings": "n_positions",
-        "rms_norm_eps": "layer_norm_epsilon",
-        "hidden_act": "activation_function",
-    },
+    names=gpt2.NAMES,
     blocks=_blocks,
     own_multipliers=_multipliers,
     ffn_factor=4,
     has_rope=False,
     activation="swiglu",
-    defaults={
-        "vocab_size": 50257,
-        "n_embd": 768,
-        "n_layer": 12,
-        "n_head": 12,
-        "n_positions": 1024,
-        "layer_norm_epsilon": 1e-5,
-        "activation_function": "swiglu",
-        "tie_word_embeddings": True,
-    },
+    defaults={**gpt2.CONFIG.defaults, "activation_function": "swiglu"},
     # scores are summed and compared in float32 anyway
     ignorable=keys("reorder_and_upcast_attn"),
     class_names=("JAISLMHeadModel",),

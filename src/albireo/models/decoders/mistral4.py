@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from albireo.json_file import Fields
 from albireo.models.blocks.latent_attention import latent_blocks
-from albireo.models.decoders import deepseek_v3
+from albireo.models.decoders import deepseek_v3, ministral3
 from albireo.models.settings.block_settings import BlockSettings
 
 #: A context no longer than that of pretraining.
@@ -22,18 +22,7 @@ TINY = {
     "n_group": 1,
     "topk_group": 1,
     "n_shared_experts": 1,
-    "rope_parameters": {
-        "rope_type": "yarn",
-        "rope_theta": 10000.0,
-        "factor": 4.0,
-        "original_max_position_embeddings": 128,
-        "max_position_embeddings": 128,
-        "beta_fast": 32.0,
-        "beta_slow": 1.0,
-        "mscale": 1.0,
-        "mscale_all_dim": 1.0,
-        "llama_4_scaling_beta": 0.1,
-    },
+    "rope_parameters": {**ministral3.TINY["rope_parameters"], "rope_theta": 10000.0},
     "num_nextn_predict_layers": 0,
 }
 

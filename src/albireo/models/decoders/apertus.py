@@ -6,12 +6,10 @@ from functools import partial
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import RowSegment, Value
-from albireo.json_file import Fields
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.layers import Norms, linear, norm
 from albireo.models.config import ConfigRules, ModelConfig
-from albireo.models.settings.block_settings import BlockSettings
-from albireo.models.settings.rope_settings import refuse_unsaid
+from albireo.models.settings.block_settings import of_said_rotation
 from albireo.models.settings.tiny import TINY_LLAMA
 
 TINY = TINY_LLAMA | {
@@ -39,14 +37,9 @@ TINY = TINY_LLAMA | {
 }
 
 
-def _blocks(fields: Fields) -> BlockSettings:
-    refuse_unsaid(fields)
-    return BlockSettings()
-
-
 CONFIG = ConfigRules(
     keys=frozenset({"attention_bias"}),
-    blocks=_blocks,
+    blocks=of_said_rotation,
     activation="xielu",
     defaults={"rms_norm_eps": 1e-5, "rope_theta": 12000000.0, "max_position_embeddings": 65536},
     built_in={"qk_norm": True},

@@ -9,12 +9,10 @@ from __future__ import annotations
 from functools import partial
 
 from albireo.graph.op_numbers import SWIGLU_ALPHA, SWIGLU_LIMIT
-from albireo.json_file import Fields
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, moe_block
 from albireo.models.config import ConfigRules
-from albireo.models.settings.block_settings import BlockSettings
-from albireo.models.settings.rope_settings import refuse_unsaid
+from albireo.models.settings.block_settings import of_said_rotation
 from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Seven experts of 36 channels, three a token; windows of 5.
@@ -50,14 +48,9 @@ TINY = TINY_LLAMA | {
 }
 
 
-def _blocks(fields: Fields) -> BlockSettings:
-    refuse_unsaid(fields)
-    return BlockSettings()
-
-
 CONFIG = ConfigRules(
     keys=frozenset({"attention_bias"}),
-    blocks=_blocks,
+    blocks=of_said_rotation,
     windows="periodic",
     default_window=128,
     period=2,

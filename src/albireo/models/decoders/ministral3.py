@@ -4,11 +4,9 @@ computed.
 
 from __future__ import annotations
 
-from albireo.json_file import Fields
 from albireo.models.config import ConfigRules
 from albireo.models.decoders import mistral
-from albireo.models.settings.block_settings import BlockSettings
-from albireo.models.settings.rope_settings import refuse_unsaid
+from albireo.models.settings.block_settings import of_said_rotation
 from albireo.models.settings.tiny import TINY_LLAMA
 
 #: Heads narrower than hidden / heads; a context no longer than that of pretraining.
@@ -39,13 +37,8 @@ TINY = TINY_LLAMA | {
 }
 
 
-def _blocks(fields: Fields) -> BlockSettings:
-    refuse_unsaid(fields)
-    return BlockSettings()
-
-
 CONFIG = ConfigRules(
-    blocks=_blocks,
+    blocks=of_said_rotation,
     keys=frozenset({"llama_4_scaling_beta"}),
     windows="every_layer",
     default_window=None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from albireo.json_file import Fields
 from albireo.models.settings.layer_kinds import Mixer
 from albireo.models.settings.layer_parts import LayerPart
 from albireo.models.settings.rope_settings import RopeSettings
@@ -358,3 +359,14 @@ class BlockSettings:
     sound_positions: int = 0
     marked_frames: int = 0
     durations: tuple[int, ...] = ()
+
+
+def of_said_rotation(fields: Fields) -> BlockSettings:
+    """Of architectures whose class stretches a context by numbers of one model where a file does not say it.
+
+    Raises: UnsupportedModel where the file says nothing, or null.
+    """
+    if fields.raw("rope_scaling") is None and fields.raw("rope_parameters") is None:
+        what = "it must be said, as published files do: nothing else says how it rotates; rope_type default is plainly"
+        fields.unsupported("rope_scaling", None, what)
+    return BlockSettings()

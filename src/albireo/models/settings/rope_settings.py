@@ -250,16 +250,6 @@ def _ntk(inner: Fields, theta: float, head_dim: int) -> RopeSettings:
     return RopeSettings("linear", theta=theta * factor, factor=factor ** (2 / head_dim))
 
 
-def refuse_unsaid(fields: Fields) -> None:
-    """Of architectures whose class stretches a context by numbers of one model where a file does not say it.
-
-    Raises: UnsupportedModel where the file says nothing, or null.
-    """
-    if fields.raw("rope_scaling") is None and fields.raw("rope_parameters") is None:
-        what = "it must be said, as published files do: nothing else says how it rotates; rope_type default is plainly"
-        fields.unsupported("rope_scaling", None, what)
-
-
 def _one_table(fields: Fields) -> dict[str, Any]:
     old, new = fields.table("rope_scaling"), fields.table("rope_parameters")
     if old and new and old != new:

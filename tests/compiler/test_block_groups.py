@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from albireo.backends.cpu.catalog import CpuCatalog
-from albireo.compiler.block_groups import MOST_GROUPS, with_groups
+from albireo.compiler.block_groups import MOST_GROUPS, group_blocks, with_groups
 from albireo.compiler.pipeline import compile_graph
 from albireo.errors import InvariantError
 from albireo.graph.kv_layout import KVLayout
+from albireo.graph.node import Graph, Node
 from albireo.models import build_graph, load_architecture
 from albireo.models.config import parse_config
 
@@ -152,3 +153,26 @@ def test_a_window_as_long_as_any_sequence_is_none(max_positions: int, num_groups
     )
     assert program.kv.num_groups == num_groups
     assert [record.name for record in program.report][-2:] == ["block_groups", "emit"]
+
+
+def read_by(*readers: tuple[int, int | None, dict[str, object]], chooses: int | None = None) -> KVLayout:
+    """Args: readers: of attention, the layer whose cache it reads, its window, and what else is said of it; chooses: a
+    layer of which positions are chosen from all."""
+    nodes = [Node("fused", {}, {"layer": i, "window": w, **more}, family="attention") for i, w, more in readers]
+    if chooses is not None:
+        nodes.append(Node("fused", {}, {"layer": chooses}, family="choose_keys"))
+    return group_blocks(Graph(nodes=nodes), layout(2), 64)[0]
+
+
+def test_what_is_let_go_is_what_no_reader_sees() -> None:
+    chunks = {"in_chunks": True}
+    assert read_by((0, None, {}), (1, 20, {})).windows == (None, 20)
+    assert read_by((1, 20, {}), (0, 0, {})).groups == ((0,), (1,)), "whoever is read first"
+    assert read_by((0, 64, {}), (1, 63, {})).windows == (None, 63), "no sequence is longer than 64"
+    assert read_by((0, 20, {"both_ways": True}), (1, 20, {})).windows == (None, 20), "in its step it sees all"
+    assert read_by((0, None, {}), (1, 20, {}), (1, 30, {}), (1, 25, {})).windows == (None, 30)
+    assert read_by((0, None, {}), (1, 20, {}), (1, None, {})).num_groups == 1
+    assert read_by((0, None, {}), (1, 20, {}), chooses=1).num_groups == 1
+    assert read_by((0, None, {}), (1, 20, chunks)).in_chunks == (1,)
+    assert read_by((0, None, chunks), (1, 20, chunks)).in_chunks == (1,), "all is no chunk"
+    assert read_by((0, None, {}), (1, 20, chunks), (1, 30, {})).in_chunks == (), "one sees a window"

@@ -61,10 +61,8 @@ class NgramProposer:
         n, last, before = self._shortest, self._last, self._before
         mask = len(last) - 1
         for place in range(len(before), len(tokens)):
-            if place < n:
-                before.append(_NOWHERE)
-                continue
-            slot = hash(tuple(tokens[place - n : place])) & mask
+            # at the beginning of fewer tokens, with which no match is long enough
+            slot = hash(tuple(tokens[max(0, place - n) : place])) & mask
             before.append(last[slot])
             last[slot] = place
 

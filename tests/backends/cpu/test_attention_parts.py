@@ -21,6 +21,7 @@ CASES = [
     Case(2, 2, 16, ((2500, 2500),), both_ways=True, window=700),
     Case(4, 4, 20, ((5000, 1),), falls=True),
     Case(2, 1, 20, ((2500, 2),), reach=7),
+    Case(4, 2, 16, ((5122, 2),), window=1030),
 ]
 
 

@@ -75,3 +75,21 @@ def test_a_page_that_may_ask_needs_the_key(guarded: Server) -> None:
     assert guarded.http.options("/v1/completions").status_code == 401
     stranger = guarded.http.options("/v1/completions", headers={"origin": "https://example.org", **PREFLIGHT})
     assert stranger.status_code == 400 and "access-control-allow-origin" not in stranger.headers
+
+
+def test_what_a_page_of_another_site_sends_unasked_does_nothing(server: Server) -> None:
+    """A browser sends it for any page, and says whose it is; the answer is all that it keeps back."""
+    site = {"origin": "https://example.org", "sec-fetch-site": "cross-site"}
+    for path in ("/pause", "/sleep", "/reset_prefix_cache", "/v1/completions"):
+        refused = server.http.post(path, headers=site, content=b'{"prompt": "a", "max_tokens": 1}')
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden"), path
+    assert server.http.get("/is_paused", headers=site).json() == {"is_paused": False}
+    assert server.http.post("/pause", headers={"sec-fetch-site": "cross-site"}).status_code == 403
+    for may in (
+        {"origin": "http://localhost:3000", "sec-fetch-site": "same-site"},
+        {"origin": "https://example.org", "sec-fetch-site": "same-origin"},
+        {"sec-fetch-site": "none"},
+        {"origin": "https://example.org"},
+        {},
+    ):
+        assert server.http.post("/resume", headers=may).status_code == 200, may

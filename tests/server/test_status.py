@@ -221,8 +221,7 @@ def test_the_page_of_routes_fetches_nothing(server: Any) -> None:
     assert server.http.get("/version").json()["version"]
 
 
-def test_https(start: Any, tmp_path: Path) -> None:
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+def make_certificate(key: Path, cert: Path) -> None:
     made = subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
          "-keyout", key, "-out", cert, "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
@@ -230,6 +229,11 @@ def test_https(start: Any, tmp_path: Path) -> None:
     )  # fmt: skip
     if made.returncode:
         pytest.skip("openssl makes no certificate here")
+
+
+def test_https(start: Any, tmp_path: Path) -> None:
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    make_certificate(key, cert)
     server = start("--ssl-keyfile", str(key), "--ssl-certfile", str(cert), is_ready=False)
     assert server.url.startswith("https://")
     server.http.close()
@@ -238,6 +242,18 @@ def test_https(start: Any, tmp_path: Path) -> None:
     )
     server.wait_until_ready()
     assert server.http.post("/v1/completions", json=ASK).status_code == 200
+    # one that is renewed is served to who comes then: first its files do not belong together
+    host, port = server.url.removeprefix("https://").split(":")
+    first = ssl.get_server_certificate((host, int(port)))
+    assert first == cert.read_text()
+    make_certificate(tmp_path / "new-key.pem", tmp_path / "new-cert.pem")
+    (tmp_path / "new-cert.pem").rename(cert)
+    server.wait_for('"event":"certificate_not_read"')
+    assert ssl.get_server_certificate((host, int(port))) == first
+    assert server.http.post("/v1/completions", json=ASK).status_code == 200, "on a connection that is open"
+    (tmp_path / "new-key.pem").rename(key)
+    server.wait_for('"event":"certificate_read"')
+    assert ssl.get_server_certificate((host, int(port))) == cert.read_text() != first
 
 
 def test_the_load_is_requests_that_are_not_over(killable: Server, open_stream: Any) -> None:

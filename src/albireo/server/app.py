@@ -48,7 +48,7 @@ from albireo.server.endpoints.tokens import Tokens
 from albireo.server.endpoints.transcriptions import Transcriptions
 from albireo.server.errors import HttpError
 from albireo.server.guard import Guard
-from albireo.server.origins import behind_origins
+from albireo.server.origins import WithoutStrangers, behind_origins
 from albireo.server.response_store import ResponseStore
 from albireo.server.serving import Serving
 from albireo.server.settings import ServerSettings
@@ -154,7 +154,9 @@ def behind_errors(of: Sequence[Route]) -> Starlette:
 
 def guarded(app: ASGIApp, settings: ServerSettings) -> ASGIApp:
     """An application for who may ask."""
-    inner = Guard(app, settings.api_key, ("/health", *ASSETS), settings.log_requests)
+    inner = Guard(
+        WithoutStrangers(app, settings.allowed_origins), settings.api_key, ("/health", *ASSETS), settings.log_requests
+    )
     # outside: a browser asks whether a page may ask without the key
     return behind_origins(inner, settings.allowed_origins)
 

@@ -11,7 +11,6 @@ import logging
 import math
 import resource
 import signal
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from albireo.errors import ConfigError, EngineError
+from albireo.errors import EngineError
 from albireo.replicas.place import Place
 from albireo.server.app import application
 from albireo.server.batches.runner import Batches
 from albireo.server.bounded_http import BoundedHttp
+from albireo.server.certificate import check_certificate, keep_certificate
 from albireo.server.listening import BACKLOG, Listening
 from albireo.server.serving import Serving
 from albireo.server.settings import ServerSettings
@@ -82,7 +82,7 @@ async def _serve(
     places: Sequence[Place],
     others: Mapping[str, str],
 ) -> None:
-    _check_certificate(settings)
+    check_certificate(settings)
     listening = Listening(settings)
     try:
         batches: Batches | None = None
@@ -125,6 +125,7 @@ async def _serve(
         asyncio.create_task(_end_when_failed(served, server)),
         asyncio.create_task(_sweep(served)),
         asyncio.create_task(_rest(served)),
+        asyncio.create_task(keep_certificate(settings, server.config)),
     ]
     try:
         await server.serve(sockets=[listening.socket])
@@ -138,19 +139,6 @@ async def _serve(
     failure = served.failure()
     if failure is not None:
         raise failure
-
-
-def _check_certificate(settings: ServerSettings) -> None:
-    """Raises: ConfigError where HTTPS cannot be served with the files that are named."""
-    if settings.ssl_certfile is None:
-        return
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
-    except OSError as error:
-        raise ConfigError(
-            f"ssl_certfile={settings.ssl_certfile} and ssl_keyfile={settings.ssl_keyfile} are no certificate and its "
-            f"key, in PEM ({error.strerror or error}); give others"
-        ) from None
 
 
 def _on_signals(server: uvicorn.Server) -> asyncio.Event:

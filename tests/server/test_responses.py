@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from types import SimpleNamespace
 from typing import Any
 
@@ -237,7 +238,7 @@ def test_neutral_values_ask_for_nothing(server: Any) -> None:
         ({"input": [{"role": "tool", "content": "x"}]}, "input"),
         ({"temperature": -1}, "temperature"),
         ({"background": True, "store": False}, "background"),
-        ({"conversation": "c"}, "conversation"),
+        ({"conversation": 3}, "conversation"),
     ],
 )
 def test_what_cannot_be_done_is_a_400_that_names_the_field(client: Any, change: dict[str, Any], param: str) -> None:
@@ -282,3 +283,39 @@ def test_the_store_is_bounded_in_number_and_size(monkeypatch: pytest.MonkeyPatch
         store.put(stored(f"long{i}", num_events=max_chars // BYTES_PER_EVENT // 2))
     with pytest.raises(HttpError):
         store.get("big3")
+
+
+def _file(raw: bytes, media: str = "text/plain", **beside: Any) -> dict[str, Any]:
+    data = f"data:{media};base64,{base64.b64encode(raw).decode()}"
+    content = [{"type": "input_file", "file_data": data, **beside}, {"type": "input_text", "text": "What is it?"}]
+    return {"input": [{"role": "user", "content": content}], "max_output_tokens": 4, "temperature": 0}
+
+
+def test_a_file_of_text_is_what_it_says_behind_its_name(server: Any) -> None:
+    said = {"input": "fox.md\nA f\u00f6x ran.\nWhat is it?"}
+    for raw in ("A f\u00f6x ran.".encode(), "\ufeffA f\u00f6x ran.".encode()):
+        ask = _file(raw, "text/markdown", filename="fox.md")
+        counted = [server.http.post("/v1/responses/input_tokens", json=each).json() for each in (ask, said)]
+        assert counted[0] == counted[1]
+    answer = server.http.post("/v1/responses", json=_file(b"A fox", filename=None)).json()
+    assert answer["status"] == "incomplete" and answer["usage"]["output_tokens"] == 4
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (_file(b"%PDF-1.7"), "is a PDF"),
+        (_file(b"x", "application/pdf"), "is a PDF"),
+        (_file(b"\xff\xfe\x00", "application/zip"), "application/zip' that is no text"),
+        (_file(b"a\x00b"), "no text in UTF-8"),
+        (_file(b"", file_data="data:text/plain;base64,!!"), "no base64"),
+        (_file(b"", file_data="data:text/plain,abc"), "data:TYPE;base64"),
+        (_file(b"", file_data=None), "needs file_data"),
+        (_file(b"x", filename=3), "filename=3"),
+        (_file(b"x", file_id="file-1"), "has file_id"),
+        (_file(b"x", file_url="http://127.0.0.1/x"), "has file_url"),
+    ],
+)
+def test_a_file_that_is_no_text_is_refused(server: Any, ask: dict[str, Any], said: str) -> None:
+    answer = server.http.post("/v1/responses", json=ask)
+    assert answer.status_code == 400 and said in answer.json()["error"]["message"], answer.text

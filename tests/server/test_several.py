@@ -375,7 +375,7 @@ def test_two_may_be_awake(models: dict[str, Path], start: Any) -> None:
 def test_each_route_with_a_body_is_one_that_a_model_is_chosen_for() -> None:
     others = {"/v1/batches", "/v1/files", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/sleep", "/wake_up",
               "/reset_prefix_cache", "/ping", "/api/show", "/api/pull", "/api/push", "/api/create",
-              "/api/copy", "/props", "/pause", "/resume", "/abort_requests",
+              "/api/copy", "/props", "/v1/conversations", "/pause", "/resume", "/abort_requests",
               "/inference/v1/abort_requests"}  # fmt: skip
     posts = {path for path, methods in openapi()["paths"].items() if "post" in methods and "{" not in path}
     assert posts == {*WAKING, *TEXT_ONLY, *others}

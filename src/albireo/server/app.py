@@ -25,6 +25,7 @@ from albireo.server.endpoints.chat_batch import chat_batch
 from albireo.server.endpoints.classify import classes
 from albireo.server.endpoints.cohere_embed import CohereEmbed
 from albireo.server.endpoints.completions import completions
+from albireo.server.endpoints.conversations import Conversations
 from albireo.server.endpoints.docs import Docs
 from albireo.server.endpoints.embeddings import embeddings
 from albireo.server.endpoints.files import FileEndpoints, Upload
@@ -78,7 +79,7 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
     of_tei = tei.routes(serving)
     reranked = tei.rerank(serving, asked["/rerank"])
     asked |= {"/rerank": reranked, **of_tei, "/": tei.root(serving, {**of_tei, "/rerank": reranked})}
-    pause = Pause(serving)
+    pause, conversations = Pause(serving), Conversations(serving, responses)
     files, batch = FileEndpoints(batches), BatchEndpoints(serving, batches)
     return [
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in asked.items()),
@@ -95,6 +96,10 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
         *LlamaTold(serving).routes(),
         Route("/v1/responses", creating, methods=["POST"]),
         Route("/v1/responses/input_tokens", creating.count, methods=["POST"]),
+        Route("/v1/conversations", conversations.create, methods=["POST"]),
+        Route("/v1/conversations/{name}", conversations.one, methods=["GET", "POST", "DELETE"]),
+        Route("/v1/conversations/{name}/items", conversations.items, methods=["GET", "POST"]),
+        Route("/v1/conversations/{name}/items/{item}", conversations.item, methods=["GET", "DELETE"]),
         Route("/v1/responses/{name}", stored.one, methods=["GET", "DELETE"]),
         Route("/v1/responses/{name}/cancel", stored.cancel, methods=["POST"]),
         Route("/v1/audio/transcriptions", Transcriptions(serving, "transcribe"), methods=["POST"]),

@@ -19,11 +19,12 @@ from albireo.engine_process.tracked import Tracked
 from albireo.server.blocks import Block, BlockReader, Change
 from albireo.server.dialects.custom_tools import input_of
 from albireo.server.dialects.response_tools import custom_names, names_of
-from albireo.server.dialects.responses import includes_logprobs
+from albireo.server.dialects.responses import conversation_id, includes_logprobs
 from albireo.server.errors import HttpError
 from albireo.server.logprobs import LogprobWriter
 from albireo.server.output_plan import OutputPlan
 from albireo.server.protocol.chat import ChatRequest, TokenLogprob
+from albireo.server.protocol.conversations import ConversationName
 from albireo.server.protocol.responses import (
     CustomCallItem,
     FunctionCallItem,
@@ -95,6 +96,7 @@ class ResponseWriter:
             truncation=request.truncation or "disabled",
             top_logprobs=request.top_logprobs or 0,
             user=request.user if isinstance(request.user, str) else None,
+            conversation=UNSET if request.conversation is None else ConversationName(conversation_id(request) or ""),
         )
 
     def _hear(self, thought: str) -> None:

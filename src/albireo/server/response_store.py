@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from albireo.server.conversation_store import Conversation, ConversationStore
 from albireo.server.dialects.texts import num_chars
 from albireo.server.errors import HttpError, busy
 from albireo.server.protocol.responses import OutputItem, ResponseAnswer
@@ -26,12 +27,15 @@ MAX_BACKGROUND = 256
 
 @dataclass(slots=True)
 class Stored:
-    """One response. Fields: messages: the conversation up to its answer; task: while it runs in the background."""
+    """One response. Fields: messages: the conversation up to its answer; task: while it runs in the background.
+    conversation, items: that it goes on with, and what its request brings to it."""
 
     writer: ResponseWriter
     messages: list[dict[str, Any]]
     task: asyncio.Task[None] | None = None
     num_chars: int = 0
+    conversation: Conversation | None = None
+    items: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def answer(self) -> ResponseAnswer:
@@ -40,9 +44,14 @@ class Stored:
 
 
 class ResponseStore:
-    """By id. Invariant: what is kept is within the limits; one that runs is not dropped."""
+    """By id. Invariant: what is kept is within the limits; one that runs is not dropped.
 
-    def __init__(self) -> None:
+    Attributes: conversations: those that are kept, for responses to go on with.
+    """
+
+    def __init__(self, conversations: ConversationStore | None = None) -> None:
+        """Args: conversations: those that responses go on with; None: its own."""
+        self.conversations = ConversationStore() if conversations is None else conversations
         self._kept: OrderedDict[str, Stored] = OrderedDict()
         self._items: dict[str, OutputItem] = {}  # of the answers that are kept, by id
         self._num_chars = 0

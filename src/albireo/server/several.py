@@ -25,6 +25,7 @@ from albireo.errors import ConfigError, EngineError
 from albireo.replicas.place import Place
 from albireo.server.app import behind_errors, routes
 from albireo.server.body import Bodies, ClientGone
+from albireo.server.conversation_store import ConversationStore
 from albireo.server.errors import NO_RETRY, HttpError, busy
 from albireo.server.response_store import ResponseStore
 from albireo.server.serving import Serving
@@ -47,11 +48,17 @@ class Model:
         num_inside, used_s, woken_s: as turns.py has them.
     """
 
-    def __init__(self, settings: ServerSettings, engine: Mapping[str, Any], places: Sequence[Place]) -> None:
-        """Args: engine: fields of EngineConfig."""
+    def __init__(
+        self,
+        settings: ServerSettings,
+        engine: Mapping[str, Any],
+        places: Sequence[Place],
+        conversations: ConversationStore,
+    ) -> None:
+        """Args: engine: fields of EngineConfig. conversations: of all models."""
         self._engine = engine
         self._make: Callable[[], Serving] = lambda: Serving(settings, engine, places)
-        self.responses = ResponseStore()
+        self.responses = ResponseStore(conversations)
         self.num_inside, self.used_s, self.woken_s = 0, 0.0, 0.0
         #: Tries in a row that failed, and when the last one did.
         self._num_failures, self._failed_s = 0, 0.0
@@ -199,10 +206,11 @@ class Models:
         others: name -> what EngineConfig names as its model.
         """
         self.settings, self.is_draining = settings, False
+        conversations = ConversationStore()
         self.all = [
-            Model(settings, engine, places),
+            Model(settings, engine, places, conversations),
             *(
-                Model(replace(settings, served_model_name=(name,)), {**engine, "model": model}, places)
+                Model(replace(settings, served_model_name=(name,)), {**engine, "model": model}, places, conversations)
                 for name, model in others.items()
             ),
         ]

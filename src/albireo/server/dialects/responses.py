@@ -13,10 +13,12 @@ import msgspec
 
 from albireo.server.dialects.custom_tools import arguments_of
 from albireo.server.dialects.response_tools import choice_of, joined, tools_of
+from albireo.server.dialects.text_files import text_of_file
 from albireo.server.dialects.texts import call, image, merged
 from albireo.server.errors import HttpError, unsupported
 from albireo.server.forms import blaming
 from albireo.server.protocol.chat import ChatRequest
+from albireo.server.protocol.conversations import ConversationName
 from albireo.server.protocol.fields import unneutral
 from albireo.server.protocol.responses import (
     AS_IN_CHATS,
@@ -52,6 +54,12 @@ def as_chat(request: ResponseRequest, messages: list[dict[str, Any]]) -> ChatReq
     )
 
 
+def conversation_id(request: ResponseRequest) -> str | None:
+    """Of the conversation that a request goes on with."""
+    named = request.conversation
+    return named.id if isinstance(named, ConversationName) else named
+
+
 def includes_logprobs(request: ResponseRequest) -> bool:
     """Whether each token of the answer's texts is to be told with its log-probability."""
     return LOGPROBS in (request.include or ())
@@ -66,6 +74,9 @@ def check(request: ResponseRequest) -> None:
         if name not in INCLUDABLE:
             advice = f"it may hold {', '.join(INCLUDABLE)}"
             raise HttpError(400, f"include={name!r:.60} is not supported; {advice}", param="include")
+    if request.conversation is not None and request.previous_response_id is not None:
+        words = "conversation and previous_response_id exclude each other; give one of them"
+        raise HttpError(400, words, param="conversation")
     if request.top_logprobs and not includes_logprobs(request):
         raise HttpError(400, f"top_logprobs needs include to hold {LOGPROBS!r}", param="top_logprobs")
     if request.truncation not in (None, "disabled", "auto"):
@@ -99,7 +110,26 @@ def messages_of(request: ResponseRequest, item: Callable[[str], OutputItem]) -> 
     """The input as messages. Args: item: that of an earlier answer, by its id. Raises: HttpError 400, and item()'s."""
     if isinstance(request.input, str):
         return [{"role": "user", "content": request.input}]
-    return _messages([_referred(f"input[{place}]", each, item) for place, each in enumerate(request.input)])
+    return messages_of_items(resolved(request.input, item))
+
+
+def resolved(
+    items: list[dict[str, Any]], item: Callable[[str], OutputItem], field: str = "input"
+) -> list[dict[str, Any]]:
+    """Items, those that are referred to as themselves. Raises: HttpError 400, and item()'s."""
+    return [_referred(f"{field}[{place}]", each, item) for place, each in enumerate(items)]
+
+
+def items_of(request: ResponseRequest, item: Callable[[str], OutputItem]) -> list[dict[str, Any]]:
+    """The input as items, for a conversation that keeps them."""
+    if isinstance(request.input, str):
+        return [{"type": "message", "role": "user", "content": request.input}]
+    return resolved(request.input, item)
+
+
+def messages_of_items(items: list[dict[str, Any]], field: str = "input") -> list[dict[str, Any]]:
+    """Args: field: that has them. Raises: HttpError 400 that names it."""
+    return _messages(items, field)
 
 
 def said(answer: ResponseAnswer) -> list[dict[str, Any]]:
@@ -115,10 +145,10 @@ def _referred(where: str, item: dict[str, Any], find: Callable[[str], OutputItem
     return item
 
 
-def _messages(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _messages(items: list[dict[str, Any]], field: str = "input") -> list[dict[str, Any]]:
     found = []
     for index, item in enumerate(items):
-        where, kind = f"input[{index}]", item.get("type", "message")
+        where, kind = f"{field}[{index}]", item.get("type", "message")
         read = _ITEMS.get(kind) if isinstance(kind, str) else None
         if read is None:
             raise HttpError(
@@ -210,9 +240,15 @@ def _string(where: str, item: dict[str, Any], name: str) -> str:
 def _text(where: str, part: Any) -> str:
     if isinstance(part, dict) and part.get("type") == "refusal":
         part = {"type": "text", "text": part.get("refusal")}
+    if isinstance(part, dict) and part.get("type") == "input_file":
+        return text_of_file(where, part)
     if not isinstance(part, dict) or part.get("type") not in _TEXT_PARTS or not isinstance(part.get("text"), str):
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-        raise HttpError(400, f"{where} has content of type {kind!r:.60}; here texts and images are read", param="input")
+        raise HttpError(
+            400,
+            f"{where} has content of type {kind!r:.60}; here texts, files of text and images are read",
+            param="input",
+        )
     return str(part["text"])
 
 

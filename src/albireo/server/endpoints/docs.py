@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +23,14 @@ from albireo.server.protocol.chat import ChatBatchRequest, ChatCompletion, ChatR
 from albireo.server.protocol.classify import ClassifyRequest, ClassList
 from albireo.server.protocol.cohere import EmbedAnswer, TypedEmbedAsk
 from albireo.server.protocol.completions import Completion, CompletionRequest
+from albireo.server.protocol.conversations import (
+    ConversationAsk,
+    ConversationChange,
+    ConversationDeleted,
+    ConversationTold,
+    ItemList,
+    MoreItems,
+)
 from albireo.server.protocol.embeddings import EmbeddingList, EmbeddingRequest
 from albireo.server.protocol.generate import GenerateTokensAsk, Rendered, TokensAnswer
 from albireo.server.protocol.llama_cpp import AppliedTemplate, Completed, CompletionAsk, InfillAsk
@@ -63,6 +72,9 @@ _POSTS = (
     ("/v1/chat/completions", "Answer a conversation.", ChatRequest, ChatCompletion),
     ("/v1/chat/completions/batch", "Answer several conversations.", ChatBatchRequest, ChatCompletion),
     ("/v1/responses", "Answer a conversation, and keep the answer.", ResponseRequest, ResponseAnswer),
+    ("/v1/conversations", "Keep what is said in several responses.", ConversationAsk, ConversationTold),
+    ("/v1/conversations/{name}", "Give it other metadata.", ConversationChange, ConversationTold),
+    ("/v1/conversations/{name}/items", "Put items at its end.", MoreItems, ItemList),
     ("/v1/responses/input_tokens", "Tokens of a conversation.", ResponseRequest, InputTokens),
     ("/v1/messages", "Answer a conversation; Anthropic's protocol.", MessagesRequest, MessageAnswer),
     ("/v1/completions/render", "The same in tokens, which are not run.", CompletionRequest, list[Rendered]),
@@ -133,6 +145,11 @@ _OTHERS = (
     *((method.lower(), path, "Refused.") for method, path in LLAMA_REFUSED),
     ("get", "/v1/models", "The models there are."),
     ("get", "/v1/models/{name}", "One of them."),
+    ("get", "/v1/conversations/{name}", "One of them."),
+    ("delete", "/v1/conversations/{name}", "Keep it no more."),
+    ("get", "/v1/conversations/{name}/items", "What is said in it, the newest first."),
+    ("get", "/v1/conversations/{name}/items/{item}", "One item."),
+    ("delete", "/v1/conversations/{name}/items/{item}", "Take it out."),
     ("get", "/v1/responses/{name}", "A response that is kept, or its events."),
     ("delete", "/v1/responses/{name}", "Keep it no more."),
     ("post", "/v1/responses/{name}/cancel", "End one that runs in the background."),
@@ -165,6 +182,10 @@ _ANSWERS: dict[tuple[str, str], Any] = {
     ("post", "/sleep"): None,
     ("post", "/wake_up"): None,
     ("post", "/reset_prefix_cache"): None,
+    ("get", "/v1/conversations/{name}"): ConversationTold,
+    ("delete", "/v1/conversations/{name}"): ConversationDeleted,
+    ("get", "/v1/conversations/{name}/items"): ItemList,
+    ("delete", "/v1/conversations/{name}/items/{item}"): ConversationTold,
     ("get", "/v1/responses/{name}"): ResponseAnswer,
     ("delete", "/v1/responses/{name}"): Deleted,
     ("post", "/v1/responses/{name}/cancel"): ResponseAnswer,
@@ -184,6 +205,7 @@ _ID = {"type": "string"}
 _FLAG = {"type": "boolean"}
 #: A server of several models takes it where no body names one.
 _MODEL = ("model", _ID, "Of several models which; by default all, or the first that is awake.")
+_ORDER = ("order", {"enum": ["asc", "desc"]}, "desc: the newest first.")
 _AFTER = ("after", _ID, "Only those behind this id.")
 
 
@@ -218,10 +240,11 @@ _QUERIES: dict[tuple[str, str], tuple[tuple[str, dict[str, Any], str], ...]] = {
         ("stream", _FLAG, "Its events, as server-sent events; those to come, too."),
         ("starting_after", {"type": "integer", "minimum": 0}, "Only those behind the one with this sequence_number."),
     ),
+    ("get", "/v1/conversations/{name}/items"): (_limit(100), _AFTER, _ORDER),
     ("get", "/v1/files"): (
         _limit(10_000),
         _AFTER,
-        ("order", {"enum": ["asc", "desc"]}, "desc: the newest first."),
+        _ORDER,
         ("purpose", _ID, "Only those of this purpose."),
     ),
     ("get", "/v1/batches"): (_limit(100), _AFTER),
@@ -276,16 +299,13 @@ def openapi() -> dict[str, Any]:
                 "summary": words,
                 "requestBody": {"required": True, "content": {_JSON: {"schema": request}}},
                 "responses": {"200": {"description": "OK", "content": content}},
+                **_parameters("post", path),
             }
         }
     shapes = dict(zip(told_types, schemas[len(types) :], strict=True))
     for method, path, words in _OTHERS:
         responses = {"200": _ok(_ANSWERS.get((method, path), (_JSON,)), shapes)}
-        operation: dict[str, Any] = {"summary": words, "responses": responses}
-        if "{name}" in path:
-            operation["parameters"] = [_parameter("name", "path", _ID, "Of which.")]
-        for name, kind, what in _QUERIES.get((method, path), ()):
-            operation.setdefault("parameters", []).append(_parameter(name, "query", kind, what))
+        operation: dict[str, Any] = {"summary": words, "responses": responses, **_parameters(method, path)}
         if method == "post" and path in _FORMS:
             properties, required = _FORMS[path]
             form = {"type": "object", "properties": properties, "required": required}
@@ -318,6 +338,13 @@ def _ok(told: Any, shapes: dict[type, dict[str, Any]]) -> dict[str, Any]:
     if told is ResponseAnswer:
         content[_EVENTS] = {"schema": {}}
     return {"description": "OK", "content": content}
+
+
+def _parameters(method: str, path: str) -> dict[str, Any]:
+    """What stands in a path, and behind its question mark."""
+    found = [_parameter(name, "path", _ID, "Of which.") for name in re.findall(r"{(\w+)}", path)]
+    found += [_parameter(name, "query", kind, what) for name, kind, what in _QUERIES.get((method, path), ())]
+    return {"parameters": found} if found else {}
 
 
 def _parameter(name: str, place: str, schema: dict[str, Any], what: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from albireo.api.requests.submission import Submission
 from albireo.server import intake
 from albireo.server.body import ClientGone, parse, received_s
+from albireo.server.conversation_store import Conversation
 from albireo.server.dialects import responses as dialect
 from albireo.server.dialects.response_tools import without_hosted
 from albireo.server.endpoints.stored_responses import Follower, whole
@@ -46,7 +47,9 @@ class Responses:
                 request = parse(body, _DECODER)
                 messages, chat, submissions = await self._admit(request)
             writer = ResponseWriter(serving, request, chat, self._id(scope, request), submissions[0])
-            stored = Stored(writer, messages)
+            stored = Stored(writer, messages, conversation=self._of_conversation(request))
+            if stored.conversation is not None:
+                stored.items = dialect.items_of(request, self._store.item)
             if request.background:
                 self._start(scope, stored, chat, submissions, arrival_s)
                 shown = Follower(serving, writer, 0) if request.stream else whole(writer.answer)
@@ -100,6 +103,8 @@ class Responses:
         if self._serving.settings.leave_out_hosted_tools and request.tools:
             request.tools = without_hosted(request.tools)
         messages = dialect.messages_of(request, self._store.item)
+        if (conversation := self._of_conversation(request)) is not None:
+            messages = [*dialect.messages_of_items(conversation.items), *messages]
         if request.previous_response_id is not None:
             earlier = self._store.get(request.previous_response_id)
             if earlier.answer.status not in ("completed", "incomplete"):
@@ -107,6 +112,11 @@ class Responses:
                 raise HttpError(400, words, param="previous_response_id")
             messages = [*earlier.messages, *dialect.said(earlier.answer), *messages]
         return messages
+
+    def _of_conversation(self, request: ResponseRequest) -> Conversation | None:
+        """Raises: HttpError 404."""
+        name = dialect.conversation_id(request)
+        return None if name is None else self._store.conversations.get(name)
 
     async def _fitting(
         self, request: ResponseRequest, messages: list[dict[str, Any]]
@@ -162,8 +172,19 @@ class Responses:
         await stream(self._serving, generation, send, take, tells_tokens=False, last=last, framing=framing)
 
     def _keep(self, stored: Stored) -> None:
+        self._note(stored)
         if stored.answer.store:
             self._store.put(stored)
+
+    def _note(self, stored: Stored) -> None:
+        """What was asked and answered is said in the conversation from now on."""
+        if stored.conversation is None or stored.answer.status not in ("completed", "incomplete"):
+            return
+        try:
+            said = msgspec.to_builtins(stored.answer.output)
+            self._store.conversations.add(stored.conversation, [*stored.items, *said])
+        except HttpError as error:
+            _LOG.warning("response %s is not in its conversation: %s", stored.answer.id, error)
 
     # -- in the background ---------------------------------------------------------------------------------------------
 
@@ -196,6 +217,7 @@ class Responses:
             writer.fail(HttpError(500, "internal error; the server's log has more", code="internal"))
         finally:
             stored.task = None
+            self._note(stored)
             self._store.put(stored)
 
 

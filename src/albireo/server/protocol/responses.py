@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from albireo.server.protocol.chat import TokenLogprob
+from albireo.server.protocol.conversations import ConversationName
 from albireo.server.protocol.fields import ASKED_NEUTRAL, AllOrCount, AskedFields, AtLeastOne, Id, PathId
 
 
@@ -65,8 +66,10 @@ class ResponseRequest(AskedFields, kw_only=True, forbid_unknown_fields=True):
     prompt_cache_options: Any = None
     client_metadata: Any = None
 
+    #: One that is kept, by its id.
+    conversation: PathId | ConversationName | None = None
+
     # there is no such thing here: neutral values only
-    conversation: Any = None
     context_management: Any = None
     moderation: Any = None
     prompt: Any = None
@@ -77,7 +80,6 @@ class ResponseRequest(AskedFields, kw_only=True, forbid_unknown_fields=True):
 
 
 RESPONSE_NEUTRAL: dict[str, tuple[Any, ...]] = ASKED_NEUTRAL | {
-    "conversation": (),
     "context_management": ([],),
     "moderation": (),
     "prompt": (),
@@ -197,6 +199,7 @@ class ResponseAnswer(msgspec.Struct, kw_only=True):
     truncation: str = "disabled"
     service_tier: str = "default"
     user: str | None = None
+    conversation: ConversationName | UnsetType = UNSET
 
 
 class InputTokens(msgspec.Struct):

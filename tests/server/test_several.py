@@ -22,6 +22,7 @@ from albireo.api.sources.locate import BUNDLED
 from albireo.errors import EngineError
 from albireo.replicas.place import local_places
 from albireo.server.app_of_several import TEXT_ONLY, WAKING
+from albireo.server.conversation_store import ConversationStore
 from albireo.server.endpoints.docs import openapi
 from albireo.server.serving import Serving
 from albireo.server.settings import ServerSettings
@@ -232,7 +233,7 @@ def test_pauses_before_it_is_tried_again_double_up_to_a_minute(monkeypatch: pyte
     monkeypatch.setattr(Serving, "load", fail)
 
     async def main() -> None:
-        model = Model(ServerSettings(), {}, local_places())
+        model = Model(ServerSettings(), {}, local_places(), ConversationStore())
         assert (model.retry_s, model.status) == (0, "unloaded")
         for pause_s in (1, 2, 4, 8, 16, 32, 60, 60):
             with pytest.raises(EngineError, match="damaged"):

@@ -281,3 +281,19 @@ def test_tokens_too_long_for_a_vocabulary() -> None:
 
 def test_an_unset_role_is_none() -> None:
     assert gguf_tokenizer(small(padding_token_id=2**32 - 1), "m").pad_token is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "ends"),
+    [
+        ({"add_eos_token": True, "qwen3.pooling_type": 3}, True),
+        ({"add_eos_token": False, "qwen3.pooling_type": 3}, False),
+        ({"add_eos_token": True, "qwen3.pooling_type": 0}, False),
+        ({"add_eos_token": True}, False),
+    ],
+)
+def test_texts_of_a_model_that_embeds_end(changes: dict[str, Any], ends: bool) -> None:
+    """Its embedding is that of the token that ends them; what any other writes goes on."""
+    settings = small(**{key: value for key, value in changes.items() if "." not in key})
+    settings |= {"general.architecture": "qwen3", **{key: value for key, value in changes.items() if "." in key}}
+    assert gguf_tokenizer(settings, "m").encode("ab") == ([3, 2, 4] if ends else [3, 2])

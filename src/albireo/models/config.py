@@ -34,7 +34,7 @@ from albireo.models.settings.layer_kinds import (
 from albireo.models.settings.mamba1_settings import Mamba1Settings
 from albireo.models.settings.mamba_settings import MambaSettings
 from albireo.models.settings.multipliers import Multipliers, parse_multipliers
-from albireo.models.settings.pooling_rule import HeadStep, PoolingRule
+from albireo.models.settings.pooling_rule import GGUF_LINEARS, HeadStep, PoolingRule
 from albireo.models.settings.recurrent_settings import RecurrentRule, RecurrentSettings, parse_recurrent
 from albireo.models.settings.rope_settings import DEFAULT_THETA, MAX_POSITIONS, RopeSettings, parse_ropes
 from albireo.params import PoolingType
@@ -355,7 +355,8 @@ def parse_config(
     model_type = fields.text("model_type")
     names = class_names(model_type, rules.class_names)
     pooling = pooling_of_class(fields, model_type, names, rules.pooled, rules.token_head, rules.has_vocabulary)
-    if rules.pooled is not None and pooling is not None and pooling.tasks[0] == "embed" and not pooling.vocabulary:
+    says_pooling = rules.pooled is not None or fields.has(GGUF_LINEARS)
+    if says_pooling and pooling is not None and pooling.tasks[0] == "embed" and not pooling.vocabulary:
         pooling = _as_pooled(fields, pooling)
     hidden = fields.integer("hidden_size", 1, MAX_WIDTH)
     heads = fields.integer("num_attention_heads", 1, MAX_HEADS)
@@ -458,7 +459,8 @@ def _as_pooled(fields: Fields, pooling: PoolingRule) -> PoolingRule:
     found = next((kind for kind in known if kind == given), None)
     if given is not None and found is None:
         fields.fail("pooling_type", given, f"must be one of {', '.join(known)}")
-    return pooling if found is None else replace(pooling, pooling_type=found)
+    head = (*pooling.head, *map(HeadStep, fields.texts(GGUF_LINEARS)))
+    return replace(pooling, pooling_type=found or pooling.pooling_type, head=head)
 
 
 def _check_both_ways(fields: Fields, rules: ConfigRules, blocks: BlockSettings) -> None:

@@ -207,7 +207,7 @@ def _gguf_config(path: Path) -> ModelConfig:
     with contextlib.closing(GgufFile(path)) as file:
         data = config_of(file)
     rules, rope = load_architecture(data["model_type"]).rules, data.get("rope_parameters") or {}
-    if rules.has_local_rope and not any(isinstance(value, Mapping) for value in rope.values()):
+    if rules.has_local_rope and rope and not any(isinstance(value, Mapping) for value in rope.values()):
         # of layers without a window, which is what rope_scaling was before there was a table for each kind
         data = {**data, "rope_parameters": None, "rope_scaling": rope}
     config = parse_config(data, rules, where=str(path))

@@ -65,7 +65,7 @@ def gguf_tokenizer(settings: Mapping[str, Any], where: str) -> Tokenizer:
         found = [(t, i in special) for t, i in zip(tokens, types, strict=True) if i in (*special, _USER)]
         backend.add_tokens([AddedToken(t, special=s, normalized=False) for t, s in found if t])
         if kind not in ("bert", "t5"):
-            _add_bos(backend, read, named, _begins(kind, read))
+            _add_ends(backend, read, named, _begins(kind, read))
     except ModelError:
         raise
     except BaseException as error:
@@ -82,6 +82,11 @@ class _Settings:
 
     def __init__(self, settings: Mapping[str, Any], where: str) -> None:
         self._settings, self.where = settings, where
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the file says how texts are pooled."""
+        return self._settings.get(f"{self._settings.get('general.architecture')}.pooling_type") not in (None, 0)
 
     def get(self, key: str, kind: type, default: Any = None) -> Any:
         value = self._settings.get(_PREFIX + key)
@@ -240,13 +245,18 @@ def _begins(kind: str, read: _Settings) -> bool:
     return kind != "gpt2" or WORDS[read.text("pre")].begins
 
 
-def _add_bos(backend: tokenizers.Tokenizer, read: _Settings, named: dict[str, str], default: bool) -> None:
-    """BOS round a prompt, where the model wants it; EOS never: a prompt is to be continued."""
+def _add_ends(backend: tokenizers.Tokenizer, read: _Settings, named: dict[str, str], default: bool) -> None:
+    """BOS before a prompt, where the model wants it; EOS behind it where it wants that and the file says how texts are
+    pooled, as Qwen3-Embedding's does: any other prompt is to be continued."""
     from tokenizers import processors
 
-    bos = named.get("bos_token")
-    if bos is not None and read.get("add_bos_token", bool, default):
-        special = [(bos, backend.token_to_id(bos))]
-        backend.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=special
-        )
+    first = [named["bos_token"]] if "bos_token" in named and read.get("add_bos_token", bool, default) else []
+    ends = read.embeds and read.get("add_eos_token", bool, False)
+    behind = [named["eos_token"]] if "eos_token" in named and ends else []
+    if not first and not behind:
+        return
+    backend.post_processor = processors.TemplateProcessing(
+        single=[*first, "$A", *behind],
+        pair=[*first, "$A", *behind, *first, "$B", *behind],
+        special_tokens=[(token, backend.token_to_id(token)) for token in dict.fromkeys((*first, *behind))],
+    )

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+import albireo
 from albireo.errors import UnsupportedModel
 from albireo.json_file import read_json
 from albireo.models import load_config
 from albireo.text.gguf_tokenizer import gguf_tokenizer
-from e2e.test_encoders import embedded, opened, prompts, saved
+from e2e.test_encoders import embedded, opened, pooling, prompts, saved, with_modules
 from models.gguf.conversion_keys import Config
 from models.gguf.conversions import Conversion, write
-from models.gguf.writer import Array
+from models.gguf.writer import Array, words
 from text.texts import TEXTS
 
 MEAN, CLS, LAST, RANK = 1, 2, 3, 4
@@ -53,9 +54,63 @@ def converted(folder: Path, path: Path, kind: str = "F32", **settings: Any) -> P
 def test_the_same_bits(name: str, tmp_path: Path) -> None:
     folder = saved(tmp_path / "model", name)
     llm = opened(folder)
-    for kind, pooling in ((MEAN, "mean"), (CLS, "cls"), (LAST, "last")):
-        path = converted(folder, tmp_path / f"{pooling}.gguf", pooling_type=kind)
-        assert embedded(opened(path, dtype="float32"), None, prompts()) == embedded(llm, pooling, prompts())  # type: ignore[arg-type]
+    for kind, named in ((MEAN, "mean"), (CLS, "cls"), (LAST, "last")):
+        path = converted(folder, tmp_path / f"{named}.gguf", pooling_type=kind)
+        assert embedded(opened(path, dtype="float32"), None, prompts()) == embedded(llm, named, prompts())  # type: ignore[arg-type]
+
+
+def _gemma(name: str, array: Array, c: Config) -> Iterator[tuple[str, Array]]:
+    """Gemma3Model.modify_tensors(), and EmbeddingGemma's of its linears."""
+    yield name, array + np.float32(1) if name.endswith("norm.weight") else array
+
+
+def _words(writer: Any) -> None:
+    """A tokenizer, whose BOS is that of the model."""
+    writer.add_bos_token_id = lambda token_id: None
+    words(writer)
+    del writer.add_bos_token_id
+
+
+@pytest.mark.parametrize("has_linears", [True, False])
+def test_gemma_that_embeds(has_linears: bool, tmp_path: Path) -> None:
+    """As EmbeddingGemma's converter writes it: windows by their whole length, linears of its modules where they were
+    asked for, a mean."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = saved(tmp_path / "model", "gemma3_text", query_pre_attn_scalar=16)
+    config, weights = read_json(folder / "config.json"), load_file(folder / "model.safetensors")
+    weights = {f"model.{name.removeprefix('model.')}": array for name, array in weights.items()}
+    settings: dict[str, Any] = {
+        "attention.causal": False,
+        "attention.sliding_window": config["sliding_window"],
+        "attention.sliding_window_pattern": 2,
+        "attention.key_length": config["head_dim"],
+        "attention.value_length": config["head_dim"],
+        "rope.freq_base": 1000000.0,
+        "rope.scaling.type": "linear",
+        "rope.scaling.factor": 8.0,
+        "pooling_type": MEAN,
+    }
+    rng = np.random.default_rng(6)
+    sizes = {"dense_2": (64, 48), "dense_3": (24, 64)} if has_linears else {}
+    modules: list[Any] = [("Transformer", None), ("Pooling", pooling(mean_tokens=True))]
+    for name, (out, given) in sizes.items():
+        weights[f"{name}_out.weight"] = (0.2 * rng.standard_normal((out, given))).astype(np.float32)
+        settings |= {f"{name}_feat_in": given, f"{name}_feat_out": out}
+        modules.append(("Dense", {"activation_function": "torch.nn.modules.linear.Identity"}))
+    with_modules(folder, *modules, ("Normalize", None))
+    for place, name in enumerate(sizes):
+        file = folder / f"{place + 2}_Dense" / "model.safetensors"
+        save_file({"linear.weight": weights[f"{name}_out.weight"]}, file)
+    path = tmp_path / "model.gguf"
+    write(path, config, weights, Conversion("gemma-embedding", change=_gemma), "F32", settings, _words)
+    wanted = embedded(opened(folder), None, prompts())
+    found = embedded(opened(path, dtype="float32"), None, prompts())
+    assert len(found[0]) == (24 if has_linears else 48)
+    # norms hold what is one more, rounded
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+    albireo.build(path, tmp_path / "built")
+    assert embedded(opened(tmp_path / "built"), None, prompts()) == found
 
 
 def test_matrices_in_blocks(tmp_path: Path) -> None:

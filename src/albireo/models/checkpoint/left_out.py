@@ -14,6 +14,9 @@ IGNORABLE_WEIGHTS = (
     "*.rotary_emb.inv_freq",
     "model.mtp_*",
     "mtp.*",
+    # of GGUF files of EmbeddingGemma, what is behind pooling
+    "dense_2.weight",
+    "dense_3.weight",
     *(
         f"{attention}.{mask}"
         for attention in ("transformer.h.*.attn", "*.attention")

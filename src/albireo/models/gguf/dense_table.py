@@ -35,6 +35,9 @@ DENSE: Mapping[str, GgufArchitecture] = {
     "gemma": GgufArchitecture("gemma"),
     "gemma2": GgufArchitecture("gemma2", own_settings.gemma2, name_maps.GEMMA),
     "gemma3": GgufArchitecture("gemma3_text", own_settings.gemma3, name_maps.GEMMA),
+    "gemma-embedding": GgufArchitecture(
+        "gemma3_text", own_settings.gemma_embedding, name_maps.GEMMA, name_maps.DENSE_ENDS, is_encoder=True
+    ),
     "gemma3n": GgufArchitecture("gemma3n_text", gemma3n_settings.gemma3n, name_maps.GEMMA3N, name_maps.GEMMA3N_ENDS),
     "gemma4": GgufArchitecture(
         "gemma4_text", gemma4_settings.gemma4, name_maps.GEMMA4, name_maps.GEMMA4_ENDS, is_by_layer=True

@@ -52,6 +52,8 @@ def mamba_in(module: str) -> Names:
 POST_NORMS = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
 NORM_BEHIND = {"post_attention_norm": "post_attention_layernorm"}
 GEMMA = {**POST_NORMS, "ffn_norm": "pre_feedforward_layernorm"}
+#: Linears behind pooling.
+DENSE_ENDS = {"dense_2": "dense_2", "dense_3": "dense_3"}
 GEMMA4 = {
     **GEMMA,
     "layer_output_scale.weight": "layer_scalar",

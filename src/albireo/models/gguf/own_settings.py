@@ -24,10 +24,13 @@ from albireo.models.gguf.stored import (
     optional_scale,
     window_of,
 )
+from albireo.models.settings.pooling_rule import GGUF_LINEARS
 
 #: Layers of the models of 27 billion weights, whose scores are multiplied by the root of another width.
 _LARGEST = {"gemma2": 46, "gemma3": 62}
 _LOCAL_THETA = 10000.0
+#: Linears behind pooling.
+_LINEARS = ("dense_2", "dense_3")
 _Q_BIAS = "model.layers.0.self_attn.q_proj.bias"
 
 
@@ -260,7 +263,21 @@ def gemma2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str,
 def gemma3(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
     pattern = fields.integer("attention.sliding_window_pattern", 1, MAX, default=6)
     theta = fields.number("rope.freq_base_swa", 1.0, 1e15, default=_LOCAL_THETA)
-    return _gemma("gemma3", pattern, fields, config) | {"rope_local_base_freq": theta}
+    # of layers without a window, as before there was a table for each kind of layer
+    rope = {"rope_parameters": None, "rope_scaling": config["rope_parameters"]}
+    return _gemma("gemma3", pattern, fields, config) | {"rope_local_base_freq": theta} | rope
+
+
+def gemma_embedding(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """EmbeddingGemma, whose tokens see half a window on either side; its linears behind pooling are in some files."""
+    for which in _LINEARS:
+        for end in ("in", "out"):  # which the tensors show
+            fields.raw(f"{which}_feat_{end}")
+    return gemma3(fields, file, config) | {
+        "architectures": ["Gemma3TextModel"],
+        "use_bidirectional_attention": True,
+        GGUF_LINEARS: [which for which in _LINEARS if f"{which}.weight" in file],
+    }
 
 
 def _gemma(name: str, period: int, fields: Fields, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ HeadActivation = Literal["none", "tanh", "gelu", "relu", "silu", "sigmoid"]
 #: What makes weights of a vocabulary's numbers: log(1 + max(0, x)), once or twice.
 VocabularyWeights = Literal["log1p", "log1p_twice"]
 MAX_LABELS = 2**16
+#: A key that no config.json has: linears behind pooling, of a GGUF file, which has no modules.json beside it.
+GGUF_LINEARS = "albireo_linears_behind_pooling"
 
 
 @dataclass(frozen=True, slots=True)

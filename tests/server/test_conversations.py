@@ -83,7 +83,7 @@ def test_items_and_metadata_change(server: Server) -> None:
         ("/v1/conversations/{id}/items", {"items": []}, "items"),
         ("/v1/conversations/{id}/items", {"items": [{"type": "web_search_call"}]}, "input"),
         ("/v1/conversations/{id}", {}, "metadata"),
-        ("/v1/responses", {"input": "x", "conversation": {"name": "x"}}, "name"),
+        ("/v1/responses", {"input": "x", "conversation": {"name": "x"}}, "conversation.name"),
         ("/v1/responses", {"input": "x", "conversation": "{id}", "previous_response_id": "resp_1"}, "conversation"),
     ],
 )

@@ -137,7 +137,7 @@ RERANK: dict[str, Any] = {"query": QUERY, "documents": TEXTS}
         ("/rerank", {"query": QUERY}, "documents", "documents"),
         ("/rerank", {"documents": TEXTS}, "query", "query"),
         ("/rerank", {**RERANK, "documents": []}, "documents", "documents holds no texts"),
-        ("/rerank", {**RERANK, "documents": [{"title": "a"}]}, "title", "not a field"),
+        ("/rerank", {**RERANK, "documents": [{"title": "a"}]}, "documents[0].title", "not a field"),
         ("/rerank", {**RERANK, "documents": ["a", {"text": " the" * 600}]}, "documents", "documents[1]: the prompt"),
         ("/rerank", {**RERANK, "documents": ["a"] * 2049}, "documents", "2049 inputs"),
         ("/rerank", {**RERANK, "query": ["a"]}, "query", "str"),

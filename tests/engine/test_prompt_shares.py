@@ -24,6 +24,17 @@ def test_a_short_prompt_passes_a_long_one(bench: Any) -> None:
     run.check_all_ended()
 
 
+def test_the_few_that_are_left_of_one_that_passes_come_next(bench: Any) -> None:
+    run = bench(max_num_batched_tokens=32, num_blocks=100, max_model_len=400)
+    run.add([1] * 300, max_tokens=2)
+    run.step()
+    run.add([2] * 30, max_tokens=2)
+    run.step()
+    run.step()
+    assert tokens_of(run, 1) == [0, 16, 14]
+    assert tokens_of(run, 0) == [32, 16, 18]
+
+
 def test_the_long_one_keeps_half_of_each_step(bench: Any) -> None:
     run = bench(max_num_batched_tokens=32, num_blocks=200, max_model_len=400)
     run.add([1] * 320, max_tokens=1)

@@ -35,12 +35,13 @@ def is_open(seq: Sequence) -> bool:
 
 
 def shares(open_prompts: Seq[Sequence], num_tokens: int, num_passing: int) -> dict[int, int]:
-    """How many tokens each open prompt has of a step, by seq_id; at least one each.
+    """How many tokens each open prompt has of a step, by seq_id; at least one each. The first shares with those of its
+    priority: none goes before it.
 
     Args: open_prompts: in order. num_tokens: of the step, for prompts. num_passing: tokens of who may pass them.
     """
     first, others = open_prompts[0], sorted(open_prompts[1:], key=rest)
-    wanted = sum(map(rest, others)) + num_passing
+    wanted = sum(rest(seq) for seq in others if seq.request.priority == first.request.priority) + num_passing
     own = min(rest(first), max(num_tokens - wanted, -(-num_tokens // 2)))
     given, left = {first.seq_id: max(1, own)}, num_tokens - own
     for seq in others:

@@ -20,7 +20,7 @@ from albireo.engine.host_pool import HostPool
 from albireo.engine.kept_prefixes import BlockFiles, Kept, KeptPrefixes
 from albireo.engine.preemption import choose_method, choose_victim
 from albireo.engine.prefix_cache import Hit, PrefixCache
-from albireo.engine.prompt_shares import LOOKED_AT, Passing, is_open, shares
+from albireo.engine.prompt_shares import LOOKED_AT, Passing, is_open, rest, shares
 from albireo.engine.queue import Line
 from albireo.engine.request import Request, Sequence, Status
 from albireo.engine.settings import EngineSettings
@@ -254,18 +254,20 @@ class Scheduler:
         self._step = step = _Step(StepRoom(self._settings), self._end_order)
         self._end_order = None
         open_prompts = [seq for seq in self.running if is_open(seq)] if self._was_open else []
-        num_decoding = len(self.running) - len(open_prompts)
-        step.limit = self._pace.limit(num_decoding)
+        num_others = len(self.running) - len(open_prompts)
+        step.limit = self._pace.limit(num_others)
         if open_prompts and self._settings.can_cut_anywhere:
-            for_prompts = max(1, step.limit - num_decoding)
-            num_passing = 0
+            for_prompts = max(1, step.limit - num_others)
+            # Of those that have few left of a prompt, and so many others have a token.
+            num_few = sum(map(rest, self.running)) - sum(map(rest, open_prompts)) - num_others
+            num_passing = max(0, num_few)
             has_seat = len(self.running) < self._settings.max_num_seqs
             for seq in self.waiting.members[:LOOKED_AT] if has_seat else ():
                 num_new = self._passing.tokens(seq, open_prompts[0], for_prompts, self.running.members)
                 if num_new and self._slot(seq) is not None:
                     step.passing.append(seq)
                     num_passing += num_new
-            if step.passing or len(open_prompts) > 1:
+            if num_passing or len(open_prompts) > 1:
                 step.shares = shares(open_prompts, for_prompts, num_passing)
 
     def _plan_lines(self, plan: StepPlan) -> None:

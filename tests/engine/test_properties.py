@@ -176,7 +176,8 @@ def check_who_begins_beside_an_open_prompt_shares_nothing_of_it(bench: Any) -> N
         reads = seq.request.can_read_cache and seq.request.params.prompt_logprobs is None
         for other in left_open if seq.seq_id in admitted and reads else ():
             common = 0
-            pairs = zip(seq.slice(0, seq.num_tokens - 1), other.slice(0, other.num_tokens), strict=False)
+            num_known = seq.num_tokens - len(seq.output_token_ids)  # the last of them is computed in any case
+            pairs = zip(seq.slice(0, num_known - 1), other.slice(0, other.num_tokens), strict=False)
             if seq.request.cache_root == other.request.cache_root:
                 common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
             end = start + size  # what the other has computed before is not found where it was to be forgotten

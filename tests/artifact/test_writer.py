@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -120,15 +122,10 @@ def test_a_full_disk_leaves_the_old_directory(tmp_path: Path, name: str, monkeyp
     assert not (tmp_path / ".engine.building").exists()
 
 
-def test_a_file_system_without_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("functions", [{"renameat2": lambda *_: -1}, {}], ids=["file system", "C library"])
+def test_where_there_is_no_exchange(functions: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint, engine = make_engine(tmp_path, "llama", "float32")
-
-    class Libc:
-        @staticmethod
-        def renameat2(*_: object) -> int:
-            return -1
-
-    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Libc)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: SimpleNamespace(**functions))
     monkeypatch.setattr(ctypes, "get_errno", lambda: errno.EINVAL)
     build(checkpoint, engine, BuildConfig(force=True, dtype="float16"))
     assert open_engine(engine).manifest.options.dtype == "float16"

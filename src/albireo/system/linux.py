@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import struct
@@ -82,9 +83,10 @@ def peer_of(connection: socket.socket) -> tuple[int, int]:
 def swap_directories(first: Path, second: Path) -> None:
     """Each has the name of the other, in one step. Raises: OSError; EINVAL, ENOSYS, EOPNOTSUPP, ENOTSUP: this file
     system cannot."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    done = libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
-    if done != 0:
+    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if swap is None:  # a C library before glibc 2.28
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(second))
+    if swap(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), str(second))
 

@@ -13,6 +13,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -87,6 +89,18 @@ print(json.dumps({
     assert found["files"] == [10240, 256], "no more than the kernel lets a process have"
     assert found["peer"] == [found["self"], os.getuid()]
     assert found["resident"] > 1 << 20 and found["gone"] == 0
+
+
+def test_memory_is_told_in_pages_of_the_kernel_whatever_a_process_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(_host: object, _kind: int, words: Any, _count: object) -> int:
+        words[0], words[2] = 3, 4
+        return 0
+
+    monkeypatch.setattr(macos, "_library", lambda: SimpleNamespace(host_statistics64=count))
+    monkeypatch.setattr(macos, "_host", lambda: None)
+    for told, size in ((16384, 16384), (0, os.sysconf("SC_PAGE_SIZE"))):
+        monkeypatch.setattr(macos, "_number", {"vm.pagesize": told}.get)
+        assert macos.available_memory() == 7 * size
 
 
 def test_what_is_written_reaches_the_disk_where_the_file_system_can_say_so(monkeypatch: pytest.MonkeyPatch) -> None:

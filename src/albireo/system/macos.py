@@ -49,7 +49,8 @@ def available_memory() -> int | None:
     words, count = (ctypes.c_uint32 * VM_WORDS)(), ctypes.c_uint32(VM_WORDS)
     if _library().host_statistics64(_host(), HOST_VM_INFO64, words, ctypes.byref(count)) != 0:
         return None
-    return int(words[0] + words[2]) * os.sysconf("SC_PAGE_SIZE")
+    # pages of the kernel, which are four of those that a process for Intel has on Apple silicon
+    return int(words[0] + words[2]) * (_number("vm.pagesize") or os.sysconf("SC_PAGE_SIZE"))
 
 
 def cpuinfo() -> str:

@@ -2,6 +2,7 @@
 
 EngineError
 ├─ ConfigError          unknown key, impossible combination of settings
+│  └─ NoGpu             a GPU is asked for, and none can be used
 ├─ ModelError           a model directory that cannot be used
 │  ├─ UnsupportedModel  an architecture or a config key we do not compute
 │  ├─ WeightMismatch    weights missing, extra, misshapen or damaged
@@ -66,9 +67,10 @@ class TargetMismatch(EngineFileError):
 
 
 class NoGpu(ConfigError):
-    """A GPU is asked for, and there is none that can be used. reason: what is wrong, and what to do about it."""
+    """A GPU is asked for, and there is none that can be used. reason: what is wrong, and what to do about it; empty
+    where only the message has come from another process."""
 
-    def __init__(self, message: str, reason: str) -> None:
+    def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import msgspec
 import pytest
 
+from albireo import errors
+from albireo.engine_process.client import _error
 from albireo.engine_process.messages import (
     MAX_FRAME_BYTES,
     Add,
@@ -54,3 +58,13 @@ def test_a_step_survives() -> None:
 def test_a_frame_beyond_the_limit_is_no_frame() -> None:
     with pytest.raises(ValueError, match=str(MAX_FRAME_BYTES + 1)):
         Frames().feed((MAX_FRAME_BYTES + 1).to_bytes(4, "little"))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)]
+)
+def test_an_error_is_what_it_was_in_the_other_process(name: str) -> None:
+    """Its name and its message are all that comes: a class that wants more could not be made of them."""
+    found = _error(name, "no room", errors.ConfigError)
+    assert (type(found), str(found)) == (getattr(errors, name), "no room")
+    assert str(pickle.loads(pickle.dumps(found))) == "no room"

@@ -83,6 +83,7 @@ def test_what_is_asked_otherwise(tmp_path: Path) -> None:
         (lambda: llm.encode(one, PoolingParams(task="token_classify", dimensions=1)), "each token has one weight"),
         (lambda: llm.encode(one, PoolingParams(task="embed"), pooling_task="token_embed"), "say one of both"),
         (lambda: llm.embed(one, PoolingParams(task="token_embed")), "task=token_embed: this is embed"),
+        (lambda: llm.encode(one, PoolingParams(task="token_embed", dimensions=21)), "21 is more than this model's 20"),
         (lambda: PoolingParams(task="plugin"), "task='plugin' is unknown"),  # type: ignore[arg-type]
     ]
     for call, words in asked:

@@ -90,16 +90,16 @@ def check_pooling(prompt_token_ids: list[int], params: PoolingParams, settings: 
     """
     if settings.embedding_size == 0:
         raise UnsupportedFeature("this model gives no embeddings: its head has an unknown shape; take another model")
-    if params.dimensions is not None and params.dimensions > settings.embedding_size:
+    width = token_width(params, settings) if _kind(params, settings) == "all" else settings.embedding_size
+    if params.dimensions is not None and params.dimensions > width:
         raise InvalidParams(
-            f"dimensions={params.dimensions} is more than this model's {settings.embedding_size}; ask for fewer, or "
-            "leave it out"
+            f"dimensions={params.dimensions} is more than this model's {width}; ask for fewer, or leave it out"
         )
     lengths = settings.pooling_rule.lengths
-    if params.dimensions not in (None, settings.embedding_size, *lengths) and lengths:
+    if params.dimensions not in (None, width, *lengths) and lengths:
         raise InvalidParams(
             f"dimensions={params.dimensions}: this model's files say that {', '.join(map(str, lengths))} of its "
-            f"{settings.embedding_size} values are an embedding, too; ask for one of these, or leave it out"
+            f"{width} values are an embedding, too; ask for one of these, or leave it out"
         )
     num_prompt = len(prompt_token_ids)
     _check_rule(params, settings)

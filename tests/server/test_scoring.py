@@ -139,6 +139,7 @@ RERANK: dict[str, Any] = {"query": QUERY, "documents": TEXTS}
         ("/rerank", {**RERANK, "documents": []}, "documents", "documents holds no texts"),
         ("/rerank", {**RERANK, "documents": [{"title": "a"}]}, "documents[0].title", "not a field"),
         ("/rerank", {**RERANK, "documents": ["a", {"text": " the" * 600}]}, "documents", "documents[1]: the prompt"),
+        ("/rerank", {**RERANK, "documents": [{"text": "b" * 10**5}]}, "documents", "documents of length 100000 cannot"),
         ("/rerank", {**RERANK, "documents": ["a"] * 2049}, "documents", "2049 inputs"),
         ("/rerank", {**RERANK, "query": ["a"]}, "query", "str"),
         ("/rerank", {**RERANK, "top_n": -1}, "top_n", ">= 0"),

@@ -46,10 +46,10 @@ async def scored(
         several = given if isinstance(given, list) else [given]
         check_number(serving, field, len(several))
         places = places_of(field, len(several))
-        for place, text in zip(places, several, strict=True):
-            if not limit and isinstance(text, str):
-                check_length(serving, request, place, text)
         sides.append([_part(each, place, limit or None, problem) for place, each in zip(places, several, strict=True)])
+        for place, part in zip(places, sides[-1], strict=True):
+            if not limit:
+                check_length(serving, request, place, part.text)
         has_content |= any(part.content for part in sides[-1])
         names.append(places)
     firsts, seconds = sides

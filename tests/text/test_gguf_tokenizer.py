@@ -290,6 +290,8 @@ def test_an_unset_role_is_none() -> None:
         ({"add_eos_token": False, "qwen3.pooling_type": 3}, False),
         ({"add_eos_token": True, "qwen3.pooling_type": 0}, False),
         ({"add_eos_token": True}, False),
+        ({"add_eos_token": True, "qwen3.attention.causal": False}, True),
+        ({"add_eos_token": True, "qwen3.attention.causal": True}, False),
     ],
 )
 def test_texts_of_a_model_that_embeds_end(changes: dict[str, Any], ends: bool) -> None:

@@ -85,8 +85,10 @@ class _Settings:
 
     @property
     def embeds(self) -> bool:
-        """Whether the file says how texts are pooled."""
-        return self._settings.get(f"{self._settings.get('general.architecture')}.pooling_type") not in (None, 0)
+        """Whether the file says how texts are pooled, or that tokens see those behind them, as an encoder's."""
+        kind = self._settings.get("general.architecture")
+        is_pooled = self._settings.get(f"{kind}.pooling_type") not in (None, 0)
+        return is_pooled or self._settings.get(f"{kind}.attention.causal") is False
 
     def get(self, key: str, kind: type, default: Any = None) -> Any:
         value = self._settings.get(_PREFIX + key)
@@ -246,8 +248,8 @@ def _begins(kind: str, read: _Settings) -> bool:
 
 
 def _add_ends(backend: tokenizers.Tokenizer, read: _Settings, named: dict[str, str], default: bool) -> None:
-    """BOS before a prompt, where the model wants it; EOS behind it where it wants that and the file says how texts are
-    pooled, as Qwen3-Embedding's does: any other prompt is to be continued."""
+    """BOS before a prompt, where the model wants it; EOS behind it where it wants that and embeds texts, as
+    Qwen3-Embedding does: any other prompt is to be continued."""
     from tokenizers import processors
 
     first = [named["bos_token"]] if "bos_token" in named and read.get("add_bos_token", bool, default) else []

@@ -32,6 +32,8 @@ TEXTS = {path: path.read_text() for path in PAGES if path.name != "journal.md"}
 
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 
+#: Folders of the repository.
+ROOMS = (".ci", "benchmarks", "csrc", "deploy", "docs", "examples", "src", "tests", "tools")
 #: Other programs' flags: curl's, Docker's, pip's, Ray's, compilers', load generators' and pytest's here.
 FOREIGN_FLAGS = frozenset(
     (
@@ -198,8 +200,17 @@ def test_variables_are_read() -> None:
 
 @cache
 def tracked() -> frozenset[str]:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
-    return frozenset(listed.stdout.split("\n"))
+    """Files that git has, and that are there; all of the rooms where there is no git, or no repository of its own."""
+    try:
+        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+        names = listed.stdout.split("\n")
+    except (OSError, subprocess.CalledProcessError):
+        names = []
+    found = frozenset(name for name in names if name and (ROOT / name).is_file())
+    if "README.md" not in found:
+        rooms = (path for room in ROOMS for path in (ROOT / room).rglob("*") if path.is_file())
+        found = frozenset(str(path.relative_to(ROOT)) for path in (*rooms, *ROOT.glob("*.*"), ROOT / "Makefile"))
+    return found
 
 
 @cache

@@ -3,6 +3,7 @@ how many values of an embedding there may be. Against transformers' hidden state
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from safetensors.numpy import save_file
 
 import albireo
 from albireo.errors import InvalidParams, ModelError
+from albireo.models.settings.pooling_rule import PoolingRule
+from albireo.models.settings.sentence_transformers import with_modules as read_modules
 from e2e.test_encoders import embedded, farthest, opened, pooled, pooling, prompts, saved, with_modules
 from e2e.test_token_outputs import encoded
 from tiny_encoders import change_config, hidden_states
@@ -122,3 +125,14 @@ def test_dimensions_that_files_list_are_those_there_are(tmp_path: Path) -> None:
     change_config(folder, matryoshka_dimensions=[0])
     with pytest.raises(ModelError, match=r"matryoshka_dimensions.* must be a list of numbers of values"):
         opened(folder)
+
+
+@pytest.mark.parametrize("path", ["", "n" * 300, "2_Normalize"])
+def test_scaling_needs_no_folder(path: str, tmp_path: Path) -> None:
+    """It has no settings in most files, so that any path will do."""
+    (tmp_path / "config.json").write_text("{}")
+    modules = [{"path": "", "type": "sentence_transformers.models.Transformer"}]
+    modules.append({"path": path, "type": "sentence_transformers.models.Normalize"})
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    rule = read_modules(PoolingRule(pooling_type="mean"), tmp_path)
+    assert (rule.normalizes, rule.pooling_type) == (True, "mean")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def with_modules(rule: PoolingRule, directory: Path) -> PoolingRule:
             rule = _with_activation(_score(rule, directory, folder), directory / SETTINGS)
         elif kind == _SCALING:
             rule = replace(rule, normalizes=True)
-            if (directory / folder / "config.json").is_file() and _is_of_tokens(_inner(directory, folder)):
+            # most have no folder, and may name none
+            if folder and isfile(directory / folder / "config.json") and _is_of_tokens(_inner(directory, folder)):
                 rule = replace(rule, pooling_type="all")
         elif kind == _MASK:
             rule = replace(rule, pooling_type="all", normalizes=rule.normalizes)

@@ -131,6 +131,12 @@ def test_a_text_that_cannot_fit_is_refused_before_it_is_encoded(house: Any, monk
         ours.prompts.encode(text, SamplingParams())
     with pytest.raises(PromptTooLong, match=f"no text of more than {32 * longest:,} fits"):
         ours.chat([{"role": "user", "content": text}], SamplingParams(), {})
+    with monkeypatch.context() as some:
+        some.setattr(Tokenizer, "takes_blanks", True)
+        with pytest.raises(PromptTooLong, match=words):
+            ours.prompts.encode(text, SamplingParams())
+        with pytest.raises(AssertionError, match="it is encoded"):
+            ours.prompts.encode(" " * len(text) + "a", SamplingParams())
     monkeypatch.setattr(Tokenizer, "most_chars", lambda self, num_tokens: None)
     with pytest.raises(AssertionError, match="it is encoded"):
         ours.prompts.encode(text, SamplingParams())

@@ -119,6 +119,12 @@ def test_no_text_has_more_characters_than_its_tokens_may_have(tokenizer_of, name
         assert len(text) <= tokenizer.most_chars(len(tokenizer.encode(text, add_special_tokens=False))) < 10**6
 
 
+def test_blanks_beside_added_tokens_may_be_no_tokens(tokenizer_of):
+    tokenizer, text = tokenizer_of("phi-3-mini"), "<|user|>" + " " * 4096 + "Hello<|end|>"
+    assert len(text) > tokenizer.most_chars(len(tokenizer.encode(text, add_special_tokens=False)))
+    assert tokenizer.takes_blanks and not tokenizer_of("mistral-v1").takes_blanks
+
+
 def test_half_a_surrogate_pair_is_refused(tokenizer_of):
     tokenizer = tokenizer_of("story")
     for encode in (tokenizer.encode, tokenizer.plain_encoder([]).encode):

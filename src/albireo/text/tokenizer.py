@@ -242,6 +242,12 @@ class Tokenizer:
         unknown word may be one token. Cost: as vocabulary()."""
         return None if self.pieces.kind == "whole" else num_tokens * max(map(len, self.vocabulary()), default=1)
 
+    @property
+    def takes_blanks(self) -> bool:
+        """Whether an added token may have any number of blanks beside it, as Phi-3's; most_chars() knows none."""
+        added = self._backend.get_added_tokens_decoder().values()
+        return any(token.lstrip or token.rstrip for token in added)
+
     def to_files(self) -> dict[str, bytes]:
         """File name -> contents, of files that from_directory() makes this tokenizer of."""
         config: dict[str, Any] = dict(self.named_tokens)

@@ -107,7 +107,9 @@ class PromptEncoder:
         if len(text) <= FEW_CHARS or self._num_kept(params) is not None:
             return
         limit = self.tokenizer.most_chars(self._max_model_len)
-        if limit is not None and len(text) > limit:
+        if limit is None or len(text) <= limit:
+            return
+        if not self.tokenizer.takes_blanks or sum(map(len, text.split())) > limit:
             raise PromptTooLong(
                 f"the prompt has {len(text):,} characters, and no text of more than {limit:,} fits "
                 f"max_model_len={self._max_model_len} tokens; shorten it, or set truncate_prompt_tokens"

@@ -15,7 +15,7 @@ from albireo import LLM, PoolingParams
 from albireo.errors import InvalidParams, ModelError, UnsupportedFeature
 from e2e.serving import spoil
 from tiny_encoders import change_config
-from tiny_pairs import NAMES, TEXTS, Theirs, pictures, save_pair
+from tiny_pairs import IMAGE, NAMES, TEXTS, Theirs, pictures, save_pair
 
 
 def opened(folder: Path, **config: Any) -> LLM:
@@ -52,6 +52,13 @@ def test_embeddings_are_those_of_transformers(name: str, tmp_path: Path) -> None
     assert all(np.array_equal(embedded(alone, [each])[0], row) for each, row in zip(prompts, together, strict=True))
     albireo.build(folder, tmp_path / "built")
     assert np.array_equal(embedded(opened(tmp_path / "built"), prompts), together)
+
+
+def test_pixels_that_fill_no_patch_are_left_out(tmp_path: Path) -> None:
+    """As of google/siglip-so400m-patch14-384: a square of 24 pixels has 3 patches of 7 on its side, and 3 pixels."""
+    folder = save_pair(tmp_path, "siglip", vision_config={**IMAGE, "hidden_size": 48, "patch_size": 7})
+    wanted = of_length_1(Theirs(folder, "siglip").pictures(pictures()))
+    assert np.abs(embedded(opened(folder), [*map(shown, pictures())]) - wanted).max() < 1e-5
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -17,13 +17,14 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.vision.encoder import EncoderSettings, embedded, layers, linear, mlp, norm, rounded_norm, seen
+from albireo.models.vision.encoder import embedded, layers, linear, mlp, norm, rounded_norm, seen
 from albireo.models.vision.llava import CLIP
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.positions import checked_table
 from albireo.models.vision.settings import (
     IGNORABLE,
+    MAX_IMAGE_SIZE,
     encoder_settings,
     patches_on_side,
     text_width,
@@ -138,7 +139,8 @@ def _third(place: int, joined: F32) -> F32:
 def open_clip(data: Mapping[str, Any], dtype: str, where: str) -> ClipTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     fields = vision_fields(data, where, ("clip_vision_model",))
-    encoder, side = _encoder(fields, dtype, CLIP)
+    encoder = encoder_settings(fields, dtype, CLIP)
+    side = patches_on_side(fields, encoder, 224)
     fields.refuse_unread(IGNORABLE | keys("projection_dim dropout vocab_size logit_scale_init_value"), {})
     return ClipTower(encoder, side, _width(data, where, 512))
 
@@ -146,20 +148,16 @@ def open_clip(data: Mapping[str, Any], dtype: str, where: str) -> ClipTower:
 def open_siglip(data: Mapping[str, Any], dtype: str, where: str) -> SiglipTower:
     """Raises: as open_clip(); UnsupportedModel for a tower that pools nothing, or whose rows are of another width."""
     fields = vision_fields(data, where, ("siglip_vision_model",))
-    encoder, side = _encoder(fields, dtype, DEFAULTS)
+    encoder = encoder_settings(fields, dtype, DEFAULTS)
+    # of so400m, 384 pixels are 27 patches of 14, and 6
+    side, spare = divmod(fields.integer("image_size", encoder.patch_size, MAX_IMAGE_SIZE, 224), encoder.patch_size)
     if not fields.flag("vision_use_head", True):
         fields.unsupported("vision_use_head", False, "what makes one row of all patches is wanted")
     fields.refuse_unread(IGNORABLE, {})
     width = text_width(data, where)
     if encoder.hidden_size != width:
         fields.unsupported("hidden_size", encoder.hidden_size, f"embeddings of texts have {width} values")
-    return SiglipTower(encoder, side, 1, width)
-
-
-def _encoder(fields: Fields, dtype: str, defaults: Mapping[str, Any]) -> tuple[EncoderSettings, int]:
-    """And how many patches are on a tile's side."""
-    encoder = encoder_settings(fields, dtype, defaults)
-    return encoder, patches_on_side(fields, encoder, 224)
+    return SiglipTower(encoder, side, 1, width, spare=spare)
 
 
 def _width(data: Mapping[str, Any], where: str, default: int) -> int:

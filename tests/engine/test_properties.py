@@ -172,17 +172,19 @@ def check_who_begins_beside_an_open_prompt_shares_nothing_of_it(bench: Any) -> N
     admitted = {seq.seq_id for seq, _ in scheduler._step.admitted}
     left_open: list[Any] = []
     for seq in scheduler.scheduled:
-        start = bench.toy.plans[-1][seq.seq_id][0]
+        start, num_new, num_drawn = bench.toy.plans[-1][seq.seq_id]
+        num_known = start + num_new if num_drawn else seq.num_tokens
+        # who wants log-probabilities of a prompt could not read the cache before it was done
         reads = seq.request.can_read_cache and seq.request.params.prompt_logprobs is None
         for other in left_open if seq.seq_id in admitted and reads else ():
             common = 0
-            num_known = seq.num_tokens - len(seq.output_token_ids)  # the last of them is computed in any case
             pairs = zip(seq.slice(0, num_known - 1), other.slice(0, other.num_tokens), strict=False)
             if seq.request.cache_root == other.request.cache_root:
                 common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-            end = start + size  # what the other has computed before is not found where it was to be forgotten
-            is_past = bench.toy.plans[-1][other.seq_id][0] >= end
-            assert common < end or is_past or not bench.settings.enable_prefix_caching
+            # what the other had before is forgotten where the cache was reset
+            end = (start // size + 1) * size
+            is_to_come = bench.toy.plans[-1][other.seq_id][0] < end <= common
+            assert not is_to_come or not bench.settings.enable_prefix_caching
         # who drew tokens was not left open: drafts that came true may be computed once more
         has_drawn = bench.toy.plans[-1][seq.seq_id][2] > 0
         if 0 < seq.num_computed_tokens < seq.num_tokens - 1 and not has_drawn:

@@ -107,6 +107,39 @@ def test_nobody_passes_with_blocks_that_the_long_one_needs(bench: Any) -> None:
     assert list(run.last) == ["0", "1"]
 
 
+def test_who_is_passed_keeps_its_seat(bench: Any) -> None:
+    run = bench(max_num_batched_tokens=32, num_blocks=200, max_model_len=800, max_num_seqs=3)
+    run.add([1] * 400, max_tokens=300)
+    run.step()
+    run.add([2] * 200, max_tokens=1)
+    for idx in range(3):
+        run.add([3 + idx] * 8, max_tokens=150)
+    run.run()
+    assert tokens_of(run, 2)[1] == 8, "there are seats for it and for whom it passes"
+    assert next(iter(run.last)) == "1"
+    run.check_all_ended()
+
+
+def test_adapters_do_not_pass_one_that_waits_for_a_slot(bench: Any) -> None:
+    """However many long prompts without an adapter come, beside which they would begin."""
+    run = bench(max_num_batched_tokens=32, num_blocks=200, max_model_len=400, num_adapter_slots=1)
+    run.add([1] * 8, max_tokens=12, adapter=1)
+    run.add([2] * 300, max_tokens=1)
+    run.step()
+    run.add([3] * 100, "other", max_tokens=1, adapter=2)
+    for idx in range(12):
+        if "other" in run.last:
+            break
+        run.add([idx + 4] * 300, max_tokens=1)
+        for num in range(10):
+            if num % 3 == 0:
+                run.add([idx + 20, num + 1], max_tokens=12, adapter=1)
+            run.step()
+    assert "other" in run.last
+    run.run()
+    run.check_all_ended()
+
+
 @pytest.mark.parametrize(("priority", "passes"), [(0, True), (1, False), (2, False)])
 def test_priorities_go_before_lengths(bench: Any, priority: int, passes: bool) -> None:
     """As long as the other: it passes if it is to go before, and only then."""

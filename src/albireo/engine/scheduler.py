@@ -10,6 +10,7 @@ seats (max_num_seqs) or blocks run out.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from albireo.engine.adapter_slots import AdapterSlots
@@ -261,14 +262,29 @@ class Scheduler:
             # Of those that have few left of a prompt, and so many others have a token.
             num_few = sum(map(rest, self.running)) - sum(map(rest, open_prompts)) - num_others
             num_passing = max(0, num_few)
-            has_seat = len(self.running) < self._settings.max_num_seqs
-            for seq in self.waiting.members[:LOOKED_AT] if has_seat else ():
-                num_new = self._passing.tokens(seq, open_prompts[0], for_prompts, self.running.members)
-                if num_new and self._slot(seq) is not None:
-                    step.passing.append(seq)
-                    num_passing += num_new
+            for seq, num_new in self._who_may_pass(open_prompts[0], for_prompts):
+                step.passing.append(seq)
+                num_passing += num_new
             if num_passing or len(open_prompts) > 1:
                 step.shares = shares(open_prompts, for_prompts, num_passing)
+
+    def _who_may_pass(self, first: Sequence, for_prompts: int) -> Iterator[tuple[Sequence, int]]:
+        """Of the first that wait those that may begin beside an open prompt, and how many tokens they are.
+
+        Whom they pass finds a seat as it would have without them, and a slot: an adapter in use is no longer so for it.
+        """
+        num_seats = self._settings.max_num_seqs - len(self.running)
+        waits_for_slot = False
+        for seq in self.waiting.members[:LOOKED_AT]:
+            if num_seats <= 0:
+                return
+            num_seats -= 1  # its own, or that which is kept for it
+            adapter = seq.request.adapter
+            num_new = self._passing.tokens(seq, first, for_prompts, self.running.members)
+            if num_new and self._slot(seq) is not None and not (waits_for_slot and adapter is not None):
+                yield seq, num_new
+            elif adapter is not None and all(other.request.adapter != adapter for other in self.running):
+                waits_for_slot = True
 
     def _plan_lines(self, plan: StepPlan) -> None:
         self._plan_running(plan)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from albireo.server import body
 from albireo.server.body import MAX_TOTAL, WAITED, Bodies, ClientGone, parse, received_s, replayed
 from albireo.server.errors import HttpError
 
@@ -217,6 +218,14 @@ def test_half_a_letter_is_named(text: bytes) -> None:
     """What clients send that cut a text at a number of UTF-16 units."""
     with pytest.raises(HttpError, match=r"\\u[dD][8eE]\w+ at byte \d+ is half of a pair"):
         parse(b'{"told": {"a": "' + text + b'"}}', WHOLES)
+
+
+def test_few_are_looked_at_to_find_half_a_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body of megabytes that is no JSON is refused on the event loop."""
+    text = rb"\\ud83d" * 3 + rb"\ud83d"
+    assert (found := body._half_of_pair(text)) is not None and found.start() == 21
+    monkeypatch.setattr(body, "_MOST_HALVES", 3)
+    assert body._half_of_pair(text) is None
 
 
 @pytest.mark.parametrize("text", [rb"\ud83d\ude00", rb"\\ud83d", "\U0001f600".encode()])

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -54,9 +55,11 @@ _STEP = re.compile(r"\.([^\[.]+)|\[(\d+)\]")
 _MOST_NULLS = 16
 #: Half of a pair by itself, as texts have that were cut in the middle of a letter.
 _HALF_PAIR = re.compile(
-    rb"\\u(?:[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})|[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
-_PAIR = re.compile(rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+#: Looked at to find one behind a \ that is none by itself: more would hold everybody up.
+_MOST_HALVES = 256
 _MISSING = re.compile(r"missing required field `([^`]*)`$")
 _NOT_INT = re.compile(r"^Expected `int[^`]*`, got `float`")
 #: Above it not each whole number is a float.
@@ -257,8 +260,17 @@ def _invalid(error: msgspec.ValidationError, kind: Any) -> HttpError:
 
 
 def _no_json(error: Exception, data: bytes) -> HttpError:
-    what = "it is nested too deeply" if isinstance(error, RecursionError) else f"{error!s:.200}"
-    half = _HALF_PAIR.search(_PAIR.sub(lambda found: b"_" * len(found.group()), data))
-    if half and not isinstance(error, RecursionError):
+    what = f"{error!s:.200}"
+    if isinstance(error, RecursionError):
+        what = "it is nested too deeply"
+    elif half := _half_of_pair(data):
         what = f"{half.group().decode()} at byte {half.start()} is half of a pair; a letter of a text was cut in two"
     return HttpError(400, f"the body is not valid JSON: {what}")
+
+
+def _half_of_pair(data: bytes) -> re.Match[bytes] | None:
+    for found in islice(_HALF_PAIR.finditer(data), _MOST_HALVES):
+        before = data[max(0, found.start() - 1024) : found.start()]
+        if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:
+            return found
+    return None

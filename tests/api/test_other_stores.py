@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import pwd
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -143,11 +144,67 @@ def test_a_spoiled_store_is_said(store: Store, tiny: bytes, spoil: Callable[[Sto
         locate_model("ollama:tiny")
 
 
-@pytest.mark.parametrize("name", ["../../x", "a b", "..", "x/../y"])
+@pytest.mark.parametrize("name", ["../../x", "a b", "..", "x/../y", "..:out/me/tiny", "a:../me/tiny"])
 def test_a_name_does_not_leave_the_store(store: Store, tiny: bytes, name: str) -> None:
-    store.add("registry.ollama.ai/library/tiny/latest", model=tiny)
-    with pytest.raises(ModelError):
+    store.add("../out/me/tiny", model=tiny)
+    with pytest.raises(ModelError, match="is no name of a model"):
         locate_model(f"ollama:{name}")
+
+
+def test_a_file_that_may_not_be_read_is_said(store: Store, tiny: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.add("registry.ollama.ai/library/tiny/latest", model=tiny)
+    opened = Path.open
+
+    def refused(path: Path, *args: Any) -> Any:
+        if path.parent.name == "blobs":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *args)
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(ModelError, match=r"cannot be read \(Permission denied\)"):
+        locate_model("ollama:tiny")
+
+
+def test_of_what_a_manifest_calls_parameters_little_is_read(store: Store, tiny: bytes) -> None:
+    """It may be a file of weights."""
+    path = store.add("registry.ollama.ai/library/tiny/latest", model=tiny, params=b"{}")
+    digest = json.loads(path.read_text())["layers"][1]["digest"].removeprefix("sha256:")
+    with (store.root / "blobs" / f"sha256-{digest}").open("r+b") as file:
+        file.truncate(1 << 43)  # has no blocks, and fits no memory
+    assert locate_model("ollama:tiny").read_bytes() == tiny
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nothing", "no directory nothing"),
+        ("me/tiny", "fetching it from the hub failed|no directory me/tiny"),
+        ("ollama:tiny", "Ollama has no models here"),
+        ("lmstudio:me/tiny", "LM Studio has no model"),
+        ("~/tiny", "no directory ~/tiny"),
+    ],
+)
+@pytest.mark.parametrize("has_library", [True, False])
+def test_without_a_home_nothing_is_there(
+    name: str, said: str, has_library: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a container's user that passwd does not know."""
+
+    def unknown(_: int) -> Any:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for variable in ("HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "OLLAMA_MODELS"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
+    here = tmp_path / "huggingface" / "hub" / "models--me--tiny"
+    (here / "snapshots" / "0123").mkdir(parents=True)
+    (here / "refs").mkdir()
+    (here / "refs" / "main").write_text("0123")
+    if not has_library:
+        monkeypatch.setattr(locate, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=said):
+        locate_model(name)
 
 
 def test_who_forgets_the_prefix_is_told(store: Store, tiny: bytes) -> None:

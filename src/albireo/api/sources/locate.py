@@ -10,7 +10,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from albireo.api.sources.other_stores import cached_of_hub, elsewhere, stored_model
+from albireo.api.sources.other_stores import cached_of_hub, elsewhere, of_home, stored_model
 from albireo.errors import ModelError
 from albireo.models.gguf.files import is_beside_a_model, is_gguf, part_paths
 
@@ -36,7 +36,7 @@ def locate_model(name: str | Path | None) -> Path:
     if name is None:
         return BUNDLED
     name = str(name)
-    path = stored_model(name) or Path(name).expanduser()
+    path = stored_model(name) or of_home(name)
     if path.is_dir():
         return _gguf_in(path) or path
     if is_gguf(path) and path.exists():
@@ -93,7 +93,7 @@ def _fetch(name: str) -> Path:
 
     try:
         return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, RuntimeError) as error:  # the last: there is no home
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"there is no directory {name}, and fetching it from the hub failed: {reason}. "

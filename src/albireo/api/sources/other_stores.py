@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ def stored_model(name: str) -> Path | None:
         return _of_ollama(name.removeprefix(OLLAMA))
     if name.startswith(LM_STUDIO):
         return _of_lm_studio(name.removeprefix(LM_STUDIO))
-    path = Path(name).expanduser()
+    path = of_home(name)
     if not path.is_file():
         return None
     if _DIGEST.fullmatch(path.name) and path.parent.name == "blobs":
@@ -51,14 +52,17 @@ def stored_model(name: str) -> Path | None:
 
 def elsewhere(name: str) -> str:
     """The end of a sentence that says there is no such model: where another program has one of that name."""
-    if _NAME.fullmatch(name) and any(_manifest(store, name).is_file() for store in _ollama_stores()):
+    if _NAME.fullmatch(name) and any(_is_file(_manifest(store, name)) for store in _ollama_stores()):
         return f"; Ollama has one: {OLLAMA}{name}"
     return ""
 
 
 def cached_of_hub(name: str) -> Path | None:
     """The snapshot of a hub's model in its cache, without asking the hub. Args: name: owner/model."""
-    place = _hub_cache() / f"models--{name.replace('/', '--')}"
+    cache = _hub_cache()
+    if cache is None:
+        return None
+    place = cache / f"models--{name.replace('/', '--')}"
     try:
         revision = (place / "refs" / "main").read_text("ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -67,12 +71,21 @@ def cached_of_hub(name: str) -> Path | None:
     return found if re.fullmatch(r"[0-9a-f]{4,64}", revision) and found.is_dir() else None
 
 
-def _hub_cache() -> Path:
+def _hub_cache() -> Path | None:
+    """None: there is no home that it could be in."""
     given = devflags.variables()
     if place := given.get("HF_HUB_CACHE") or given.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(place).expanduser()
-    home = given.get("HF_HOME")
-    return (Path(home).expanduser() if home else (devflags.cache_home() or Path()) / "huggingface") / "hub"
+        return of_home(place)
+    if home := given.get("HF_HOME"):
+        return of_home(home) / "hub"
+    caches = devflags.cache_home()
+    return None if caches is None else caches / "huggingface" / "hub"
+
+
+def of_home(path: str) -> Path:
+    """A path that may begin with ~. Where there is no home, as of a container's user without an entry in passwd, it
+    stays as it is, and nothing is found there."""
+    return Path(os.path.expanduser(path))
 
 
 # -- Ollama ------------------------------------------------------------------------------------------------------------
@@ -81,7 +94,7 @@ def _hub_cache() -> Path:
 def _ollama_stores() -> list[Path]:
     """Those that there are: the user's, or what OLLAMA_MODELS names in its place, and that of the service."""
     given = devflags.variables().get("OLLAMA_MODELS")
-    own = Path(given).expanduser() if given else Path("~/.ollama/models").expanduser()
+    own = of_home(given or "~/.ollama/models")
     services = [Path("/usr/share/ollama/.ollama/models"), Path("/var/lib/ollama/models")]
     return [store for store in (own, *services) if _is_dir(store / "manifests")]
 
@@ -90,6 +103,13 @@ def _is_dir(path: Path) -> bool:
     try:
         return path.is_dir()
     except OSError:  # a home that others may not enter
+        return False
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
         return False
 
 
@@ -102,7 +122,7 @@ def _manifest(store: Path, name: str) -> Path:
 
 def _of_ollama(name: str) -> Path:
     match, stores = _NAME.fullmatch(name), _ollama_stores()
-    if match is None or any(part in (".", "..") for part in match.groups()):
+    if match is None or any(part in (".", "..") for part in re.split("[/:]", name)):
         raise ModelError(f"{OLLAMA}{name} is no name of a model of Ollama's; write it as `ollama list` does")
     if not stores:
         raise ModelError(
@@ -112,7 +132,7 @@ def _of_ollama(name: str) -> Path:
     for store in stores:
         # a user's model may have been taken from the hub of another host
         for path in (_manifest(store, name), store / "manifests" / name.replace(":", "/")):
-            if path.is_file():
+            if _is_file(path):
                 return _of_manifest(store, path)
     known = sorted({found for store in stores for found in _names(store)})
     listed = ", ".join(known[:_NUM_LISTED]) + (", …" if len(known) > _NUM_LISTED else "")
@@ -152,7 +172,7 @@ def _of_manifest(store: Path, path: Path) -> Path:
             f"{path}: it has {len(models)} files of weights, and one is read; give the GGUF files themselves"
         )
     for blob in (*models, *projectors):
-        if not blob.is_file():
+        if not _is_file(blob):
             raise ModelError(f"{path}: its file {blob.name} is not there, or may not be read; fetch it again")
     name = "-".join(path.parts[-2:])
     _tell(name, found)
@@ -175,9 +195,13 @@ def _layers(path: Path) -> list[dict[str, Any]]:
 
 def _linked(name: str, model: Path, projectors: list[Path]) -> Path:
     """A link to the model that is named after it, beside those to its projectors. Raises: ModelError, ConfigError."""
-    with model.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ModelError(f"{model} is no GGUF file; here those of Ollama's models are read that are one")
+    try:
+        with model.open("rb") as file:
+            begin = file.read(4)
+    except OSError as error:
+        raise ModelError(f"{model} cannot be read ({error.strerror}); let this user read it") from None
+    if begin != b"GGUF":
+        raise ModelError(f"{model} is no GGUF file; here those of Ollama's models are read that are one")
     home = devflags.cache_home()
     if home is None:
         raise ConfigError(f"{name}: there is no home directory for links to its files; name one by XDG_CACHE_HOME")
@@ -201,7 +225,8 @@ def _tell(name: str, found: dict[str, list[Path]]) -> None:
     said = []
     for blob in found.get("params", []):
         try:
-            params = json.loads(blob.read_bytes()[:_MAX_BYTES])
+            with blob.open("rb") as file:  # whatever the manifest calls so: weights have gigabytes
+                params = json.loads(file.read(_MAX_BYTES))
         except (OSError, ValueError, RecursionError):
             continue
         named = [f"{key}={value}" for key, value in params.items() if key != "stop"] if isinstance(params, dict) else []
@@ -218,7 +243,7 @@ def _tell(name: str, found: dict[str, list[Path]]) -> None:
 
 def _of_lm_studio(name: str) -> Path:
     """Its folder of a model, which locate.py looks into, or a file of one."""
-    folders = [Path(each).expanduser() for each in ("~/.lmstudio/models", "~/.cache/lm-studio/models")]
+    folders = [of_home(each) for each in ("~/.lmstudio/models", "~/.cache/lm-studio/models")]
     parts = Path(name).parts
     if not parts or name.startswith("/") or ".." in parts:
         raise ModelError(f"{LM_STUDIO}{name} is no model of LM Studio's; write it as publisher/model")

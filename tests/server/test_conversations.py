@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+from itertools import islice
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from albireo.server import conversation_store
 from albireo.server.conversation_store import ConversationStore
+from albireo.server.endpoints.responses import Responses
 from albireo.server.errors import HttpError
+from albireo.server.response_store import ResponseStore, Stored
 from server_process import Server
 
 ASK: dict[str, Any] = {"max_output_tokens": 8, "temperature": 0}
@@ -79,6 +85,9 @@ def test_items_and_metadata_change(server: Server) -> None:
         ("/v1/conversations", {"items": [{"role": "nobody", "content": "x"}]}, "input"),
         ("/v1/conversations", {"items": "x"}, "items"),
         ("/v1/conversations", {"metadata": {"a": 1}}, "metadata"),
+        ("/v1/conversations", {"metadata": {"a": "x" * 513}}, "metadata"),
+        ("/v1/conversations", {"metadata": {"x" * 65: "a"}}, None),
+        ("/v1/conversations/{id}", {"metadata": {str(place): "" for place in range(17)}}, "metadata"),
         ("/v1/conversations", {"name": "x"}, "name"),
         ("/v1/conversations/{id}/items", {"items": []}, "items"),
         ("/v1/conversations/{id}/items", {"items": [{"type": "web_search_call"}]}, "input"),
@@ -87,7 +96,7 @@ def test_items_and_metadata_change(server: Server) -> None:
         ("/v1/responses", {"input": "x", "conversation": "{id}", "previous_response_id": "resp_1"}, "conversation"),
     ],
 )
-def test_what_is_none_is_refused(server: Server, path: str, ask: dict[str, Any], param: str) -> None:
+def test_what_is_none_is_refused(server: Server, path: str, ask: dict[str, Any], param: str | None) -> None:
     name = server.http.post("/v1/conversations").json()["id"]
     ask = {key: name if value == "{id}" else value for key, value in ask.items()}
     answer = server.http.post(path.format(id=name), json=ask)
@@ -104,7 +113,7 @@ def test_pages_are_asked_for_rightly(server: Server) -> None:
 
 def test_those_used_last_are_kept_within_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation_store, "MAX_KEPT", 3)
-    monkeypatch.setattr(conversation_store, "MAX_BYTES", 1000)
+    monkeypatch.setattr(conversation_store, "MAX_BYTES", 1600)
     store = ConversationStore()
     a, b, c = (store.make([BEGIN], {}) for _ in range(3))
     store.get(a.id)
@@ -112,7 +121,7 @@ def test_those_used_last_are_kept_within_the_limits(monkeypatch: pytest.MonkeyPa
     with pytest.raises(HttpError, match="kept no more"):
         store.get(b.id)
     assert store.get(a.id) is a and store.get(c.id) is c
-    long = {"role": "user", "content": "x" * 700}
+    long = {"role": "user", "content": "x" * 900}
     store.add(d, [long])
     with pytest.raises(HttpError, match="is not kept"):
         store.add(d, [long])
@@ -122,3 +131,42 @@ def test_those_used_last_are_kept_within_the_limits(monkeypatch: pytest.MonkeyPa
     store.drop_item(d, 0)
     store.drop(c.id)
     assert d.num_bytes == 0 and store._num_bytes == 0 and store.add(c, [BEGIN]) == []
+
+
+def test_bytes_are_counted_as_they_are_kept() -> None:
+    """Of many small objects in an item, and of many small items."""
+    for items in ([BEGIN] * 2000, [{**BEGIN, "told": [[] for _ in range(200_000)]}]):
+        store = ConversationStore()
+        made = store.make([], {})
+        gc.collect()
+        tracemalloc.start()
+        try:
+            store.add(made, items)
+            taken, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert 0.5 * made.num_bytes < taken < 1.5 * made.num_bytes
+
+
+def test_each_item_has_an_id_of_its_own(server: Server) -> None:
+    """Who asks for pages asks for what is behind the last item: with two of one id, without end."""
+    given = [{**BEGIN, "id": name} for name in ("msg_1", "", 5, None, "msg_1", "msg_2")]
+    made = server.http.post("/v1/conversations", json={"items": given}).json()["id"]
+    server.http.post(f"/v1/conversations/{made}/items", json={"items": given[:1]})
+    client = server.client()
+    names = [each.id for each in islice(client.conversations.items.list(made, order="asc", limit=1), 20)]
+    assert len(names) == len(set(names)) == 7 and (names[0], names[5]) == ("msg_1", "msg_2")
+    for name in names:
+        assert client.conversations.items.retrieve(name, conversation_id=made).id == name
+
+
+def test_what_is_stored_of_a_response_keeps_no_conversation() -> None:
+    """It may be kept longer than the conversation, and counts no more than its texts."""
+    store = ResponseStore()
+    endpoint = Responses(SimpleNamespace(), store)  # type: ignore[arg-type]
+    for status, num in (("completed", 2), ("failed", 1)):
+        made = store.conversations.make([BEGIN], {})
+        writer = SimpleNamespace(answer=SimpleNamespace(status=status, output=[]))
+        stored = Stored(writer, [], conversation=made, items=[BEGIN])  # type: ignore[arg-type]
+        endpoint._note(stored)
+        assert (stored.conversation, stored.items, len(made.items)) == (None, [], num)

@@ -1,7 +1,8 @@
 """Conversations that are kept for their clients: in memory, those used last, within a number and a size.
 
 Used by endpoints/conversations.py and endpoints/responses.py. Items are a response's input and output as they were
-given; does not know what they mean.
+given, kept as JSON: a list of nothing takes twenty times as much memory as it does in JSON. Does not know what they
+mean.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,19 +20,38 @@ from albireo.server.errors import HttpError
 
 #: Most conversations kept, and bytes of them all.
 MAX_KEPT, MAX_BYTES = 1024, 64 << 20
+#: Counted of an item beside its JSON: objects that hold it, and its id.
+BYTES_BESIDE = 256
 #: What ids of items begin with, by their type.
 _PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc"}
 
 
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Of a conversation. Fields: id: no other one of it has it. told: as JSON."""
+
+    id: str
+    told: bytes
+
+    @property
+    def num_bytes(self) -> int:
+        """That it takes."""
+        return len(self.told) + BYTES_BESIDE
+
+
 @dataclass(slots=True, eq=False)
 class Conversation:
-    """One of them. Fields: items: each with an id. num_bytes: of them, as JSON."""
+    """One of them. Fields: num_bytes: of its items."""
 
     id: str
     created_at: int
     metadata: dict[str, str]
-    items: list[dict[str, Any]] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
     num_bytes: int = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """Its items."""
+        return [msgspec.json.decode(each.told) for each in self.items]
 
 
 class ConversationStore:
@@ -61,13 +81,16 @@ class ConversationStore:
         self._kept.move_to_end(name)
         return found
 
-    def add(self, conversation: Conversation, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """At its end, each with an id; others that nobody used for longest make room. Nothing, where it is kept no
-        more. Raises: HttpError 400 for more than may be kept."""
+    def add(self, conversation: Conversation, items: Sequence[dict[str, Any]]) -> list[Item]:
+        """At its end, each with an id; conversations that nobody used for longest make room. Nothing, where it is kept
+        no more. Raises: HttpError 400 for more than may be kept."""
         if conversation.id not in self._kept:
             return []
-        added = [_with_id(item) for item in items]
-        num_bytes = sum(len(msgspec.json.encode(item)) for item in added)
+        added, taken = [], {item.id for item in conversation.items}
+        for item in items:
+            added.append(_item(item, taken))
+            taken.add(added[-1].id)
+        num_bytes = sum(item.num_bytes for item in added)
         if conversation.num_bytes + num_bytes > MAX_BYTES:
             words = f"a conversation of more than {MAX_BYTES} bytes is not kept; begin another one"
             raise HttpError(400, words, param="items", code="conversation_full")
@@ -86,26 +109,24 @@ class ConversationStore:
     def drop_item(self, conversation: Conversation, place: int) -> None:
         """One item of it."""
         gone = conversation.items.pop(place)
-        self._grow(conversation, -len(msgspec.json.encode(gone)))
+        self._grow(conversation, -gone.num_bytes)
 
     def _grow(self, conversation: Conversation, num_bytes: int) -> None:
         conversation.num_bytes += num_bytes
         self._num_bytes += num_bytes
 
 
-def _with_id(item: dict[str, Any]) -> dict[str, Any]:
-    """An item as it is told: with its type, an id and a status, and a message's text as a part of it."""
-    kind = item.get("type") or "message"
-    name = item.get("id")
-    told: dict[str, Any] = {
-        "id": name if isinstance(name, str) and name else f"{_PREFIXES.get(kind, 'item')}_{uuid.uuid4().hex}",
-        "type": kind,
-        "status": "completed",
-    }
-    told |= {key: value for key, value in item.items() if value is not None}
-    if kind == "message" and isinstance(item.get("content"), str):
-        said: dict[str, Any] = {"type": "input_text", "text": item["content"]}
-        if item.get("role") == "assistant":
+def _item(given: dict[str, Any], taken: Set[str]) -> Item:
+    """As it is told: with its type, an id and a status, and a message's text as a part of it. Args: taken: ids of
+    others; pages are asked for by the last one of those before."""
+    kind, name = given.get("type") or "message", given.get("id")
+    if not isinstance(name, str) or not name or name in taken:
+        name = f"{_PREFIXES.get(kind, 'item')}_{uuid.uuid4().hex}"
+    told: dict[str, Any] = {"id": name, "type": kind, "status": "completed"}
+    told |= {key: value for key, value in given.items() if key != "id" and value is not None}
+    if kind == "message" and isinstance(given.get("content"), str):
+        said: dict[str, Any] = {"type": "input_text", "text": given["content"]}
+        if given.get("role") == "assistant":
             said |= {"type": "output_text", "annotations": []}
         told["content"] = [said]
-    return told
+    return Item(name, msgspec.json.encode(told))

@@ -28,7 +28,7 @@ MAX_BACKGROUND = 256
 @dataclass(slots=True)
 class Stored:
     """One response. Fields: messages: the conversation up to its answer; task: while it runs in the background.
-    conversation, items: that it goes on with, and what its request brings to it."""
+    conversation, items: that it goes on with, and what its request brings to it, until that is said there."""
 
     writer: ResponseWriter
     messages: list[dict[str, Any]]

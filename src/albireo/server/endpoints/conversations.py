@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from albireo.server.body import parse
-from albireo.server.conversation_store import Conversation, ConversationStore
+from albireo.server.conversation_store import Conversation, ConversationStore, Item
 from albireo.server.dialects import responses as dialect
 from albireo.server.errors import HttpError
 from albireo.server.protocol.conversations import (
@@ -64,7 +64,7 @@ class Conversations:
             return _json(_listed(self._store.add(found, self._readable(ask.items)), has_more=False))
         limit, after, is_ascending = _page(http)
         ordered = found.items if is_ascending else found.items[::-1]
-        names = [each["id"] for each in ordered]
+        names = [each.id for each in ordered]
         if after is not None and after not in names:
             raise HttpError(400, f"after={after!r:.80} must be the id of an item of the conversation", param="after")
         left = ordered if after is None else ordered[names.index(after) + 1 :]
@@ -73,13 +73,13 @@ class Conversations:
     async def item(self, http: Request) -> Response:
         """GET one of its items, or DELETE it, which answers with the conversation."""
         found, name = self._store.get(http.path_params["name"]), http.path_params["item"]
-        place = next((place for place, each in enumerate(found.items) if each["id"] == name), None)
+        place = next((place for place, each in enumerate(found.items) if each.id == name), None)
         if place is None:
             raise HttpError(404, f"there is no item {name!r:.140} in this conversation", code="item_not_found")
         if http.method == "DELETE":
             self._store.drop_item(found, place)
             return _json(_told(found))
-        return _json(found.items[place])
+        return Response(found.items[place].told, media_type="application/json")
 
     def _readable(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The items, those that are referred to as themselves. Raises: HttpError 400 for what no response could go on
@@ -114,9 +114,9 @@ def _told(conversation: Conversation) -> ConversationTold:
     return ConversationTold(conversation.id, conversation.created_at, conversation.metadata)
 
 
-def _listed(items: list[dict[str, Any]], *, has_more: bool) -> ItemList:
-    first, last = (items[0]["id"], items[-1]["id"]) if items else (None, None)
-    return ItemList(items, first, last, has_more)
+def _listed(items: list[Item], *, has_more: bool) -> ItemList:
+    first, last = (items[0].id, items[-1].id) if items else (None, None)
+    return ItemList([msgspec.Raw(each.told) for each in items], first, last, has_more)
 
 
 def _json(answer: Any) -> Response:

@@ -104,7 +104,7 @@ class Responses:
             request.tools = without_hosted(request.tools)
         messages = dialect.messages_of(request, self._store.item)
         if (conversation := self._of_conversation(request)) is not None:
-            messages = [*dialect.messages_of_items(conversation.items), *messages]
+            messages = [*dialect.messages_of_items(conversation.read()), *messages]
         if request.previous_response_id is not None:
             earlier = self._store.get(request.previous_response_id)
             if earlier.answer.status not in ("completed", "incomplete"):
@@ -177,12 +177,14 @@ class Responses:
             self._store.put(stored)
 
     def _note(self, stored: Stored) -> None:
-        """What was asked and answered is said in the conversation from now on."""
-        if stored.conversation is None or stored.answer.status not in ("completed", "incomplete"):
+        """What was asked and answered is said in the conversation from now on; what is stored of it holds neither."""
+        conversation, items = stored.conversation, stored.items
+        stored.conversation, stored.items = None, []
+        if conversation is None or stored.answer.status not in ("completed", "incomplete"):
             return
         try:
             said = msgspec.to_builtins(stored.answer.output)
-            self._store.conversations.add(stored.conversation, [*stored.items, *said])
+            self._store.conversations.add(conversation, [*items, *said])
         except HttpError as error:
             _LOG.warning("response %s is not in its conversation: %s", stored.answer.id, error)
 

@@ -10,7 +10,10 @@ from msgspec import Meta
 from albireo.server.protocol.fields import PathId
 
 Items = Annotated[list[dict[str, Any]], Meta(max_length=4096)]
-Metadata = Annotated[dict[str, str], Meta(max_length=64)]
+#: OpenAI's limits: it is kept, and counted nowhere.
+Metadata = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
+]
 
 
 class ConversationAsk(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -56,9 +59,9 @@ class ConversationDeleted(msgspec.Struct):
 
 
 class ItemList(msgspec.Struct):
-    """Some of its items."""
+    """Some of its items. data: each as JSON."""
 
-    data: list[dict[str, Any]]
+    data: list[msgspec.Raw]
     first_id: str | None
     last_id: str | None
     has_more: bool

@@ -6,7 +6,11 @@ import asyncio
 
 import pytest
 
-from albireo.engine_process.messages import Add
+from albireo.api.requests.submission import Submission
+from albireo.engine_process.messages import AdapterLoaded, Add, DropAdapter, LoadAdapter
+from albireo.engine_process.tracked import Inbox
+from albireo.errors import EngineError
+from albireo.params import SamplingParams
 from replicas.played_engines import KILL, Bench, is_whole, played, restarted, settled
 
 
@@ -43,7 +47,7 @@ def test_what_runs_may_be_finished_first() -> None:
         assert not pausing.done()
         while not running.is_over:
             bench.processes[0].step()
-        await pausing
+        assert await pausing
         assert is_whole(running) and held.num_output_tokens == 0
         bench.all.resume()
         bench.run()
@@ -62,7 +66,7 @@ def test_who_waits_for_the_rest_is_let_go_when_it_is_resumed_or_closed() -> None
             end()
             for process in bench.processes:
                 process.step()
-            await asyncio.wait_for(pausing, 10)
+            assert await asyncio.wait_for(pausing, 10) == (end != bench.all.resume)
 
     played(play, 1)
 
@@ -111,5 +115,54 @@ def test_what_is_held_at_the_end_is_told() -> None:
         held = bench.add([1])
         await bench.all.close()
         assert held.is_over and held.continuations[0].finish_reason == "error" and not bench.all.requests
+
+    played(play, 1)
+
+
+def test_what_is_held_ends_with_the_last_engine() -> None:
+    """Of several models the server goes on, and nobody would resume it."""
+
+    async def play(bench: Bench) -> None:
+        await bench.all.pause("keep")
+        held = bench.add([1])
+        bench.all.engines[0].fail(EngineError("it has had enough"))
+        assert not held.is_over, "the other one may have it"
+        bench.all.engines[1].fail(EngineError("it has had enough"))
+        assert held.is_over and held.continuations[0].finish_reason == "error" and not bench.all.requests
+        bench.all.resume()
+
+    played(play, 2)
+
+
+@pytest.mark.parametrize("is_aborted", [False, True])
+def test_adapters_of_what_is_held_are_kept(is_aborted: bool) -> None:
+    async def play(bench: Bench) -> None:
+        process = bench.processes[0]
+        loading = asyncio.create_task(bench.all.load_adapter("/a"))
+        await settled()
+        process.say(AdapterLoaded(1))
+        await loading
+        params = SamplingParams(max_tokens=3, seed=1)
+        submissions = [Submission(None, [each], params, adapter=1) for each in (1, 2)]
+        first = bench.all.submit("first", submissions[0], Inbox(), arrival_s=0.0)
+        process.step()
+        await bench.all.pause("keep")
+        second = bench.all.submit("second", submissions[1], Inbox(), arrival_s=0.0)
+        bench.all.drop_adapter(1)
+        bench.all.abort(first)
+        assert not any(isinstance(each, DropAdapter) for each in process.heard)
+        if is_aborted:
+            bench.all.abort(second)
+            assert any(isinstance(each, DropAdapter) for each in process.heard)
+            return
+        process.die(KILL)
+        process = await restarted(bench, 0)
+        process.is_ready()
+        assert any(isinstance(each, LoadAdapter) for each in process.heard)
+        bench.all.resume()
+        while not second.is_over:
+            process.obey()
+            process.say(process.compute())
+        assert is_whole(second) and any(isinstance(each, DropAdapter) for each in process.heard)
 
     played(play, 1)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import msgspec
@@ -90,6 +91,7 @@ class EngineClient:
         on_blocks: Callable[[Blocks], None] = lambda _: None,
         on_over: Callable[[Tracked], None] = lambda _: None,
         on_change: Callable[[], None] = lambda: None,
+        held: Callable[[], Iterable[Tracked]] = tuple,
     ) -> None:
         """Args:
         engine: fields of EngineConfig.
@@ -99,6 +101,7 @@ class EngineClient:
         is_alone: nobody goes on without it, so that one which cannot be loaded is told by who waits for it.
         on_over: a request is over; called before its reader is.
         on_change: it is ready, or not any more. What is released then is not waited for by the next process.
+        held: requests that are to be taken later: their adapters are kept.
         """
         self.health = Health()
         self.ready: Ready | None = None
@@ -107,6 +110,7 @@ class EngineClient:
         self.name, self._is_alone = name, is_alone
         self._engine, self._launch, self._share = dict(engine), launch, share
         self._on_step, self._on_blocks, self._on_over, self._on_change = on_step, on_blocks, on_over, on_change
+        self._held = held
         self._decoder = msgspec.msgpack.Decoder(FromWorker)
         self._process: EngineLink | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -203,7 +207,7 @@ class EngineClient:
             self._recovery.note_lost_time(tracked)
         elif self.health.state == "ready" and self._process is not None:
             self._process.send(Abort(tracked.ticket))
-        self._drop_adapters()
+        self.drop_adapters()
         self._moved_on(tracked.ticket)
 
     def _forget(self, ticket: int) -> Tracked | None:
@@ -239,12 +243,16 @@ class EngineClient:
     def drop_adapter(self, number: int) -> None:
         """No new request will have it; those that run go on with it, and it goes with the last of them."""
         self._adapters.leave(number)
-        self._drop_adapters()
+        self.drop_adapters()
 
-    def _drop_adapters(self) -> None:
-        for message in self._adapters.drop(lambda: {each.submission.adapter for each in self.requests.values()}):
+    def drop_adapters(self) -> None:
+        """Those that leave and no request has: to be called when one that is held is over."""
+        for message in self._adapters.drop(self._adapters_in_use):
             if self._process is not None:
                 self._process.send(message)
+
+    def _adapters_in_use(self) -> set[int | None]:
+        return {each.submission.adapter for each in chain(self.requests.values(), self._held())}
 
     async def forget_prefixes(self, with_files: bool) -> None:
         """Have no prompt that comes later find anything of what was computed before. Returns once it is so; without a
@@ -349,7 +357,7 @@ class EngineClient:
         self._forget(tracked.ticket)
         tracked.end_all("error", reason)
         self._on_over(tracked)
-        self._drop_adapters()
+        self.drop_adapters()
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
@@ -412,7 +420,7 @@ class EngineClient:
             if tracked.is_over:
                 self._forget(update.key)
                 self._on_over(tracked)
-                self._drop_adapters()
+                self.drop_adapters()
             self._moved_on(update.key)
 
     def _refused(self, refused: Refused) -> None:
@@ -421,7 +429,7 @@ class EngineClient:
             self._rest_since_s = time.monotonic()
             tracked.fail(_error(refused.error, refused.message, RequestError))
             self._on_over(tracked)
-            self._drop_adapters()
+            self.drop_adapters()
             self._moved_on(refused.key)
 
     def _moved_on(self, key: int) -> None:

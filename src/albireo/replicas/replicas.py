@@ -65,6 +65,7 @@ class Replicas:
                 {**engine, **place.settings}, place.launch, place.share, name=_name(index, place, len(places)),
                 is_alone=len(places) == 1, on_step=partial(self._stepped, index),
                 on_blocks=partial(on_blocks, index), on_over=self._over, on_change=partial(self._changed, index),
+                held=lambda: (self._held or {}).values(),
             )
             for index, place in enumerate(places)
         ]  # fmt: skip
@@ -173,8 +174,9 @@ class Replicas:
         """Requests that wait until resume()."""
         return len(self._held or ())
 
-    async def pause(self, mode: PauseMode) -> None:
-        """Begin nothing until resume(): what comes waits. Returns once nothing runs, or it is resumed.
+    async def pause(self, mode: PauseMode) -> bool:
+        """Begin nothing until resume(): what comes waits. Returns once nothing runs, or it is resumed: whether it is
+        still paused.
 
         Args: mode: what becomes of those that run: abort: they end as they are. wait: they are finished. keep: they
             wait, too, and go on from their tokens.
@@ -186,11 +188,12 @@ class Replicas:
                 self.abort(tracked)
         elif mode == "keep":
             for tracked in running:
-                self.engines[tracked.replica].release(tracked)
                 held[tracked.key] = tracked
+                self.engines[tracked.replica].release(tracked)
         while self._held is held and len(self.requests) > len(held) and not self._is_closed:
             self._news.clear()
             await self._news.wait()
+        return self._held is held
 
     def resume(self) -> None:
         """Go on, with what waits in the order of its arrival."""
@@ -228,10 +231,13 @@ class Replicas:
         """End the processes and every request."""
         self._is_closed = True
         await asyncio.gather(*(engine.close() for engine in self.engines))
-        for tracked in list((self._held or {}).values()):
-            tracked.end_all("error", "the server is shutting down")
-            self._over(tracked)
+        self._end_held("the server is shutting down")
         self._news.set()
+
+    def _end_held(self, reason: str) -> None:
+        for tracked in list((self._held or {}).values()):
+            tracked.end_all("error", reason)
+            self._over(tracked)
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -349,6 +355,8 @@ class Replicas:
             self._router.forget(index)
         if not self._is_closed:
             self._rescue()
+        if self.failure is not None:
+            self._end_held("the engine does not run any more")
         self._news.set()
 
     def _take_ready(self, ready: Ready) -> EngineError | None:
@@ -403,6 +411,8 @@ class Replicas:
         if self.requests.pop(tracked.key, None) is None:
             return
         was_held = self._held is not None and self._held.pop(tracked.key, None) is not None
+        if was_held:
+            self.engines[tracked.replica].drop_adapters()
         self._news.set()
         if self._router is not None and len(self.engines) > 1 and tracked.error is None and not was_held:
             self._router.ended(tracked.replica, self._keys(tracked))

@@ -41,8 +41,8 @@ class Pause:
         self._serving = serving
 
     async def pause(self, http: Request) -> Response:
-        """Answers once nothing runs. mode: what becomes of what runs, see Replicas.pause(); clear_cache: unless it is
-        kept, what was computed is not found again."""
+        """Answers once nothing runs, or it is resumed meanwhile. mode: what becomes of what runs, see Replicas.pause();
+        clear_cache: unless it is kept, what was computed is not found again."""
         self._check(http, "mode", "clear_cache")
         given = http.query_params.get("mode", "abort")
         mode = next((each for each in _MODES if each == given), None)
@@ -55,7 +55,8 @@ class Pause:
             words = f"clear_cache={switch!r:.60} is not known; it must be true or false"
             raise HttpError(400, words, param="clear_cache")
         chosen = [serving.client for serving in self._of(http)]
-        await asyncio.gather(*(client.pause(mode) for client in chosen))
+        if not all(await asyncio.gather(*(client.pause(mode) for client in chosen))):
+            return _json({"status": "resumed"})
         if mode != "keep" and _SWITCHES[switch.lower()]:
             await asyncio.gather(*(client.forget_prefixes(False) for client in chosen))
         return _json({"status": "paused"})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -240,6 +242,27 @@ def make_certificate(key: Path, cert: Path) -> None:
     )  # fmt: skip
     if made.returncode:
         pytest.skip("openssl makes no certificate here")
+
+
+def test_a_key_with_a_password_is_refused_and_no_password_asked_for(tmp_path: Path) -> None:
+    """Not where it was started, by which all that is served would wait."""
+    key, locked, cert = (tmp_path / name for name in ("key.pem", "locked.pem", "cert.pem"))
+    make_certificate(key, cert)
+    to_lock = ["openssl", "ec", "-in", key, "-out", locked, "-aes256", "-passout", "pass:secret"]
+    subprocess.run(to_lock, check=True, capture_output=True)
+    look = (
+        "import os, sys; from albireo.server.certificate import check_certificate; "
+        "from albireo.server.settings import ServerSettings; os.open(sys.argv[1], os.O_RDWR); "
+        "check_certificate(ServerSettings(ssl_certfile=sys.argv[2], ssl_keyfile=sys.argv[3]))"
+    )
+    ours, theirs = os.openpty()
+    try:  # a session of its own has the first terminal that it opens for its own
+        command = [sys.executable, "-c", look, os.ttyname(theirs), str(cert), str(locked)]
+        found = subprocess.run(command, start_new_session=True, capture_output=True, text=True, timeout=60)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "without a password" in found.stderr
 
 
 def test_https(start: Any, tmp_path: Path) -> None:

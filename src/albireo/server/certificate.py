@@ -33,7 +33,7 @@ def check_certificate(settings: ServerSettings) -> None:
     except OSError as error:
         raise ConfigError(
             f"ssl_certfile={settings.ssl_certfile} and ssl_keyfile={settings.ssl_keyfile} are no certificate and its "
-            f"key, in PEM ({error.strerror or error}); give others"
+            f"key, in PEM and without a password ({error.strerror or error}); give others"
         ) from None
 
 
@@ -49,9 +49,8 @@ async def keep_certificate(settings: ServerSettings, config: Any) -> None:
         if now == served or config.ssl is None:
             continue
         try:
-            _load(
-                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings
-            )  # a context that fails half way is not to be served
+            # a context that fails half way is not to be served
+            _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)
             _load(config.ssl, settings)
         except OSError as error:
             if now != told:
@@ -64,7 +63,8 @@ async def keep_certificate(settings: ServerSettings, config: Any) -> None:
 
 def _load(context: ssl.SSLContext, settings: ServerSettings) -> None:
     assert settings.ssl_certfile is not None, "the caller has looked"
-    context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
+    # a key that wants a password is refused: OpenSSL would ask for it where the server was started, and all would wait
+    context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password="")
 
 
 def _marks(settings: ServerSettings) -> list[tuple[int, int, int] | None]:

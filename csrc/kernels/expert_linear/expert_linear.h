@@ -15,6 +15,7 @@ void expert_linear_avxvnni(const Args&, const Step&, int64_t, int64_t, Scratch&)
 void expert_linear_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void expert_linear_avx512vnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void expert_linear_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void expert_linear_bf16_amx(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void expert_linear_amx(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void expert_linear_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void expert_linear_neondot(const Args&, const Step&, int64_t, int64_t, Scratch&);

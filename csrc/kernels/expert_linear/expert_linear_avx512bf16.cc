@@ -10,4 +10,7 @@ namespace albireo {
 void expert_linear_avx512bf16(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
   dispatch_expert_linear(args, step, begin, end, scratch, panels_avx512bf16);
 }
+void expert_linear_bf16_amx(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  dispatch_expert_linear(args, step, begin, end, scratch, panels_amx);
+}
 }  // namespace albireo

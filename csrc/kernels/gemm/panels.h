@@ -39,8 +39,6 @@ Panels* panels_neon(const Args&, Scratch&, char*, void*);
 Panels* panels_neondot(const Args&, Scratch&, char*, void*);
 Panels* panels_neonmm(const Args&, Scratch&, char*, void*);
 Panels* panels_integers_neonmm(const Args&, Scratch&, char*, void*);
-Panels* panels_bf16_amx(const Args&, Scratch&, char*, void*);
 Panels* panels_amx_model(const Args&, Scratch&, char*, void*);
-Panels* panels_bf16_amx_model(const Args&, Scratch&, char*, void*);
 
 }  // namespace albireo

@@ -42,6 +42,9 @@ ALBIREO_INLINE Panels* panels_of(const Args& a, Scratch& scratch, char* memory, 
     case DType::kBF16: return made<NumberPanels<PairPolicy>>(a, scratch, memory, room);
     case DType::kFp8: return made<Fp8Panels>(a, scratch, memory, room);
 #endif
+#ifdef ALBIREO_TILES
+    case DType::kBF16: return made<TiledPanels<ALBIREO_TILES>>(a, scratch, memory, room);
+#endif
 #ifndef ALBIREO_HAVE_BF16_DOT
     case DType::kInt8: return made<EncodedPanels<DType::kInt8>>(a, scratch, memory, room);
     case DType::kInt8Group: return made<EncodedPanels<DType::kInt8Group>>(a, scratch, memory, room);

@@ -10,7 +10,4 @@ namespace albireo {
 Panels* panels_amx(const Args& args, Scratch& scratch, char* memory, void* room) {
   return panels_of(args, scratch, memory, room);
 }
-Panels* panels_bf16_amx(const Args& args, Scratch& scratch, char* memory, void* room) {
-  return made<TiledPanels<AmxTiles>>(args, scratch, memory, room);
-}
 }  // namespace albireo

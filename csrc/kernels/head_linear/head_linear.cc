@@ -11,6 +11,7 @@ int64_t scratch_bytes(const Args& a) { return kMostChunk * kPanel * 4 + product_
 
 constexpr Variant kVariants[] = {
 #if defined(__x86_64__)
+    {"head_linear", "bfloat16", "amx", head_linear_bf16_amx},
     {"head_linear", "bfloat16", "avx512bf16", head_linear_avx512bf16},
     {"head_linear", "any", "avx512", head_linear_avx512},
     {"head_linear", "any", "avx2", head_linear_avx2},

@@ -10,6 +10,7 @@ void head_linear_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_linear_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_linear_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_linear_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void head_linear_bf16_amx(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_linear_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_linear_neonmm(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kHeadLinear;

@@ -45,6 +45,7 @@ void head_top_avxvnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_top_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_top_avx512vnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_top_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void head_top_bf16_amx(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_top_amx(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_top_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_top_neondot(const Args&, const Step&, int64_t, int64_t, Scratch&);

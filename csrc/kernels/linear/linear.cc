@@ -10,6 +10,7 @@ int64_t scratch_bytes(const Args& a) { return linear_tiles(a) * kMostChunk * kPa
 constexpr Variant kVariants[] = {
 #if defined(__x86_64__)
     {"linear", "integers", "amx", linear_amx},
+    {"linear", "bfloat16", "amx", linear_bf16_amx},
     {"linear", "bfloat16", "avx512bf16", linear_avx512bf16},
     {"linear", "fp8", "avx512bf16", linear_avx512bf16},
     {"linear", "integers", "avx512vnni", linear_avx512vnni},
@@ -24,12 +25,9 @@ constexpr Variant kVariants[] = {
     {"linear", "any", "neon", linear_neon},
 #endif
     {"linear", "any", "scalar", linear_scalar},
-// Of no level that a machine has, so never chosen: another order of sums, and what tests run.
-#if defined(__x86_64__)
-    {"linear", "bfloat16", "amx_bf16", linear_bf16_amx},
-#endif
+    // Of no level that a machine has, so never chosen: what tests run.
     {"linear", "integers", "amx_model", linear_amx_model},
-    {"linear", "bfloat16", "amx_bf16_model", linear_bf16_amx_model},
+    {"linear", "bfloat16", "amx_model", linear_amx_model},
 };
 }  // namespace
 const Family kLinear{"linear", items, scratch_bytes, kVariants, 3};

@@ -23,13 +23,12 @@ void linear_avxvnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_avx512vnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void linear_bf16_amx(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_amx(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_neondot(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_neonmm(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_integers_neonmm(const Args&, const Step&, int64_t, int64_t, Scratch&);
-void linear_bf16_amx(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_amx_model(const Args&, const Step&, int64_t, int64_t, Scratch&);
-void linear_bf16_amx_model(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kLinear;
 }  // namespace albireo

@@ -15,7 +15,4 @@ void linear_avx512vnni(const Args& args, const Step& step, int64_t begin, int64_
 void linear_amx(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
   dispatch_linear(args, step, begin, end, scratch, panels_amx);
 }
-void linear_bf16_amx(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
-  dispatch_linear(args, step, begin, end, scratch, panels_bf16_amx);
-}
 }  // namespace albireo

@@ -12,7 +12,4 @@ void linear_scalar(const Args& args, const Step& step, int64_t begin, int64_t en
 void linear_amx_model(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
   dispatch_linear(args, step, begin, end, scratch, panels_amx_model);
 }
-void linear_bf16_amx_model(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
-  dispatch_linear(args, step, begin, end, scratch, panels_bf16_amx_model);
-}
 }  // namespace albireo

@@ -13,6 +13,7 @@ int64_t scratch_bytes(const Args& a) {
 constexpr Variant kVariants[] = {
 #if defined(__x86_64__)
     {"qkv_rope_kv", "integers", "amx", qkv_rope_kv_amx},
+    {"qkv_rope_kv", "bfloat16", "amx", qkv_rope_kv_bf16_amx},
     {"qkv_rope_kv", "bfloat16", "avx512bf16", qkv_rope_kv_avx512bf16},
     {"qkv_rope_kv", "fp8", "avx512bf16", qkv_rope_kv_avx512bf16},
     {"qkv_rope_kv", "integers", "avx512vnni", qkv_rope_kv_avx512vnni},
@@ -29,6 +30,7 @@ constexpr Variant kVariants[] = {
     {"qkv_rope_kv", "any", "scalar", qkv_rope_kv_scalar},
     // Of no level that a machine has, so never chosen: what tests run.
     {"qkv_rope_kv", "integers", "amx_model", qkv_rope_kv_amx_model},
+    {"qkv_rope_kv", "bfloat16", "amx_model", qkv_rope_kv_amx_model},
 };
 }  // namespace
 const Family kQkvRopeKv{"qkv_rope_kv", items, scratch_bytes, kVariants, 3};

@@ -35,6 +35,7 @@ void qkv_rope_kv_avxvnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_avx512vnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void qkv_rope_kv_bf16_amx(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_amx(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_neondot(const Args&, const Step&, int64_t, int64_t, Scratch&);

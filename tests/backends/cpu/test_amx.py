@@ -27,7 +27,7 @@ from backends.cpu.test_encoded import INTEGERS, levels_of, random_encoded, token
 from backends.cpu.test_linear import exact_product, linear
 from step_batches import Work, make_step
 
-MODEL, BF16_MODEL = "amx_model", "amx_bf16_model"
+MODEL = "amx_model"
 #: Below a tile, tiles of one, two and three heights of rows, what is left of each, a chunk and more than one.
 ROWS = [1, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 101]
 #: K of whole tiles and of less than one, of part of a word, of several groups and of part of one.
@@ -106,20 +106,38 @@ def test_bf16_tiles_are_the_product(shape: tuple[int, int, int]) -> None:
     x, w = normal(m, k, dtype="bfloat16"), normal(n, k, seed=1, dtype="bfloat16")
     exact, error = exact_product(x, w)
     for x_dtype in ("bfloat16", "float32"):
-        ours = linear(x, panels(w, "bfloat16"), n, "bfloat16", BF16_MODEL, x_dtype=x_dtype).values
+        ours = linear(x, panels(w, "bfloat16"), n, "bfloat16", MODEL, x_dtype=x_dtype).values
         assert_close(ours, exact, error, "float32")
 
 
-def test_bf16_tiles_are_one_numeric_class() -> None:
+TILES = [MODEL, pytest.param("amx", marks=pytest.mark.skipif("amx" not in isa_levels(), reason="no AMX here"))]
+
+
+@pytest.mark.skipif("amx" not in isa_levels(), reason="no AMX here")
+def test_the_processor_has_the_bits_of_the_model() -> None:
+    """Numbers of all sizes, those below the normal range among them, zeros of both signs, infinities and NaN."""
+    for m, (n, k) in zip(ROWS, SHAPES * 2, strict=False):
+        x, w = normal(m, k, dtype="bfloat16"), normal(n, k, seed=m, dtype="bfloat16")
+        x *= 2.0 ** np.random.default_rng(m).integers(-70, 60, x.shape)
+        w *= 2.0 ** np.random.default_rng(n).integers(-70, 60, w.shape)
+        x[-1, 0], w[-1, -1], w[0, 0] = -0.0, np.inf, np.nan
+        found, wanted = (linear(x, panels(w, "bfloat16"), n, "bfloat16", level).values for level in ("amx", MODEL))
+        nan = np.isnan(wanted)
+        assert np.array_equal(np.isnan(found), nan) and nan.any() and not nan.all()
+        assert_same_bits(np.where(nan, 0, found), np.where(nan, 0, wanted), f"{m} rows, {n} x {k}")
+
+
+@pytest.mark.parametrize("level", TILES)
+def test_bf16_tiles_are_one_numeric_class(level: str) -> None:
     """A row's bits do not depend on the rows beside it, below a tile and above; a tree is the tree of its parts."""
     x, w = normal(75, 200, dtype="bfloat16"), normal(70, 200, seed=1, dtype="bfloat16")
-    whole = linear(x, panels(w, "bfloat16"), 70, "bfloat16", BF16_MODEL).values
+    whole = linear(x, panels(w, "bfloat16"), 70, "bfloat16", level).values
     for start, stop in ((0, 1), (3, 18), (20, 36), (7, 54), (44, 75)):
-        part = linear(x[start:stop], panels(w, "bfloat16"), 70, "bfloat16", BF16_MODEL).values
+        part = linear(x[start:stop], panels(w, "bfloat16"), 70, "bfloat16", level).values
         assert_same_bits(part, whole[start:stop], f"rows {start} to {stop}")
     cut = [np.split(a, 4, axis=1) for a in (x, w)]
-    alone = [linear(a, panels(b, "bfloat16"), 70, "bfloat16", BF16_MODEL).values for a, b in zip(*cut, strict=True)]
-    tree = linear(x, panels(w, "bfloat16"), 70, "bfloat16", BF16_MODEL, chunks=4).values
+    alone = [linear(a, panels(b, "bfloat16"), 70, "bfloat16", level).values for a, b in zip(*cut, strict=True)]
+    tree = linear(x, panels(w, "bfloat16"), 70, "bfloat16", level, chunks=4).values
     assert_same_bits(tree, tree_sum(alone), "four chunks")
 
 
@@ -145,7 +163,7 @@ def test_the_self_test_runs_no_kernel_of_other_weights() -> None:
     """Levels may have linears of bfloat16 and fp8 alone; those would read codes as such, and behind their end."""
     levels = {level for family, _, level in _native.kernels() if family == "linear"}
     others = levels - {k[2] for k in _native.kernels() if k[0] == "linear" and k[1] in ("integers", "any")}
-    assert "amx_bf16_model" in others and ("avx512bf16" in others or "neon" in levels)
+    assert "avx512bf16" in others or "neon" in levels
     for level in sorted(others):
         assert _native.first_difference(level, "scalar") == f"no linear of codes of level {level}"
         assert _native.first_difference("scalar", level) == f"no linear of codes of level {level}"
@@ -180,7 +198,7 @@ def test_a_refusal_is_logged_once(monkeypatch: pytest.MonkeyPatch, caplog: pytes
 
 
 def test_what_is_chosen() -> None:
-    """For weights in few bits the tiles; never what is there for tests, and never another order of sums."""
+    """Tiles, of bfloat16 for any number of rows; never what is there for tests."""
     catalog = CpuCatalog(LEVELS)
     for family in ("linear", "qkv_rope_kv", "head_top"):
         levels = {
@@ -188,4 +206,4 @@ def test_what_is_chosen() -> None:
             for dtype in ("int8", "bfloat16")
         }
         assert levels["int8"] == ["amx", "avx512vnni", "avx512", "avxvnni", "avx2", "scalar"]
-        assert levels["bfloat16"] == ["avx512bf16", "avx512", "avx2", "scalar"]
+        assert levels["bfloat16"] == ["amx", "avx512bf16", "avx512", "avx2", "scalar"]

@@ -39,8 +39,8 @@ def add(family: str = "linear", isa: str = "scalar", dtype: str = "float32", **a
         ({"family": "convolution"}, "unknown kernel family convolution"),
         ({"isa": "avx1024"}, "family linear has no variant for float32 at level avx1024"),
         (
-            {"isa": "amx_bf16_model"},
-            "family linear has no variant for float32 at level amx_bf16_model",
+            {"isa": "amx_model"},
+            "family linear has no variant for float32 at level amx_model",
         ),
         ({"colour": 1}, "unknown kernel argument colour"),
         ({"w_dtype": "int7"}, "unknown dtype int7"),

@@ -11,12 +11,12 @@ namespace albireo {
 constexpr int64_t kTallRows = 28;  // most rows of a tall tile, where there is one
 
 struct Tuning {
-  int64_t tall_rows = kTallRows;       // most rows that one tall tile takes; above it wide tiles and K blocks; 0: none
-  int64_t fetch_bytes = 8 << 10;       // how far ahead a tall tile fetches, to L1: memory answers in 200 ns at most
-  int64_t block_steps = 1024;          // K block of wide tiles: 64 x 1024 steps x 4 B = 256 KiB of panel stay in L2
-  int64_t slab_rows = 10 * kRowChunk;  // rows of an item: a thread's share of A stays in its cache; whole chunks
-  int64_t claims = 4;                  // a thread takes one of so many parts of what is left of its share
-  int64_t one_queue = 0;  // 0: a contiguous share each, so that a thread streams neighbours; 1: one for all
+  int64_t tall_rows = kTallRows;      // most rows that one tall tile takes; above it wide tiles and K blocks; 0: none
+  int64_t fetch_bytes = 8 << 10;      // how far ahead a tall tile fetches, to L1: memory answers in 200 ns at most
+  int64_t block_steps = 1024;         // K block of wide tiles: 64 x 1024 steps x 4 B = 256 KiB of panel stay in L2
+  int64_t slab_rows = 5 * kRowChunk;  // rows of an item: a thread's share of A stays in its cache; whole chunks
+  int64_t claims = 4;                 // a thread takes one of so many parts of what is left of its share
+  int64_t one_queue = 0;              // 0: a contiguous share each, so that a thread streams neighbours; 1: one for all
 };
 
 // A call has one Tuning a bucket of rows; these are the most rows of each but the last.

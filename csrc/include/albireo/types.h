@@ -51,8 +51,8 @@ constexpr int64_t kAttentionSegment = 1024;  // softmax state is merged at multi
 constexpr int64_t kTopMost = 65;             // most logits of a row that head_top finds
 constexpr int64_t kMaxRanks = 8;             // ranks that compute one model together; also the leaves of a tree of sums
 constexpr int64_t kFewRows = 8;              // most rows that threads norm each for themselves
-constexpr int64_t kRowChunk = 48;            // rows of C kept hot between the K loop and the epilogue: about so many,
-constexpr int64_t kMostChunk = 56;           // and no more than these
+constexpr int64_t kRowChunk = 96;            // rows of C kept hot between the K loop and the epilogue: about so many,
+constexpr int64_t kMostChunk = 112;          // and no more than these
 
 // Codes that a KV cache may hold, with a scale a head.
 constexpr bool is_code(DType t) { return t == DType::kInt8 || t == DType::kFp8; }

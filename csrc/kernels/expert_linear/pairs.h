@@ -8,7 +8,7 @@
 namespace albireo {
 
 // Most rows of a slab: of one expert, gathered from where they lie and passed by every panel of it.
-constexpr int64_t kPairSlab = 4 * kRowChunk;
+constexpr int64_t kPairSlab = 2 * kRowChunk;
 
 // Bytes of a row of x, and from one gathered row to the next: no multiple of a page, or
 // they would throw each other out of the first-level cache.

@@ -20,13 +20,18 @@ class Panels {
   // A product over `count` of its steps alone, from `first` on.
   virtual void part(int64_t m, int64_t rows, int64_t panel, int64_t first, int64_t count, float* c, int64_t ldc);
 
+  // Of a panel whose rows would not stay in a core's cache: as many steps as they do for; else 0. All panels of a group
+  // are multiplied over these before the next, which are added to what C has.
+  virtual int64_t steps_at_once() const;
+  virtual void add_part(int64_t m, int64_t rows, int64_t panel, int64_t first, int64_t count, float* c, int64_t ldc);
+
  protected:
   Panels() = default;
 };
 
 // Makes those of a call's weight in `room`, kPanelsBytes at a multiple of 64. memory: product_scratch_bytes(args).
 using MakePanels = Panels* (*)(const Args& args, Scratch& scratch, char* memory, void* room);
-constexpr int64_t kPanelsBytes = 28 << 10;  // tile registers have much beside them, their model more
+constexpr int64_t kPanelsBytes = 36 << 10;  // tile registers have much beside them, their model more
 
 Panels* panels_scalar(const Args&, Scratch&, char*, void*);
 Panels* panels_avx2(const Args&, Scratch&, char*, void*);

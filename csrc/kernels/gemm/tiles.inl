@@ -4,6 +4,7 @@
 //
 // Of whole numbers a sum is what every other way gives. Of bf16 it is not: the even and the odd products of 32 k are a
 // chain each, whatever the number of rows.
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
 
@@ -18,22 +19,22 @@ ALBIREO_INLINE void tile_dot(Machine& t) {
   else t.template dot_bf16<kSumTile + C, kRowTile + A, kColumnTile + B>();
 }
 
-// Adds `steps` steps of `depth` bytes of k to the four sums: of kTall = 2 tiles of rows, at a0 and a1, by two
-// sub-panels; of one by all four. A function: among the addresses of its callers those of the loop would be spilled.
-template <bool kWhole, int kTall, class Machine>
+// Adds `steps` steps of `depth` bytes of k to the sums: of kTall tiles of rows, at a0 and a1, by kWide sub-panels; two
+// by two, one by two or one by four. A function: among the addresses of its callers those of the loop would be spilled.
+template <bool kWhole, int kTall, int kWide, class Machine>
 __attribute__((noinline)) void tile_steps(Machine& t, const char* a0, const char* a1, int64_t lda, const char* b,
                                           int64_t sub, int64_t steps, int64_t depth) {
   for (int64_t s = 0; s < steps; s++) {
     t.template load<kRowTile>(a0, lda);
     t.template load<kColumnTile>(b, 64);
-    if constexpr (kTall == 2) t.template load<kRowTile + 1>(a1, lda);
-    t.template load<kColumnTile + 1>(b + sub, 64);
     tile_dot<kWhole, 0, 0, 0>(t);
+    t.template load<kColumnTile + 1>(b + sub, 64);
     tile_dot<kWhole, 1, 0, 1>(t);
     if constexpr (kTall == 2) {
+      t.template load<kRowTile + 1>(a1, lda);
       tile_dot<kWhole, 2, 1, 0>(t);
       tile_dot<kWhole, 3, 1, 1>(t);
-    } else {
+    } else if constexpr (kWide == 4) {
       t.template load<kColumnTile>(b + 2 * sub, 64);
       tile_dot<kWhole, 2, 0, 0>(t);
       t.template load<kColumnTile + 1>(b + 3 * sub, 64);
@@ -59,20 +60,43 @@ class Tiles {
   // 8-bit codes; C is whole numbers. Else of bf16.
   template <bool kWhole>
   void product(const char* a, int64_t lda, int64_t rows, const char* b, int64_t sub, int64_t words, float* c,
-               int64_t ldc) {
+               int64_t ldc, bool is_more = false) {
     configure(rows < kTileSide ? rows : kTileSide, 64);
     const int64_t steps = words / kTileSide, rest = words % kTileSide;
     if (rest > 0) copy_edge(a + steps * 64, lda, rows, b + steps * kTileBytes, sub, rest);
-    over_blocks(rows, [&](auto tall, int64_t row0, int64_t row1, int64_t, int64_t j) {
-      zero_sums();
-      tile_steps<kWhole, tall()>(machine_, a + row0 * lda, a + row1 * lda, lda, b + j * sub, sub, steps, 64);
+    if (rows <= kTileSide) {  // all of a panel passes once
+      if (is_more) load_sums(c, c + kSubPanel, c + 2 * kSubPanel, c + 3 * kSubPanel, ldc * 4);
+      else zero_sums();
+      tile_steps<kWhole, 1, 4>(machine_, a, a, lda, b, sub, steps, 64);
       if (rest > 0)
-        tile_steps<kWhole, tall()>(machine_, edge_rows_[row0], edge_rows_[row1], 64, edge_columns_[j], kTileBytes, 1,
-                                   64);
-      float *c0 = c + row0 * ldc + kSubPanel * j, *c1 = c + row1 * ldc + kSubPanel * j;
-      if constexpr (tall() == 2) store_sums(c0, c0 + kSubPanel, c1, c1 + kSubPanel, ldc * 4);
-      else store_sums(c0, c0 + kSubPanel, c0 + 2 * kSubPanel, c0 + 3 * kSubPanel, ldc * 4);
-    });
+        tile_steps<kWhole, 1, 4>(machine_, edge_rows_[0], edge_rows_[0], 64, edge_columns_[0], kTileBytes, 1, 64);
+      store_sums(c, c + kSubPanel, c + 2 * kSubPanel, c + 3 * kSubPanel, ldc * 4);
+      return;
+    }
+    // Two tiles of rows at a time, a first one alone if they are odd; the last ends where the rows do. Where it begins
+    // among those of the other tile of its pair, both begin with the same sums.
+    const int64_t tiles = ceil_div(rows, kTileSide);
+    for (int64_t t = 0; t < tiles; t += t == 0 && tiles % 2 ? 1 : 2) {
+      const bool is_two = t > 0 || tiles % 2 == 0;
+      const int64_t row0 = t * kTileSide, row1 = is_two ? std::min(row0 + kTileSide, rows - kTileSide) : row0;
+      for (int64_t j = 0; j < kSubPanels; j += 2) {
+        float *c0 = c + row0 * ldc + kSubPanel * j, *c1 = c + row1 * ldc + kSubPanel * j;
+        const char *a0 = a + row0 * lda, *a1 = a + row1 * lda;
+        const char *e0 = edge_rows_[row0], *e1 = edge_rows_[row1], *edge = edge_columns_[j];
+        if (is_more) load_sums(c0, c0 + kSubPanel, c1, c1 + kSubPanel, ldc * 4);
+        else zero_sums();
+        if (is_two) {
+          tile_steps<kWhole, 2, 2>(machine_, a0, a1, lda, b + j * sub, sub, steps, 64);
+          if (rest > 0) tile_steps<kWhole, 2, 2>(machine_, e0, e1, 64, edge, kTileBytes, 1, 64);
+          store_sums(c0, c0 + kSubPanel, c1, c1 + kSubPanel, ldc * 4);
+        } else {
+          tile_steps<kWhole, 1, 2>(machine_, a0, a0, lda, b + j * sub, sub, steps, 64);
+          if (rest > 0) tile_steps<kWhole, 1, 2>(machine_, e0, e0, 64, edge, kTileBytes, 1, 64);
+          machine_.template store<kSumTile>(c0, ldc * 4),
+              machine_.template store<kSumTile + 1>(c0 + kSubPanel, ldc * 4);
+        }
+      }
+    }
   }
 
   // The same of kInt8Group, 16 to kMostChunk rows: sums of each group, scaled and added in float32.
@@ -85,8 +109,8 @@ class Tiles {
         const uint8_t* at = b + j * sub + g * group_bytes(e);
         const char* codes = (const char*)x.codes + g * e.group;
         zero_sums();
-        tile_steps<true, tall()>(machine_, codes + row0 * x.ld, codes + row1 * x.ld, x.ld,
-                                 (const char*)at + head_bytes(e), sub, steps, depth);
+        tile_steps<true, tall(), tall() == 2 ? 2 : 4>(machine_, codes + row0 * x.ld, codes + row1 * x.ld, x.ld,
+                                                      (const char*)at + head_bytes(e), sub, steps, depth);
         store_sums(sums_[0], sums_[1], sums_[2], sums_[3], 64);
         const int64_t from = sum_at(k, g * e.group), to = sum_at(k, (g + 1) * e.group);
         for (int64_t t = 0; t < 4; t++) {
@@ -130,6 +154,11 @@ class Tiles {
     machine_.template store<kSumTile + 2>(c2, stride), machine_.template store<kSumTile + 3>(c3, stride);
   }
 
+  ALBIREO_INLINE void load_sums(const void* c0, const void* c1, const void* c2, const void* c3, int64_t stride) {
+    machine_.template load<kSumTile>(c0, stride), machine_.template load<kSumTile + 1>(c1, stride);
+    machine_.template load<kSumTile + 2>(c2, stride), machine_.template load<kSumTile + 3>(c3, stride);
+  }
+
   // The words behind the last whole step, with zeros behind them: neither rows nor panels need have room there.
   void copy_edge(const char* a, int64_t lda, int64_t rows, const char* b, int64_t sub, int64_t words) {
     memset(edge_rows_, 0, rows * 64);
@@ -144,6 +173,10 @@ class Tiles {
   alignas(64) char edge_columns_[kSubPanels][kTileBytes];
   alignas(64) int32_t sums_[4][kTileSide * kTileSide];
 };
+
+// k of rows that stay in a second-level cache of 2 MiB, which all processors with tiles have, beside panels that pass;
+// and up to which they are not cut for that.
+constexpr int64_t kDeep = 2048, kMostDeep = 3072;
 
 // Weights of bf16 in tile registers, for any number of rows, so that all rows are of one numeric class.
 struct WeightBF16Tiles : FloatSums {
@@ -160,9 +193,17 @@ struct TiledPanels final : Panels {
       : a(a), x{a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (bf16*)memory} {}
   int64_t steps() const override { return ceil_div(a.k, 2); }
   void part(int64_t m, int64_t rows, int64_t panel, int64_t first, int64_t count, float* c, int64_t ldc) override {
+    run(m, rows, panel, first, count, false, c, ldc);
+  }
+  void add_part(int64_t m, int64_t rows, int64_t panel, int64_t first, int64_t count, float* c, int64_t ldc) override {
+    run(m, rows, panel, first, count, true, c, ldc);
+  }
+  int64_t steps_at_once() const override { return a.k > kMostDeep && x.is_direct() ? kDeep / 2 : 0; }
+
+  void run(int64_t m, int64_t rows, int64_t panel, int64_t first, int64_t count, bool is_more, float* c, int64_t ldc) {
     const char* b = (const char*)a.weight + (panel * kSubPanels * steps() + first) * kWord;
     const char* from = (const char*)x.rows(m, rows) + first * 4;
-    tiles.template product<false>(from, x.stride() * 2, rows, b, steps() * kWord, count, c, ldc);
+    tiles.template product<false>(from, x.stride() * 2, rows, b, steps() * kWord, count, c, ldc, is_more);
   }
   void product(int64_t m, int64_t rows, int64_t panel, float* c, int64_t ldc) override {
     part(m, rows, panel, 0, steps(), c, ldc);

@@ -42,7 +42,7 @@ constexpr Variant kVariants[] = {
 };
 }  // namespace
 
-const Family kHeadTop{"head_top", items, scratch_bytes, kVariants, 3};
+const Family kHeadTop{"head_top", items, scratch_bytes, kVariants, 4};
 
 TopLists::TopLists(int64_t threads, int64_t max_rows)
     : threads(threads), rows(max_rows), memory(threads * std::max<int64_t>(1, max_rows) * (int64_t)sizeof(TopList)) {

@@ -5,7 +5,9 @@ namespace {
 int64_t items(const Args& a, const Step& s) {
   return linear_panels(a) * Slabs(count_rows(s, a.rows), a.tuning.slab_rows).count;
 }
-int64_t scratch_bytes(const Args& a) { return linear_tiles(a) * kMostChunk * kPanel * 4 + product_scratch_bytes(a); }
+int64_t scratch_bytes(const Args& a) {
+  return kDeepPanels * kDeepChunks * kMostChunk * kPanel * 4 + product_scratch_bytes(a);
+}
 
 constexpr Variant kVariants[] = {
 #if defined(__x86_64__)
@@ -30,5 +32,5 @@ constexpr Variant kVariants[] = {
     {"linear", "bfloat16", "amx_model", linear_amx_model},
 };
 }  // namespace
-const Family kLinear{"linear", items, scratch_bytes, kVariants, 3};
+const Family kLinear{"linear", items, scratch_bytes, kVariants, 4};
 }  // namespace albireo

@@ -17,6 +17,9 @@ constexpr int64_t linear_tiles(const Args& a) {
   for (int64_t chunks = a.chunks; chunks > 1; chunks /= 2) tiles++;
   return tiles;
 }
+// Where k is cut (see deep_product): panels that are multiplied side by side, chunks of rows that are, and how many
+// rows it takes for that; fewer go over a panel together.
+constexpr int64_t kDeepPanels = 4, kDeepChunks = 3, kDeepRows = 32;
 void linear_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_avxvnni(const Args&, const Step&, int64_t, int64_t, Scratch&);

@@ -1,4 +1,6 @@
 // Body of linear for one ISA level; include after vec_<isa>.h, math.inl and gemm.inl.
+#include <algorithm>
+
 #include "kernels/linear/linear.h"
 #include "kernels/adapter/low.inl"
 #include "kernels/linear/tree.inl"
@@ -81,14 +83,50 @@ ALBIREO_INLINE void finish_gate_up(const Args& a, const float* c, int64_t m, int
   else finish_gated(a, c, m, rows, panel, [](V gate, V up) { return clamped_swiglu(gate, up); });
 }
 
+// Rows of sums through act, into the panel's columns of out.
+ALBIREO_INLINE void finish(const Args& a, const float* c, int64_t m, int64_t rows, int64_t panel) {
+  if (is_gated(a.act)) finish_gate_up(a, c, m, rows, panel);
+  else if (a.act == 3) finish_mapped(a, c, m, rows, panel * kPanel, [](V v) { return gelu(v); });
+  else if (a.act == 4) finish_mapped(a, c, m, rows, panel * kPanel, [](V v) { return gelu_tanh(v); });
+  else if (a.act == 5) finish_mapped(a, c, m, rows, panel * kPanel, [](V v) { return relu(v); });
+  else finish_plain(a, c, m, rows, panel * kPanel);
+}
+
+// Panels first .. end of rows that are too deep for a core's cache: all of them over a part of k that fits, then over
+// the next. c: [end - first][rows][kPanel].
+inline void deep_product(Panels& weight, const Args& a, int64_t m0, int64_t rows, int64_t chunk, int64_t first,
+                         int64_t end, float* c) {
+  const int64_t steps = weight.steps(), most = weight.steps_at_once();
+  for (int64_t s = 0; s < steps; s += most)
+    for (int64_t panel = first; panel < end; panel++)
+      for (int64_t m = 0; m < rows; m += chunk) {
+        float* at = c + ((panel - first) * rows + m) * kPanel;
+        const int64_t count = rows - m < chunk ? rows - m : chunk, n = steps - s < most ? steps - s : most;
+        if (s == 0) weight.part(m0 + m, count, panel, s, n, at, kPanel);
+        else weight.add_part(m0 + m, count, panel, s, n, at, kPanel);
+      }
+  for (int64_t m = 0; m < rows; m += chunk)
+    for (int64_t panel = first; panel < end; panel++)
+      finish(a, c + ((panel - first) * rows + m) * kPanel, m0 + m, rows - m < chunk ? rows - m : chunk, panel);
+}
+
 inline void dispatch_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch,
                             MakePanels make) {
   const int64_t M = count_rows(step, a.rows), panels = linear_panels(a);
   float* c = (float*)scratch.base;
-  HeldPanels weight(make, a, scratch, (char*)(c + linear_tiles(a) * kMostChunk * kPanel));
+  HeldPanels weight(make, a, scratch, (char*)(c + kDeepPanels * kDeepChunks * kMostChunk * kPanel));
   const Slabs slabs(M, a.tuning.slab_rows);
+  const bool is_deep = weight->steps_at_once() > 0 && a.chunks <= 1 && !a.adapters && M > kDeepRows;
   for (int64_t item = begin; item < end; item++) {
     const int64_t panel = item % panels, slab = item / panels, m_end = slabs.end(slab);
+    if (is_deep) {
+      const int64_t count = std::min({kDeepPanels, end - item, panels - panel});
+      for (int64_t m = slabs.begin(slab); m < m_end; m += kDeepChunks * slabs.chunk)
+        deep_product(*weight, a, m, std::min(m_end - m, kDeepChunks * slabs.chunk), slabs.chunk, panel, panel + count,
+                     c);
+      item += count - 1;
+      continue;
+    }
     for (int64_t m = slabs.begin(slab); m < m_end; m += slabs.chunk) {
       const int64_t rows = m_end - m < slabs.chunk ? m_end - m : slabs.chunk;
       if (a.adapters) fetch_low(a, step, m, rows, panel);
@@ -101,11 +139,7 @@ inline void dispatch_linear(const Args& a, const Step& step, int64_t begin, int6
         weight->product(m, rows, panel, c, kPanel);
         add_adapters(0, c);
       }
-      if (is_gated(a.act)) finish_gate_up(a, c, m, rows, panel);
-      else if (a.act == 3) finish_mapped(a, c, m, rows, panel * kPanel, [](V v) { return gelu(v); });
-      else if (a.act == 4) finish_mapped(a, c, m, rows, panel * kPanel, [](V v) { return gelu_tanh(v); });
-      else if (a.act == 5) finish_mapped(a, c, m, rows, panel * kPanel, [](V v) { return relu(v); });
-      else finish_plain(a, c, m, rows, panel * kPanel);
+      finish(a, c, m, rows, panel);
     }
   }
 }

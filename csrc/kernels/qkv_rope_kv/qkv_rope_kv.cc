@@ -33,5 +33,5 @@ constexpr Variant kVariants[] = {
     {"qkv_rope_kv", "bfloat16", "amx_model", qkv_rope_kv_amx_model},
 };
 }  // namespace
-const Family kQkvRopeKv{"qkv_rope_kv", items, scratch_bytes, kVariants, 3};
+const Family kQkvRopeKv{"qkv_rope_kv", items, scratch_bytes, kVariants, 4};
 }  // namespace albireo

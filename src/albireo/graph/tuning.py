@@ -26,7 +26,7 @@ ALLOWED: dict[str, tuple[int, ...]] = {
     "tall_rows": (0, 6, 12, 20, 28),
     "fetch_bytes": (4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10),
     "block_steps": (256, 512, 1024, 2048, 4096),
-    "slab_rows": (48, 96, 240, 480, 960, 1920),
+    "slab_rows": (96, 192, 480, 960, 1920),
     "claims": (4, 8, 16, 32),
     "one_queue": (0, 1),
 }
@@ -41,7 +41,7 @@ SHAPES: dict[str, tuple[str, ...]] = {
 
 
 #: Rows of a product that are finished together: about so many, and at most; csrc/include/albireo/types.h.
-ROW_CHUNK, MOST_CHUNK = 48, 56
+ROW_CHUNK, MOST_CHUNK = 96, 112
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from albireo.graph.program_spec import COMMON_FAMILIES, OF_STREAMS
 
 ALL = CpuCatalog(LEVELS)
 #: Of this kind of processor: levels that add float32 numbers their own way, and the one that multiplies bfloat16.
-ADDING, OF_BFLOAT16 = ({"avx2", "avx512"}, "avx512bf16") if "avx2" in LEVELS else ({"neon"}, "neonmm")
+ADDING, OF_BFLOAT16 = ({"avx2", "avx512"}, "amx") if "avx2" in LEVELS else ({"neon"}, "neonmm")
 
 
 def identities(family: str, dtype: str, levels: tuple[str, ...] = LEVELS) -> list[str]:

@@ -149,9 +149,10 @@ def test_groups_of_nests_are_loops_whose_sums_stay_in_registers(inner_loops: lis
 
 @pytest.mark.parametrize("name", ["tdpbsud", "tdpbf16ps"])
 def test_matrix_tiles_are_loops_of_four_dots(inner_loops: list[list[str]], name: str) -> None:
-    """Two tiles of rows by two of columns from four loads, or one by four from five; sums stay in tile registers."""
+    """Two tiles of rows by two of columns from four loads, one by two from three, one by four from five; sums stay in
+    tile registers."""
     loops = [body for body in inner_loops if dots(body, name) > 0]
-    assert {(dots(body, name), dots(body, "tileload")) for body in loops} == {(4, 4), (4, 5)}
+    assert {(dots(body, name), dots(body, "tileload")) for body in loops} <= {(4, 4), (2, 3), (4, 5)}
     found = [re.search(r"%tmm([67]),%tmm([45]),%tmm([0-3])$", t) for body in loops for t in body if t.startswith(name)]
     assert all(found), "columns, which are unsigned, then rows, then sums"
     assert {match[3] for match in found if match} == set("0123")

@@ -109,9 +109,9 @@ def test_regimes_of_several_numbers_of_rows_are_in_order_of_first_use() -> None:
 
 
 def test_chunks_are_nearly_equal() -> None:
-    assert row_chunks(56) == (56,)
-    assert row_chunks(57) == (29, 28)
-    assert row_chunks(1024) == (47,) * 21 + (37,)
+    assert row_chunks(112) == (112,)
+    assert row_chunks(113) == (57, 56)
+    assert row_chunks(1024) == (94,) * 10 + (84,)
     for rows in range(1, 700):
         chunks = row_chunks(rows)
         assert sum(chunks) == rows

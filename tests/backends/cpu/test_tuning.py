@@ -116,7 +116,7 @@ def test_native_and_python_agree() -> None:
     [
         ({"tall_rows": 29}, "tuning tall_rows=29 is not within 0 to 28"),
         ({"claims": 0}, "tuning claims=0 is not within 1"),
-        ({"slab_rows": 50}, "slab_rows is no multiple"),
+        ({"slab_rows": 100}, "slab_rows is no multiple"),
         ({"one_queue": 2}, "one_queue=2 is not within 0 to 1"),
         ({"block_steps": 0}, "block_steps=0"),
         ({"colour": 1}, "unknown field"),

@@ -245,6 +245,12 @@ ALBIREO_INLINE Codes bits_of_codes(Codes c) {
 ALBIREO_INLINE Codes either(Codes a, Codes b) {
   return quarters<Codes>([&](int q) { return a.q[q] | b.q[q]; });
 }
+ALBIREO_INLINE Codes less(Codes a, Codes b) {
+  return quarters<Codes>([&](int q) { return a.q[q] - b.q[q]; });
+}
+ALBIREO_INLINE Codes four_times(VI a) {  // numbers below 256 in each byte
+  return quarters<Codes>([&](int q) { return (B16)(a.q[q] * 0x01010101); });
+}
 ALBIREO_INLINE void store_codes(uint8_t* p, Codes c) { write_quarters(p, c); }
 // (code - zero) * gamma + 128 of each column; gammas [16], zeros [16].
 struct Spread {

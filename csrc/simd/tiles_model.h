@@ -30,16 +30,24 @@ class ModelTiles {
     for (int r = 0; r < config_.rows[T]; r++) memcpy((char*)to + r * stride, tile_[T][r], config_.row_bytes[T]);
   }
 
-  // tdpbsud: signed bytes of A times unsigned bytes of B, added without saturation.
+  // tdpbsud: signed bytes of A times unsigned bytes of B, added without saturation. tdpbssd: times signed ones.
   template <int C, int A, int B>
   void dot_int8() {
+    dot_bytes<C, A, B, uint8_t>();
+  }
+  template <int C, int A, int B>
+  void dot_signed() {
+    dot_bytes<C, A, B, int8_t>();
+  }
+  template <int C, int A, int B, class Column>
+  void dot_bytes() {
     if (!fits(C, A, B)) return spoil(C);
     for (int m = 0; m < config_.rows[C]; m++)
       for (int k = 0; k < config_.row_bytes[A] / 4; k++)
         for (int n = 0; n < config_.row_bytes[C] / 4; n++) {
           uint32_t sum = get<uint32_t>(C, m, n);
           for (int i = 0; i < 4; i++)
-            sum += (uint32_t)((int32_t)get<int8_t>(A, m, 4 * k + i) * (int32_t)get<uint8_t>(B, k, 4 * n + i));
+            sum += (uint32_t)((int32_t)get<int8_t>(A, m, 4 * k + i) * (int32_t)get<Column>(B, k, 4 * n + i));
           put(C, m, n, sum);
         }
   }

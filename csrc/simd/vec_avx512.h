@@ -217,6 +217,8 @@ ALBIREO_INLINE Codes bits_of_codes(Codes c) {
   else return _mm512_and_si512(_mm512_slli_epi16(c, -kShift), mask);
 }
 ALBIREO_INLINE Codes either(Codes a, Codes b) { return _mm512_or_si512(a, b); }
+ALBIREO_INLINE Codes less(Codes a, Codes b) { return _mm512_sub_epi8(a, b); }
+ALBIREO_INLINE Codes four_times(VI a) { return imul(a, iset1(0x01010101)); }  // numbers below 256 in each byte
 ALBIREO_INLINE void store_codes(uint8_t* p, Codes c) { _mm512_storeu_si512(p, c); }
 // The zero of column codes in dot4 unless all are small, which is below 128, and how often products of codes up to
 // `largest` can be added in 16 bits.

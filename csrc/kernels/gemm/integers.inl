@@ -290,7 +290,7 @@ void progressive_rows(int64_t rows, const TokenRows& x, const Encoding& e, int64
 
 }  // namespace
 #ifdef ALBIREO_TILES
-#include "kernels/gemm/tiles.inl"
+#include "kernels/gemm/tiles_groups.inl"
 #endif
 namespace {
 
@@ -305,6 +305,7 @@ struct EncodedPanels final : Panels {
   const Encoding e;
   uint8_t* unpacked;
   int64_t unpacked_panel = -1;
+  bool unpacked_for_tiles = false;
 
   EncodedPanels(const Args& a, Scratch& scratch, char* memory)
       : a(a),
@@ -333,8 +334,8 @@ struct EncodedPanels final : Panels {
       }
     } else {
       if constexpr (is_packed(kType)) {
-        if (panel != unpacked_panel) unpack_panel(e, a.k, b, unpacked);
-        unpacked_panel = panel;
+        if (panel != unpacked_panel || is_tiled(rows) != unpacked_for_tiles) unpack(b, is_tiled(rows));
+        unpacked_panel = panel, unpacked_for_tiles = is_tiled(rows);
         b = unpacked;
       }
       if (is_tiled(rows)) tiled_rows(m, rows, b, c, ldc);
@@ -375,16 +376,29 @@ struct EncodedPanels final : Panels {
   void tiled_rows(int64_t m, int64_t rows, const uint8_t* b, float* c, int64_t ldc) {
     const int8_t* codes = (const int8_t*)a.x + m * x.source_stride;
     const int64_t words = ceil_div(a.k, 4);
-    if constexpr (kIsGroup)
-      tiles.group_product({codes, x.source_stride, sums(m), x.source_stride / 4}, rows, in_bytes(e), a.k, b, c, ldc);
-    else
+    if constexpr (kIsGroup) {
+      const TokenRows t{codes, x.source_stride, sums(m), x.source_stride / 4};
+      const Encoding bytes = tile_bytes(e);
+      if constexpr (is_packed(kType))
+        if (!e.affine) return tiles.template product<TileCodes::kSigned>(t, rows, bytes, a.k, b, c, ldc);
+      if constexpr (!is_packed(kType))
+        if (!e.affine) return tiles.template product<TileCodes::kWithZeros>(t, rows, bytes, a.k, b, c, ldc);
+      if constexpr (!kOneZero) tiles.template product<TileCodes::kWithOffsets>(t, rows, bytes, a.k, b, c, ldc);
+    } else {
       tiles.template product<true>((const char*)codes, x.source_stride, rows, (const char*)b, words * kWord, words, c,
                                    ldc);
+    }
   }
-  Tiles<ALBIREO_TILES> tiles;
+  void unpack(const uint8_t* b, bool for_tiles) {
+    if constexpr (kIsGroup)
+      if (for_tiles) return unpack_tile_panel(e, a.k, b, unpacked);
+    unpack_panel(e, a.k, b, unpacked);
+  }
+  std::conditional_t<kIsGroup, GroupTiles<ALBIREO_TILES>, Tiles<ALBIREO_TILES>> tiles;
 #else
   static constexpr bool is_tiled(int64_t) { return false; }
   void tiled_rows(int64_t, int64_t, const uint8_t*, float*, int64_t) {}
+  void unpack(const uint8_t* b, bool) { unpack_panel(e, a.k, b, unpacked); }
 #endif
 
   static constexpr int kMostSums = kIsGroup ? (kFew > kTileRows ? kFew : kTileRows) * kMostGroups : 1;

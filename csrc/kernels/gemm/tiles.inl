@@ -44,18 +44,34 @@ __attribute__((noinline)) void tile_steps(Machine& t, const char* a0, const char
   }
 }
 
-// Rows by a panel in the tile registers of one thread, which are configured when they are first needed and released
-// with this object: no later than the kernel returns.
+// The tile registers of one thread, which are configured when they are first needed and released with this object: no
+// later than the kernel returns.
 template <class Machine>
-class Tiles {
+class ConfiguredTiles {
  public:
-  Tiles() = default;
-  Tiles(const Tiles&) = delete;
-  Tiles& operator=(const Tiles&) = delete;
-  ~Tiles() {
+  ConfiguredTiles() = default;
+  ConfiguredTiles(const ConfiguredTiles&) = delete;
+  ConfiguredTiles& operator=(const ConfiguredTiles&) = delete;
+  ~ConfiguredTiles() {
     if (rows_ > 0) machine_.release();
   }
 
+ protected:
+  void configure(int64_t rows, int64_t depth) {
+    if (rows == rows_ && depth == depth_) return;
+    machine_.configure(tile_config(rows, depth));
+    rows_ = rows, depth_ = depth;
+  }
+  Machine machine_;
+
+ private:
+  int64_t rows_ = 0, depth_ = 0;  // as configured; 0: not yet
+};
+
+// Rows by a panel whose columns are one sum each.
+template <class Machine>
+class Tiles : ConfiguredTiles<Machine> {
+ public:
   // C[rows, 64] = rows of A, lda bytes apart, times a panel, over so many words; up to kMostChunk rows. kWhole: of
   // 8-bit codes; C is whole numbers. Else of bf16.
   template <bool kWhole>
@@ -99,51 +115,8 @@ class Tiles {
     }
   }
 
-  // The same of kInt8Group, 16 to kMostChunk rows: sums of each group, scaled and added in float32.
-  void group_product(const TokenRows& x, int64_t rows, const Encoding& e, int64_t k, const uint8_t* b, float* c,
-                     int64_t ldc) {
-    const int64_t steps = ceil_div(e.group, 64), depth = e.group / steps, sub = sub_panel_bytes(e, k);
-    configure(kTileSide, depth);
-    over_blocks(rows, [&](auto tall, int64_t row0, int64_t row1, int64_t done, int64_t j) {
-      for (int64_t g = 0; g < num_groups(e, k); g++) {
-        const uint8_t* at = b + j * sub + g * group_bytes(e);
-        const char* codes = (const char*)x.codes + g * e.group;
-        zero_sums();
-        tile_steps<true, tall(), tall() == 2 ? 2 : 4>(machine_, codes + row0 * x.ld, codes + row1 * x.ld, x.ld,
-                                                      (const char*)at + head_bytes(e), sub, steps, depth);
-        store_sums(sums_[0], sums_[1], sums_[2], sums_[3], 64);
-        const int64_t from = sum_at(k, g * e.group), to = sum_at(k, (g + 1) * e.group);
-        for (int64_t t = 0; t < 4; t++) {
-          const bool is_last = tall() == 1 || t >= 2;
-          const int64_t row = is_last ? row1 : row0, column = tall() == 1 ? t : t % 2;
-          const ScaledGroups::Head head = ScaledGroups::head(e, at + column * sub);
-          float* to_c = c + row * ldc + kSubPanel * (j + column);
-          for (int64_t i = is_last ? done : 0; i < kTileSide; i++)
-            ScaledGroups::add_to(to_c + i * ldc, g == 0, iload(sums_[t] + kTileSide * i), head,
-                                 e.affine ? x.sum(row + i, from, to) : -x.sum(row + i, from, to), e.affine);
-        }
-      }
-    });
-  }
-
  private:
-  void configure(int64_t rows, int64_t depth) {
-    if (rows == rows_ && depth == depth_) return;
-    machine_.configure(tile_config(rows, depth));
-    rows_ = rows, depth_ = depth;
-  }
-
-  // run(tiles of rows, the row where the first begins, the last, how many rows of that were there before, sub-panel).
-  // The last tile ends where the rows do; before that it may begin among those of the tile above it.
-  template <class Run>
-  static ALBIREO_INLINE void over_blocks(int64_t rows, Run run) {
-    const int64_t tiles = ceil_div(rows, kTileSide), last = rows < kTileSide ? 0 : rows - kTileSide;
-    for (int64_t t = 0; t + 2 <= tiles; t += 2) {
-      const int64_t row0 = t * kTileSide, wanted = row0 + kTileSide, row1 = wanted < last ? wanted : last;
-      for (int64_t j = 0; j < kSubPanels; j += 2) run(std::integral_constant<int, 2>(), row0, row1, wanted - row1, j);
-    }
-    if (tiles % 2) run(std::integral_constant<int, 1>(), last, last, (tiles - 1) * kTileSide - last, 0);
-  }
+  using ConfiguredTiles<Machine>::configure, ConfiguredTiles<Machine>::machine_;
 
   ALBIREO_INLINE void zero_sums() {
     machine_.template zero<kSumTile>(), machine_.template zero<kSumTile + 1>();
@@ -167,11 +140,8 @@ class Tiles {
     for (int64_t j = 0; j < kSubPanels; j++) memcpy(edge_columns_[j], b + j * sub, words * kWord);
   }
 
-  Machine machine_;
-  int64_t rows_ = 0, depth_ = 0;  // as configured; 0: not yet
   alignas(64) char edge_rows_[kMostChunk][64];
   alignas(64) char edge_columns_[kSubPanels][kTileBytes];
-  alignas(64) int32_t sums_[4][kTileSide * kTileSide];
 };
 
 // k of rows that stay in a second-level cache of 2 MiB, which all processors with tiles have, beside panels that pass;

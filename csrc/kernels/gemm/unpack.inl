@@ -1,24 +1,54 @@
 // Weights of 6 bits and fewer as bytes, once for many rows. Include after fp4.inl.
+#pragma once
 #include "albireo/encoded.h"
 #include "kernels/gemm/nested.inl"
 
 namespace {
 
+// use(kType) of that which has the bits and the groups of a type with nests.
+template <class Use>
+inline void for_nest_type(DType type, Use use) {
+  switch (type) {
+    case DType::kQ2K: return use(std::integral_constant<DType, DType::kQ2K>());
+    case DType::kQ3K: return use(std::integral_constant<DType, DType::kQ3K>());
+    case DType::kQ4K: return use(std::integral_constant<DType, DType::kQ4K>());
+    case DType::kQ5K: return use(std::integral_constant<DType, DType::kQ5K>());
+    case DType::kQ6K: return use(std::integral_constant<DType, DType::kQ6K>());
+    case DType::kIQ4XS: return use(std::integral_constant<DType, DType::kIQ4XS>());
+    case DType::kIQ3XXS:
+    case DType::kIQ3S: return use(std::integral_constant<DType, DType::kIQ3XXS>());
+    case DType::kIQ2XXS:
+    case DType::kIQ1S: return use(std::integral_constant<DType, DType::kIQ2XXS>());
+    case DType::kIQ2S:
+    case DType::kIQ1M: return use(std::integral_constant<DType, DType::kIQ2S>());
+    default: return;
+  }
+}
+
+// What a sub-panel of a type with nests becomes: head by head, and a group's codes.
+struct NestBytes {
+  uint8_t* out;
+  ALBIREO_INLINE void begin(const NestedHead& head) {
+    store((float*)out, head.scale), store((float*)(out + kWord), head.other);
+    out += 2 * kWord;
+  }
+  ALBIREO_INLINE void add(Codes codes) {
+    store_codes(out, codes);
+    out += kWord;
+  }
+};
+
 // One sub-panel of a type with nests, of which kType has the bits and the groups: heads and codes.
-template <DType kType>
-inline void unpack_nested(DType type, int64_t k, const uint8_t* b, uint8_t* out) {
+template <DType kType, class Bytes>
+inline void unpack_nested(DType type, int64_t k, const uint8_t* b, Bytes bytes) {
   constexpr int kGroup = nested_group(kType), kDots = kGroup / 4, kGroups = kUnit / kGroup;
-  constexpr Encoding kWhole{kType, kGroup, is_nested_affine(kType)}, kWide = in_bytes(kWhole);
+  constexpr Encoding kWhole{kType, kGroup, is_nested_affine(kType)};
   const Encoding e{has_number_table(kType) ? type : kType, kGroup, kWhole.affine};
   const uint8_t* table = codes_of_table(e.dtype);
   const int64_t groups = num_groups(kWhole, k);
   const auto group = [&](auto first, const Nest& nest, const uint8_t* steps) {
-    const NestedHead head = head_at(e, nest, steps);
-    store((float*)out, head.scale), store((float*)(out + kWord), head.other);
-    uint8_t* words = out + 2 * kWord;
-    for_dots<kType, first, kDots>(b, table,
-                                  [&](auto dot, Codes codes) { store_codes(words + (dot - first) * kWord, codes); });
-    out += group_bytes(kWide);
+    bytes.begin(head_at(e, nest, steps));
+    for_dots<kType, first, kDots>(b, table, [&](auto, Codes codes) { bytes.add(codes); });
   };
   for (int64_t g = 0; g < groups;) {
     const Nest nest = nest_at(e, b);
@@ -40,20 +70,9 @@ inline void unpack_panel(const Encoding& e, int64_t k, const uint8_t* from, uint
   for (int64_t j = 0; j < kSubPanels; j++) {
     const uint8_t* b = from + j * sub_panel_bytes(e, k);
     uint8_t* out = to + j * sub_panel_bytes(wide, k);
-    switch (e.dtype) {
-      case DType::kQ2K: unpack_nested<DType::kQ2K>(e.dtype, k, b, out); continue;
-      case DType::kQ3K: unpack_nested<DType::kQ3K>(e.dtype, k, b, out); continue;
-      case DType::kQ4K: unpack_nested<DType::kQ4K>(e.dtype, k, b, out); continue;
-      case DType::kQ5K: unpack_nested<DType::kQ5K>(e.dtype, k, b, out); continue;
-      case DType::kQ6K: unpack_nested<DType::kQ6K>(e.dtype, k, b, out); continue;
-      case DType::kIQ4XS: unpack_nested<DType::kIQ4XS>(e.dtype, k, b, out); continue;
-      case DType::kIQ3XXS:
-      case DType::kIQ3S: unpack_nested<DType::kIQ3XXS>(e.dtype, k, b, out); continue;
-      case DType::kIQ2XXS:
-      case DType::kIQ1S: unpack_nested<DType::kIQ2XXS>(e.dtype, k, b, out); continue;
-      case DType::kIQ2S:
-      case DType::kIQ1M: unpack_nested<DType::kIQ2S>(e.dtype, k, b, out); continue;
-      default: break;
+    if (is_nested(e.dtype)) {
+      for_nest_type(e.dtype, [&](auto type) { unpack_nested<type()>(e.dtype, k, b, NestBytes{out}); });
+      continue;
     }
     if (e.dtype == DType::kInt4Group) {
       for (int64_t g = 0; g < groups; g++, b += group_bytes(e), out += group_bytes(wide)) {

@@ -30,13 +30,17 @@ struct GroupForm {
   int64_t head;       // before a group's codes
   int64_t sum_step;   // of the sum of a group's codes and the next, in floats
 };
+// A tile of rows and a sub-panel, from a batch's first group on.
+struct GroupUnit {
+  float* totals;           // kPanel apart
+  const uint8_t* head;     // of the sub-panel
+  const float* of_tokens;  // sums of the rows' codes, kBatchSums apart
+};
 struct GroupBatch {
-  const char* rows[2];    // codes of the tiles' rows
-  const uint8_t* panel;   // of its first sub-panel
-  const float* sums[2];   // of the tiles' rows' codes, kBatchSums apart
-  float* totals[2];       // of the tiles' rows, kPanel apart
+  const char* rows[2];   // codes of the tiles' rows
+  const uint8_t* panel;  // of its first sub-panel
+  GroupUnit units[kBatch];
   int64_t groups;
-  bool is_tall;   // two tiles of rows
   bool is_short;  // k ends in the first half of the last group
 };
 
@@ -73,32 +77,30 @@ struct EndingUnit {
   const float* of_tokens;
   int64_t sum_step, groups;
 };
-template <TileCodes kCodes, int kGroup>
+template <TileCodes kCodes, bool kWhole, int kGroup>
 ALBIREO_INLINE void end_group_of(V (&total)[kTileSide], const EndingUnit& u) {
-  if (kGroup < u.groups)
+  if (kWhole || kGroup < u.groups)
     end_group<kCodes>(total, u.sums + kGroup * u.across, u.head + kGroup * u.step, u.of_tokens + kGroup * u.sum_step);
 }
 
-// Operands of step kStep of a group. Two tiles of rows have two sub-panels each; one is in both registers for rows, and
-// units 2 and 3 load their sub-panels when those before are done.
+// Operands of step kStep of a group. kTall: of two tiles of rows and two sub-panels; else units 2 and 3 load their
+// sub-panels when those before are done.
 struct GroupOperands {
   const char *a0, *a1;
   const uint8_t* b;
   int64_t lda, sub;
-  bool is_tall;
 };
-template <int kStep, class Machine>
+template <bool kTall, int kStep, class Machine>
 ALBIREO_INLINE void load_operands(Machine& t, const GroupOperands& o) {
   t.template load<kRowTile>(o.a0 + kStep * 64, o.lda);
   t.template load<kColumnTile>(o.b + kStep * kTileBytes, 64);
   t.template load<kColumnTile + 1>(o.b + kStep * kTileBytes + o.sub, 64);
-  t.template load<kRowTile + 1>(o.a1 + kStep * 64, o.lda);
+  if constexpr (kTall) t.template load<kRowTile + 1>(o.a1 + kStep * 64, o.lda);
 }
-template <TileCodes kCodes, int kStep, int kOf, class Machine>
+template <TileCodes kCodes, bool kTall, int kStep, int kOf, class Machine>
 ALBIREO_INLINE void unit_dot(Machine& t, const GroupOperands& o) {
-  constexpr int kA = kRowTile + kOf / 2, kB = kColumnTile + kOf % 2;
-  if constexpr (kOf >= 2)
-    if (!o.is_tall) t.template load<kB>(o.b + kStep * kTileBytes + kOf * o.sub, 64);
+  constexpr int kA = kTall ? kRowTile + kOf / 2 : kRowTile, kB = kColumnTile + kOf % 2;
+  if constexpr (!kTall && kOf >= 2) t.template load<kB>(o.b + kStep * kTileBytes + kOf * o.sub, 64);
   if constexpr (kCodes == TileCodes::kSigned) t.template dot_signed<kSumTile + kOf, kA, kB>();
   else t.template dot_int8<kSumTile + kOf, kA, kB>();
 }
@@ -111,37 +113,40 @@ struct TileWork {
   int64_t stride;
   bool stores, multiplies, is_short;
 };
-template <TileCodes kCodes, int kOf, class Machine>
+template <TileCodes kCodes, bool kTall, bool kWhole, int kOf, class Machine>
 ALBIREO_INLINE void begin_unit(Machine& t, const TileWork& w) {
-  if (w.stores) t.template store<kSumTile + kOf>(w.to + kOf * w.stride, 64);
-  if (w.multiplies) t.template load<kSumTile + kOf>(w.bias, 0), unit_dot<kCodes, 0, kOf>(t, w.operands);
+  if (kWhole || w.stores) t.template store<kSumTile + kOf>(w.to + kOf * w.stride, 64);
+  if (kWhole || w.multiplies) {
+    t.template load<kSumTile + kOf>(w.bias, 0);
+    unit_dot<kCodes, kTall, 0, kOf>(t, w.operands);
+  }
 }
 
-template <TileCodes kCodes, int kSteps, class Machine>
+template <TileCodes kCodes, int kSteps, bool kTall, bool kWhole, class Machine>
 ALBIREO_INLINE void multiply_and_end(Machine& t, const TileWork& w, V (&total)[kTileSide], const EndingUnit& u) {
-  if (w.multiplies) load_operands<0>(t, w.operands);
-  begin_unit<kCodes, 0>(t, w);
+  if (kWhole || w.multiplies) load_operands<kTall, 0>(t, w.operands);
+  begin_unit<kCodes, kTall, kWhole, 0>(t, w);
   if constexpr (kSteps == 1) {
-    end_group_of<kCodes, 0>(total, u);
-    begin_unit<kCodes, 1>(t, w);
-    end_group_of<kCodes, 1>(total, u);
-    begin_unit<kCodes, 2>(t, w);
-    end_group_of<kCodes, 2>(total, u);
-    begin_unit<kCodes, 3>(t, w);
-    end_group_of<kCodes, 3>(total, u);
+    end_group_of<kCodes, kWhole, 0>(total, u);
+    begin_unit<kCodes, kTall, kWhole, 1>(t, w);
+    end_group_of<kCodes, kWhole, 1>(total, u);
+    begin_unit<kCodes, kTall, kWhole, 2>(t, w);
+    end_group_of<kCodes, kWhole, 2>(total, u);
+    begin_unit<kCodes, kTall, kWhole, 3>(t, w);
+    end_group_of<kCodes, kWhole, 3>(total, u);
   } else {
-    begin_unit<kCodes, 1>(t, w);
-    end_group_of<kCodes, 0>(total, u);
-    begin_unit<kCodes, 2>(t, w), begin_unit<kCodes, 3>(t, w);
-    end_group_of<kCodes, 1>(total, u);
-    const bool goes_on = w.multiplies && !w.is_short;
+    begin_unit<kCodes, kTall, kWhole, 1>(t, w);
+    end_group_of<kCodes, kWhole, 0>(total, u);
+    begin_unit<kCodes, kTall, kWhole, 2>(t, w), begin_unit<kCodes, kTall, kWhole, 3>(t, w);
+    end_group_of<kCodes, kWhole, 1>(total, u);
+    const bool goes_on = kWhole || (w.multiplies && !w.is_short);
     if (goes_on) {
-      load_operands<1>(t, w.operands);
-      unit_dot<kCodes, 1, 0>(t, w.operands), unit_dot<kCodes, 1, 1>(t, w.operands);
+      load_operands<kTall, 1>(t, w.operands);
+      unit_dot<kCodes, kTall, 1, 0>(t, w.operands), unit_dot<kCodes, kTall, 1, 1>(t, w.operands);
     }
-    end_group_of<kCodes, 2>(total, u);
-    if (goes_on) unit_dot<kCodes, 1, 2>(t, w.operands), unit_dot<kCodes, 1, 3>(t, w.operands);
-    end_group_of<kCodes, 3>(total, u);
+    end_group_of<kCodes, kWhole, 2>(total, u);
+    if (goes_on) unit_dot<kCodes, kTall, 1, 2>(t, w.operands), unit_dot<kCodes, kTall, 1, 3>(t, w.operands);
+    end_group_of<kCodes, kWhole, 3>(total, u);
   }
 }
 
@@ -151,40 +156,32 @@ struct GroupSlots {
   float* sums;
   const int32_t* bias;
   int64_t across, down;
-  bool is_pending;  // sums of a group are in tile registers yet
 };
 
-// Multiplies `next` and adds up `now`.
-template <TileCodes kCodes, int kSteps, class Machine>
+// Multiplies `next`, of kTall, and adds up `now`. kWhole: both have kBatch groups, none short.
+template <TileCodes kCodes, int kSteps, bool kTall, bool kWhole, class Machine>
 __attribute__((noinline)) void turn(Machine& t, const GroupForm& f, const GroupBatch& next, const GroupBatch& now,
-                                    GroupSlots& slots) {
+                                    const GroupSlots& slots) {
   for (int64_t i = 0; i < kBatch; i++) {
-    const int64_t tile = now.is_tall ? i / 2 : 0, column = now.is_tall ? i % 2 : i;
-    float* totals = now.totals[tile] + column * kSubPanel;
-    const EndingUnit u{slots.sums + i * slots.down,
-                       slots.across,
-                       now.panel + column * f.sub,
-                       f.step,
-                       now.sums[tile],
-                       f.sum_step,
-                       now.groups};
-    const TileWork w{{next.rows[0] + i * f.group, next.rows[1] + i * f.group, next.panel + i * f.step + f.head, f.lda,
-                      f.sub, next.is_tall},
-                     slots.bias,
-                     slots.sums + (i == 0 ? (kBatch - 1) * slots.across : (i - 1) * slots.down),
-                     i == 0 ? slots.down : slots.across,
-                     slots.is_pending,
-                     i < next.groups,
-                     next.is_short && i + 1 == next.groups};
-    slots.is_pending = w.multiplies;
+    const GroupUnit& unit = now.units[i];
+    float* totals = unit.totals;
+    const EndingUnit u{
+        slots.sums + i * slots.down, slots.across, unit.head, f.step, unit.of_tokens, f.sum_step, now.groups};
+    const TileWork w{
+        {next.rows[0] + i * f.group, next.rows[1] + i * f.group, next.panel + i * f.step + f.head, f.lda, f.sub},
+        slots.bias,
+        slots.sums + (i == 0 ? (kBatch - 1) * slots.across : (i - 1) * slots.down),
+        i == 0 ? slots.down : slots.across,
+        i == 0 ? now.groups == kBatch : i <= next.groups,
+        i < next.groups,
+        next.is_short && i + 1 == next.groups};
     V total[kTileSide];
 #pragma GCC unroll 16
     for (int64_t r = 0; r < kTileSide; r++) total[r] = load(totals + r * kPanel);
-    multiply_and_end<kCodes, kSteps>(t, w, total, u);
+    multiply_and_end<kCodes, kSteps, kTall, kWhole>(t, w, total, u);
 #pragma GCC unroll 16
     for (int64_t r = 0; r < kTileSide; r++) store(totals + r * kPanel, total[r]);
   }
-  std::swap(slots.across, slots.down);
 }
 
 // Rows by a panel of groups, in the tile registers of one thread.
@@ -207,29 +204,34 @@ class GroupTiles : ConfiguredTiles<Machine> {
   void groups_product(const TokenRows& x, int64_t rows, const Encoding& e, int64_t k, const uint8_t* b, float* c,
                       int64_t ldc) {
     this->configure(kTileSide, e.group / kSteps);
-    const GroupForm form{x.ld,          e.group, sub_panel_bytes(e, k), group_bytes(e), head_bytes(e),
-                         e.group / kSumStep};
+    const GroupForm form{x.ld, e.group, sub_panel_bytes(e, k), group_bytes(e), head_bytes(e), e.group / kSumStep};
     const int64_t groups = num_groups(e, k), length = kBlock > kBatch * e.group ? kBlock / e.group : kBatch;
     const int64_t tiles = ceil_div(rows, kTileSide), last = rows - kTileSide;
     const auto first_row = [&](int64_t tile) { return tile * kTileSide < last ? tile * kTileSide : last; };
     memset(totals_, 0, tiles * sizeof(totals_[0]));
     for (int32_t& bias : bias_) bias = kSumBiasBits;
     constexpr int64_t kUnitSums = kTileSide * kTileSide;
-    GroupSlots slots{slots_, bias_, kUnitSums, kBatch * kUnitSums, false};
+    GroupSlots slots{slots_, bias_, kUnitSums, kBatch * kUnitSums};
     // Filled where they lie: a copy would read what was only just written in other pieces, behind all tiles' stores.
     GroupBatch batches[2];
     int64_t at = 0;
     for (GroupBatch& batch : batches) {
-      batch.panel = b, batch.groups = 0;
-      for (int i = 0; i < 2; i++) batch.rows[i] = nullptr, batch.sums[i] = sums_[0][0], batch.totals[i] = totals_[0][0];
+      batch.rows[0] = batch.rows[1] = nullptr, batch.panel = b, batch.groups = 0, batch.is_short = false;
+      for (GroupUnit& unit : batch.units) unit = {totals_[0][0], b, sums_[0][0]};
     }
-    const auto push = [&] {
-      turn<kCodes, kSteps>(this->machine_, form, batches[at], batches[1 - at], slots);
+    const auto push = [&](bool is_tall) {
+      const GroupBatch &next = batches[at], &now = batches[1 - at];
+      const bool is_whole = next.groups == kBatch && now.groups == kBatch && !next.is_short;
+      if (is_whole && is_tall) turn<kCodes, kSteps, true, true>(this->machine_, form, next, now, slots);
+      else if (is_whole) turn<kCodes, kSteps, false, true>(this->machine_, form, next, now, slots);
+      else if (is_tall) turn<kCodes, kSteps, true, false>(this->machine_, form, next, now, slots);
+      else turn<kCodes, kSteps, false, false>(this->machine_, form, next, now, slots);
+      std::swap(slots.across, slots.down);
       at = 1 - at;
     };
     for (int64_t first = 0; first < groups; first += length) {
       const int64_t end = first + length < groups ? first + length : groups;
-      float(*sums)[kBatchSums] = sums_[first / length % 2];  // a batch of the block before may need its own yet
+      float (*sums)[kBatchSums] = sums_[first / length % 2];  // a batch of the block before may need its own yet
       if constexpr (kCodes != TileCodes::kSigned)
         note_sums(x, rows, e, k, first, end, kCodes == TileCodes::kWithZeros, sums);
       for (int64_t t = 0; t < tiles; t += 2) {
@@ -241,19 +243,21 @@ class GroupTiles : ConfiguredTiles<Machine> {
             const char* codes = (const char*)x.codes + g * e.group;
             batch.rows[0] = codes + row0 * x.ld, batch.rows[1] = codes + row1 * x.ld;
             batch.panel = b + j * form.sub + g * form.step;
-            batch.sums[0] = sums[row0] + (g - first) * form.sum_step;
-            batch.sums[1] = sums[row1] + (g - first) * form.sum_step;
-            batch.totals[0] = totals_[t][0] + j * kSubPanel;
-            batch.totals[1] = is_tall ? totals_[t + 1][0] + j * kSubPanel : batch.totals[0];
             batch.groups = end - g < kBatch ? end - g : kBatch;
-            batch.is_tall = is_tall;
             batch.is_short = g + kBatch >= groups && groups * e.group - k >= 64;
-            push();
+            for (int64_t u = 0; u < kBatch; u++) {
+              const int64_t below = is_tall ? u / 2 : 0, column = is_tall ? u % 2 : u;
+              GroupUnit& unit = batch.units[u];
+              unit.totals = totals_[t + below][0] + (j + column) * kSubPanel;
+              unit.head = batch.panel + column * form.sub;
+              unit.of_tokens = sums[below ? row1 : row0] + (g - first) * form.sum_step;
+            }
+            push(is_tall);
           }
       }
     }
     batches[at].groups = 0;
-    push();
+    push(true);
     for (int64_t t = 0; t < tiles; t++)
       for (int64_t i = t * kTileSide - first_row(t); i < kTileSide; i++)
         for (int64_t j = 0; j < kPanel; j += kSubPanel)

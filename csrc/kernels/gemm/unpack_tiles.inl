@@ -73,8 +73,7 @@ inline void unpack_tile_panel(const Encoding& e, int64_t k, const uint8_t* from,
     uint8_t* out = to + j * sub_panel_bytes(tile_bytes(e), k);
     if (e.dtype == DType::kInt4Group) unpack_tile_nibbles(e, k, b, out);
     else if (e.dtype == DType::kFp4) unpack_tile_fp4(e, k, b, out);
-    else
-      for_nest_type(e.dtype, [&](auto type) { unpack_tile_nests<type()>(e.dtype, k, b, out); });
+    else for_nest_type(e.dtype, [&](auto type) { unpack_tile_nests<type()>(e.dtype, k, b, out); });
   }
 }
 

@@ -78,7 +78,10 @@ template <class T>
 ALBIREO_INLINE void store(T* p, V v) {
   store_n(p, v, 16);
 }
-ALBIREO_INLINE void store_two(int16_t* p, V first, V second) { store(p, first), store(p + 16, second); }
+template <class T>
+ALBIREO_INLINE void store_two(T* p, V first, V second) {
+  store(p, first), store(p + 16, second);
+}
 ALBIREO_INLINE void prefetch_l1(const char* p) { (void)p; }
 ALBIREO_INLINE void prefetch_l2(const char* p) { (void)p; }
 

@@ -35,14 +35,13 @@ int64_t scratch_bytes(const Args& a) {
 
 constexpr Variant kVariants[] = {
 #if defined(__x86_64__)
-    {"attention", "bfloat16", "avx512bf16", attention_avx512bf16},
-    {"attention", "any", "avx512", attention_avx512},
-    {"attention", "any", "avx2", attention_avx2},
+    {"attention", "bfloat16", "amx", attention_amx},  {"attention", "bfloat16", "avx512bf16", attention_avx512bf16},
+    {"attention", "any", "avx512", attention_avx512}, {"attention", "any", "avx2", attention_avx2},
 #elif defined(__aarch64__)
     {"attention", "bfloat16", "neonmm", attention_neonmm},
     {"attention", "any", "neon", attention_neon},
 #endif
-    {"attention", "any", "scalar", attention_scalar},
+    {"attention", "any", "scalar", attention_scalar}, {"attention", "bfloat16", "amx_model", attention_amx_model},
 };
 }  // namespace
 const Family kAttention{"attention", items, scratch_bytes, kVariants, 3};

@@ -107,6 +107,8 @@ void attention_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void attention_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void attention_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void attention_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void attention_amx(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void attention_amx_model(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void attention_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void attention_neonmm(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kAttention;

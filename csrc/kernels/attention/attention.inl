@@ -2,6 +2,9 @@
 #include "kernels/attention/chosen.inl"
 #include "kernels/attention/softmax.inl"
 #include "simd/row_scale.inl"
+#ifdef ALBIREO_TILES
+#include "kernels/attention/tiled.inl"
+#endif
 
 #include <cstring>
 
@@ -50,26 +53,15 @@ void close_segment(RowBlock<W>& r, bool is_first) {
 
 template <class W, class T>
 void attend_tile(const Args& a, RowBlock<W>& r, T& t, int64_t start, int64_t stop) {
-  const int64_t tiles = ceil_div(r.rows, kTileRows), height = r.rows / tiles, taller = r.rows % tiles;
   const int64_t positions = stop - start < kAttentionTile ? stop - start : kAttentionTile;
   // Rows are in order of position, or see all of a tile that several sequences share.
-  r.has_maxima =
-      kTileVectors == 4 && !has_scaled(a) && seen_by(a, r, 0, start).all() && seen_by(a, r, r.rows - 1, start).all();
+  r.has_maxima = Products<W>::kMakesMaxima && !has_scaled(a) && seen_by(a, r, 0, start).all() &&
+                 seen_by(a, r, r.rows - 1, start).all();
   t.widen_keys();
-  score_all(r, t, positions);
+  r.products.scores(r, t, positions);
   softmax_rows(a, r, t, start);
   t.widen_values();
-  for (int64_t i = 0, row = 0; i < tiles; i++) {
-    const int64_t h = height + (i < taller);
-    int64_t column = 0;
-    for (; column + 16 * kTileVectors <= r.Wp; column += 16 * kTileVectors)
-      value_rows<W, kTileVectors>(r, t, row, h, column, positions);
-    for (; column < r.Wp; column += 16) {  // in halves: g++ 12 leaves 6 rows by one vector in memory
-      value_rows<W, 1>(r, t, row, h - h / 2, column, positions);
-      value_rows<W, 1>(r, t, row + h - h / 2, h / 2, column, positions);
-    }
-    row += h;
-  }
+  r.products.values(r, t, positions);
 }
 
 // Rows of one sequence, or of several where they read the same blocks, over positions from .. stop of what tile is of.
@@ -105,8 +97,8 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
   const int64_t row = gathered_row(step, a.rows, a.gather, token);
   const int64_t D = a.kv_shape.head_dim, width = head_width(a), from = row * source.source_stride + head * D;
   typename Queries<W>::A* q =
-      kIsWhole<W> ? (typename Queries<W>::A*)(r.out + i * r.Dp) : (typename Queries<W>::A*)(r.q + i * r.Dp);
-  take_query(q, D, r.Dp, source, from, !kIsWhole<W>);
+      kIsWhole<W> ? (typename Queries<W>::A*)(r.out + i * r.Qp) : (typename Queries<W>::A*)(r.q + i * r.Qp);
+  take_query(q, D, r.Qp, source, from, !kIsWhole<W>);
   if constexpr (kIsWhole<W>) {
     const float scale = row_scale(q, r.Dp, whole_range(r.Dp));
     const bool is_capped = a.softcap > 0 && !a.columns;
@@ -218,11 +210,11 @@ bool walk_part(const Args& a, RowBlock<W>& r, Tile<W> tile, int64_t from, int64_
 
 template <class W>
 void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_head, int64_t row_block,
-            const Part& part, Scratch& scratch) {
+            const Part& part, Products<W>& products, Scratch& scratch) {
   const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads, D = a.kv_shape.head_dim;
   const int64_t all_rows = g.tokens * per_token, first_row = row_block * kAttentionRows;
   const int64_t rows = all_rows - first_row < kAttentionRows ? all_rows - first_row : kAttentionRows;
-  RowBlock<W> r(scratch.base, rows, a.kv_shape.padded_head_dim, round_up(value_width(a), 16),
+  RowBlock<W> r(products, scratch.base, rows, a.kv_shape.padded_head_dim, round_up(value_width(a), 16),
                 a.num_distances ? per_token * (a.num_distances + 30) : 0);
   for (int64_t h = 0; a.distances && h < per_token; h++)
     for (int64_t i = -15; i < a.num_distances + 15; i++) {
@@ -278,12 +270,12 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
 // Heads of one token, which see what it has chosen: all of them meet a tile before the next one is put together.
 template <class W>
 void attend_chosen(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_head, int64_t item,
-                   Scratch& scratch) {
+                   Products<W>& products, Scratch& scratch) {
   const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads, most = chosen_rows(a, step);
   const int64_t blocks = ceil_div(per_token, most), first_row = item % blocks * most, D = a.kv_shape.head_dim;
   const int64_t b = step.order[g.first], token = step.query_start[b] + item / blocks;
   const int64_t rows = per_token - first_row < most ? per_token - first_row : most;
-  RowBlock<W> r(scratch.base, rows, a.kv_shape.padded_head_dim, round_up(value_width(a), 16), 0);
+  RowBlock<W> r(products, scratch.base, rows, a.kv_shape.padded_head_dim, round_up(value_width(a), 16), 0);
   Activations<Queries<W>> source{a.x, a.x_dtype, D, x_stride(a, a.num_heads * D), scratch, nullptr};
   const int64_t of_step = gathered_row(step, a.rows, Gather::kOfT, token);
   const int32_t* list = list_of(a, of_step, kv_head);
@@ -309,6 +301,7 @@ void attend_chosen(const Args& a, const Step& step, const SharingGroup& g, int64
 template <class W>
 void run_attention(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
   const int64_t K = a.kv_shape.num_kv_heads;
+  Products<W> products;
   int64_t item = 0;
   float* sums = step.part_sums;
   int32_t* done = step.parts_done;
@@ -321,16 +314,28 @@ void run_attention(const Args& a, const Step& step, int64_t begin, int64_t end, 
       const int64_t whole = i / parts, head = whole / wholes, block = whole % wholes;
       if constexpr (!Tile<W>::kScaled)
         if (sees_chosen(a, step, group)) {
-          attend_chosen<W>(a, step, group, head, block, scratch);
+          attend_chosen<W>(a, step, group, head, block, products, scratch);
           continue;
         }
-      attend<W>(a, step, group, head, block, {i % parts, parts, sums + whole * each, done + whole}, scratch);
+      const Part part{i % parts, parts, sums + whole * each, done + whole};
+      attend<W>(a, step, group, head, block, part, products, scratch);
     }
     item += items;
     if (parts > 1) sums += wholes * K * each, done += wholes * K;
   }
 }
 
+#ifdef ALBIREO_TILES
+// Whether queries and keys meet in tile registers: else they are another level's.
+constexpr bool is_tiled(const Args& a) {
+  return a.x_dtype == DType::kBF16 && (a.kv_shape.dtype == DType::kBF16 || a.kv_shape.dtype == DType::kFp8);
+}
+
+ALBIREO_INLINE void dispatch_attention(const Args& a, const Step& s, int64_t begin, int64_t end, Scratch& scratch) {
+  if (a.kv_shape.dtype == DType::kFp8) return run_attention<Coded<TilePairs>>(a, s, begin, end, scratch);
+  run_attention<TilePairs>(a, s, begin, end, scratch);
+}
+#else
 ALBIREO_INLINE void dispatch_attention(const Args& a, const Step& s, int64_t begin, int64_t end, Scratch& scratch) {
   if (a.kv_shape.dtype == DType::kInt8) return run_attention<Whole>(a, s, begin, end, scratch);
   if (a.kv_shape.dtype == DType::kFp8) {
@@ -345,5 +350,6 @@ ALBIREO_INLINE void dispatch_attention(const Args& a, const Step& s, int64_t beg
   else if (a.kv_shape.dtype == DType::kF16) run_attention<WeightF16>(a, s, begin, end, scratch);
   else run_attention<PairPolicy>(a, s, begin, end, scratch);
 }
+#endif
 
 }  // namespace

@@ -18,12 +18,17 @@ constexpr int64_t value_width(const Args& a) { return a.value_dim ? a.value_dim 
 constexpr int64_t result_width(const Args& a) { return a.result_dim ? a.result_dim : value_width(a); }
 constexpr int64_t head_width(const Args& a) { return result_width(a) + (a.sums ? 2 : 0); }
 
+template <class W>
+struct Products;
+
 // The rows of one work item and their state, in scratch.
 template <class W>
 struct RowBlock : ScoreRows<W> {
   using A = typename W::A;
   using ScoreRows<W>::rows, ScoreRows<W>::Dp, ScoreRows<W>::q, ScoreRows<W>::scores, ScoreRows<W>::fix;
+  Products<W>& products;
   int64_t Wp;              // channels of values, padded
+  int64_t Qp;              // of queries, padded to what products take at once
   A* p;                    // [rows][kAttentionTile]
   float* out;              // [rows][Wp] of the open segment, not yet divided by l
   float* total;            // [rows][Wp] of the closed segments
@@ -45,14 +50,14 @@ struct RowBlock : ScoreRows<W> {
   float* distances;  // [heads] of that, each from the farthest before to the farthest behind, 15 more on both sides
   int64_t* out_at;   // [rows] element of a.out
 
-  RowBlock(char* base, int64_t rows_, int64_t Dp_, int64_t Wp_, int64_t num_distances)
-      : ScoreRows<W>{rows_, Dp_}, Wp(Wp_) {
+  RowBlock(Products<W>& by, char* base, int64_t rows_, int64_t Dp_, int64_t Wp_, int64_t num_distances)
+      : ScoreRows<W>{rows_, Dp_}, products(by), Wp(Wp_), Qp(round_up(Dp_, Products<W>::kDepth)) {
     auto take = [&base](int64_t bytes) {
       char* at = base;
       base += round_up(bytes, 64);
       return at;
     };
-    q = (A*)take(rows * Dp * sizeof(A));
+    q = (A*)take(rows * Qp * sizeof(A));
     scores = (float*)take(rows * kAttentionTile * 4);
     p = (A*)take(rows * kAttentionTile * sizeof(A));
     out = (float*)take(rows * Wp * 4);
@@ -81,7 +86,7 @@ struct RowBlock : ScoreRows<W> {
   RowBlock part(int64_t begin, int64_t end) const {
     RowBlock r = *this;
     r.rows = end - begin;
-    r.q += begin * Dp, r.out += begin * Wp, r.total += begin * Wp;
+    r.q += begin * Qp, r.out += begin * Wp, r.total += begin * Wp;
     r.scores += begin * kAttentionTile, r.p += begin * kAttentionTile, r.lanes += begin * 16;
     r.m += begin, r.total_m += begin, r.total_l += begin, r.fix += begin, r.out_at += begin;
     r.first += begin, r.last += begin, r.own += begin, r.near += begin;
@@ -168,5 +173,33 @@ ALBIREO_APART void value_rows(const RowBlock<W>& r, const Tile<W>& t, int64_t ro
       break;
   }
 }
+
+// All rows' sums over a tile of values.
+template <class W>
+ALBIREO_INLINE void value_all(const RowBlock<W>& r, const Tile<W>& t, int64_t positions) {
+  const int64_t tiles = ceil_div(r.rows, kTileRows), height = r.rows / tiles, taller = r.rows % tiles;
+  for (int64_t i = 0, row = 0; i < tiles; i++) {
+    const int64_t h = height + (i < taller);
+    int64_t column = 0;
+    for (; column + 16 * kTileVectors <= r.Wp; column += 16 * kTileVectors)
+      value_rows<W, kTileVectors>(r, t, row, h, column, positions);
+    for (; column < r.Wp; column += 16) {  // in halves: g++ 12 leaves 6 rows by one vector in memory
+      value_rows<W, 1>(r, t, row, h - h / 2, column, positions);
+      value_rows<W, 1>(r, t, row + h - h / 2, h / 2, column, positions);
+    }
+    row += h;
+  }
+}
+
+// What multiplies rows by the keys and the values of a tile: here register tiles of vectors, which remember nothing.
+//   kDepth        channels of a query that it takes at once
+//   kMakesMaxima  whether scores() leaves the maxima of scores of which every row sees all
+template <class W>
+struct Products {
+  static constexpr int64_t kDepth = 16;
+  static constexpr bool kMakesMaxima = kTileVectors == 4;
+  ALBIREO_INLINE void scores(const RowBlock<W>& r, const Tile<W>& t, int64_t positions) { score_all(r, t, positions); }
+  ALBIREO_INLINE void values(const RowBlock<W>& r, const Tile<W>& t, int64_t positions) { value_all(r, t, positions); }
+};
 
 }  // namespace

@@ -22,7 +22,19 @@ from albireo.dtypes import TOKEN
 from albireo.encodings import encoding
 from albireo.quantization.encoded import Encoded
 from backends.cpu import test_encoded
-from backends.cpu.harness import Cache, Call, Guarded, KVShape, assert_close, assert_same_bits, normal, panels, run
+from backends.cpu.attention_texts import Case, Placement, Types, attend, exactly, text
+from backends.cpu.harness import (
+    Cache,
+    Call,
+    Guarded,
+    KVShape,
+    assert_close,
+    assert_same_bits,
+    decode,
+    normal,
+    panels,
+    run,
+)
 from backends.cpu.test_encoded import INTEGERS, levels_of, random_encoded, tokens
 from backends.cpu.test_linear import exact_product, linear
 from step_batches import Work, make_step
@@ -139,6 +151,58 @@ def test_bf16_tiles_are_one_numeric_class(level: str) -> None:
     alone = [linear(a, panels(b, "bfloat16"), 70, "bfloat16", level).values for a, b in zip(*cut, strict=True)]
     tree = linear(x, panels(w, "bfloat16"), 70, "bfloat16", level, chunks=4).values
     assert_same_bits(tree, tree_sum(alone), "four chunks")
+
+
+# -- attention in bfloat16 ---------------------------------------------------------------------------------------------
+
+BF16, OF_CODES = Types("bfloat16", "bfloat16"), Types("bfloat16", "fp8")
+#: Rows of one, two and three tiles and of part of one; channels of whole depths and of half of one; every block size.
+HEADS = [
+    Case(1, 1, 64, ((1, 1), (17, 1), (130, 1)), 16),
+    Case(6, 2, 80, ((70, 1), (33, 2), (97, 30)), 8),
+    Case(4, 1, 20, ((40, 40),), 32, window=9),
+    Case(20, 1, 96, ((150, 2),), 16, softcap=3.0, has_sinks=True),
+    Case(2, 2, 128, ((31, 1), (64, 20)), 16),
+    Case(3, 1, 48, ((75, 75),), 16, both_ways=True, reach=7),
+    Case(2, 1, 16, ((1030, 3),), 16, window=1020),
+]
+LATENT = Case(17, 1, 48, ((70, 3), (9, 9)), 16, value_dim=36)
+
+
+@pytest.mark.parametrize(
+    ("types", "case"), [*((t, case) for t in (BF16, OF_CODES) for case in HEADS), (BF16, LATENT)], ids=str
+)
+def test_attention_in_tiles(types: Types, case: Case) -> None:
+    """Inside the bounds of any level's; what no sequence wrote is NaN, and comes into nothing."""
+    texts = [text(case, context, types, i) for i, (context, _) in enumerate(case.spans)]
+    ours = attend(case, texts, case.spans, types, MODEL, Placement(case.block_size))
+    exact = [exactly(case, t, *span, types) for t, span in zip(texts, case.spans, strict=True)]
+    value, error = (np.concatenate(arrays) for arrays in zip(*exact, strict=True))
+    assert_close(decode(np.concatenate(ours), "bfloat16"), value, error, "bfloat16", types.at_most)
+
+
+@pytest.mark.parametrize("types", [BF16, OF_CODES], ids=str)
+def test_attention_in_tiles_is_one_numeric_class(types: Types) -> None:
+    """A row's bits do not depend on the rows beside it, be they less than a tile, or several."""
+    case = Case(3, 1, 80, ((150, 150),))
+    t, other = text(case, 150, types, 0), text(case, 20, types, 1)
+    (whole,) = attend(case, [t], case.spans, types, MODEL, Placement())
+    for end, count in ((150, 1), (33, 5), (129, 6), (150, 22), (65, 1)):
+        _, got = attend(case, [other, t], [(20, 1), (end, count)], types, MODEL, Placement(8, seed=end))
+        assert_same_bits(got, whole[end - count : end], f"{count} rows to {end}")
+
+
+@pytest.mark.parametrize("dim", [64, 80])
+def test_the_model_adds_values_as_the_processor_does(dim: int) -> None:
+    """With keys of zero every weight is one, at any level: what is left of attention is sums of values."""
+    if "amx" not in isa_levels():
+        pytest.skip("this processor has no tile registers")
+    case = Case(5, 1, dim, ((1, 1), (40, 40), (300, 10), (1001, 2)))
+    texts = [text(case, context, BF16, i) for i, (context, _) in enumerate(case.spans)]
+    for t in texts:
+        t.k[:] = 0
+    ours, models = (attend(case, texts, case.spans, BF16, level, Placement()) for level in ("amx", MODEL))
+    assert_same_bits(np.concatenate(ours), np.concatenate(models))
 
 
 # -- when the level is used --------------------------------------------------------------------------------------------

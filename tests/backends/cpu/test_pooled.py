@@ -85,7 +85,7 @@ def level_of(family: str) -> list[tuple[str, str]]:
 
 
 def written_levels(level: str) -> str:
-    return {"avx512bf16": "avx512", "neonmm": "neon"}.get(level, level)
+    return {"amx": "avx512", "avx512bf16": "avx512", "neonmm": "neon"}.get(level, level)
 
 
 @pytest.mark.parametrize(("dtype", "level"), level_of("attention"))

@@ -110,6 +110,6 @@ def regime_text(regime: str, tiles: Tiles) -> str:
         "blocks": f"{STEPS_PER_BLOCK} steps of K of a panel stay in the second-level cache, tiles of up to {wide} go "
         f"over them, about {ROW_CHUNK} rows at a time",
         "scores": f"items of up to {ATTENTION_ROWS} rows (token, query head) of one KV head, tiles of up to "
-        f"{tiles.rows} rows, {ATTENTION_TILE} positions at a time",
+        f"{tiles.matrix or tiles.rows} rows, {ATTENTION_TILE} positions at a time",
         "rows": "row after row",
     }[regime]

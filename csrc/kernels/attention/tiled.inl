@@ -35,7 +35,17 @@ class TileProducts {
   template <class W>
   void scores(const RowBlock<W>& r, const Tile<W>& t, int64_t positions) {
     configure(r.rows);
-    with_tiles(r.rows, [&](auto tiles) { score_tiles<tiles()>(r, t, ceil_div(positions, kSide)); });
+    const int64_t subs = ceil_div(positions, kSide), steps = ceil_div(r.Dp, kDepth);
+    if (r.Dp % kDepth != 0)
+      for (int64_t j = 0; j < subs; j++)
+        memcpy(edges_[j], (const char*)t.k[j] + r.Dp / kDepth * kRegisterBytes, kRegisterBytes / 2);
+    switch (steps) {
+      case 1: score_tiles<1>(r, t, subs, steps); break;
+      case 2: score_tiles<2>(r, t, subs, steps); break;
+      case 3: score_tiles<3>(r, t, subs, steps); break;
+      case 4: score_tiles<4>(r, t, subs, steps); break;
+      default: score_tiles<0>(r, t, subs, steps);
+    }
     if constexpr (Tile<W>::kScaled)
       for (int64_t row = 0; row < r.rows; row++)
         for (int64_t j = 0; j < positions; j += 16) {
@@ -51,105 +61,125 @@ class TileProducts {
         for (float *out = r.out + row * r.Wp, *end = out + r.Wp; out < end; out += 16)
           store(out, mul(load(out), set1(r.fix[row])));
     configure(r.rows);
-    with_tiles(r.rows, [&](auto tiles) { value_tiles<tiles()>(r, t, positions); });
+    switch (ceil_div(positions, kDepth)) {
+      case 1: value_tiles<1>(r, t, positions); break;
+      case 2: value_tiles<2>(r, t, positions); break;
+      case 3: value_tiles<3>(r, t, positions); break;
+      default: value_tiles<4>(r, t, positions);
+    }
   }
 
  private:
   static constexpr int64_t kSide = 16, kLine = 64, kRegisterBytes = kSide * kLine;
-  static constexpr int kMostTiles = kAttentionRows / kSide;
-  // Which register is for what: sums of each tile of rows, the rows, and columns.
-  static constexpr int kSums = 0, kRows = kSums + kMostTiles, kColumns = kRows + kMostTiles;
+  static constexpr int kMostHeld = kAttentionTile / kDepth;
+  // Of so many lines of the next tile one is fetched ahead. A tile is loaded by the line, too, and what fetches them
+  // takes turns with it: of all of them, a step of one row took a fifth longer.
+  static constexpr int64_t kFetched = 16;
+  // Which register is for what: sums and rows, of the last tile of rows, which may be lower, and of those before it;
+  // and columns.
+  static constexpr int kSums = 0, kColumns = 2, kRows = kColumns + kMostHeld;
 
   void configure(int64_t rows) {
     if (rows == rows_) return;
     TileConfig c;
-    for (int t = 0; t < kTileRegisters; t++) {
-      const int64_t left = rows - kSide * (t % kMostTiles);
-      c.rows[t] = (uint8_t)(t >= kColumns || left > kSide || left <= 0 ? kSide : left);
-      c.row_bytes[t] = kLine;
-    }
+    for (int t = 0; t < kTileRegisters; t++) c.rows[t] = kSide, c.row_bytes[t] = kLine;
+    c.rows[kSums + 1] = c.rows[kRows + 1] = (uint8_t)(rows - (ceil_div(rows, kSide) - 1) * kSide);
     machine_.configure(c);
     rows_ = rows;
   }
 
+  // run(whether it is the last, its first row) for each tile of rows.
   template <class F>
-  static ALBIREO_INLINE void with_tiles(int64_t rows, F run) {
-    static_assert(kMostTiles == 3);
-    if (rows > 2 * kSide) run(std::integral_constant<int, 3>());
-    else if (rows > kSide) run(std::integral_constant<int, 2>());
-    else run(std::integral_constant<int, 1>());
+  static ALBIREO_INLINE void each_tile(int64_t rows, F run) {
+    int64_t row = 0;
+    for (; row + kSide < rows; row += kSide) run(std::integral_constant<int, 0>(), row);
+    run(std::integral_constant<int, 1>(), row);
   }
-  template <int kTiles, class F>
-  static ALBIREO_INLINE void each(F run) {
+  template <int kCount, class F>
+  static ALBIREO_INLINE void repeat(F run) {
     [&]<int... I>(std::integer_sequence<int, I...>) {
       (run(std::integral_constant<int, I>()), ...);
-    }(std::make_integer_sequence<int, kTiles>());
+    }(std::make_integer_sequence<int, kCount>());
   }
 
-  // sums += rows times a tile of columns. stride: bytes from row to row.
-  template <int kTiles>
-  ALBIREO_INLINE void dots(const char* rows, int64_t stride, const char* columns) {
-    machine_.template load<kColumns>(columns, kLine);
-    each<kTiles>([&](auto i) {
-      machine_.template load<kRows + i()>(rows + i() * kSide * stride, stride);
-      machine_.template dot_bf16<kSums + i(), kRows + i(), kColumns>();
-    });
+  // The sums of a tile of rows += those rows times columns.
+  template <int kIsLast, int kColumn>
+  ALBIREO_INLINE void dot(const char* rows, int64_t stride) {
+    machine_.template load<kRows + kIsLast>(rows, stride);
+    machine_.template dot_bf16<kSums + kIsLast, kRows + kIsLast, kColumns + kColumn>();
   }
 
-  template <int kTiles, class W>
-  void score_tiles(const RowBlock<W>& r, const Tile<W>& t, int64_t subs) {
-    const int64_t steps = r.Dp / kDepth, stride = r.Qp * (int64_t)sizeof(bf16);
-    const bool has_edge = r.Dp % kDepth != 0;
-    for (int64_t j = 0; has_edge && j < subs; j++)
-      memcpy(edges_[j], (const char*)t.k[j] + steps * kRegisterBytes, kRegisterBytes / 2);
+  // Keys of up to 128 channels, kSteps steps of them, stay in registers for all rows; of more (0) they do not.
+  template <int kSteps, class W>
+  void score_tiles(const RowBlock<W>& r, const Tile<W>& t, int64_t subs, int64_t steps) {
+    constexpr int64_t kNext = kAttentionTile * sizeof(float);
+    const int64_t stride = r.Qp * (int64_t)sizeof(bf16), whole = r.Dp / kDepth;
     for (int64_t j = 0; j < subs; j++) {
-      const char *q = (const char*)r.q, *k = (const char*)t.k[j];
-      each<kTiles>([&](auto i) { machine_.template zero<kSums + i()>(); });
-      for (int64_t s = 0; s < steps; s++, q += kLine, k += kRegisterBytes) {
-        if constexpr (Tile<W>::kStreams)
-          for (int64_t line = 0; line < kSide; line++)
-            prefetch_l2((const char*)t.next_k[j] + s * kRegisterBytes + line * kLine);
-        dots<kTiles>(q, stride, k);
-      }
-      if (has_edge) dots<kTiles>(q, stride, edges_[j]);
-      char* to = (char*)(r.scores + j * kSide);
-      constexpr int64_t kNext = kAttentionTile * sizeof(float);
-      each<kTiles>([&](auto i) { machine_.template store<kSums + i()>(to + i() * kSide * kNext, kNext); });
+      const auto columns = [&](int64_t s) { return s < whole ? (const char*)t.k[j] + s * kRegisterBytes : edges_[j]; };
+      repeat<kSteps>([&](auto s) { machine_.template load<kColumns + s()>(columns(s()), kLine); });
+      if constexpr (Tile<W>::kStreams)
+        for (int64_t line = 0; line < whole * kSide; line += kFetched)
+          prefetch_l2((const char*)t.next_k[j] + line * kLine);
+      each_tile(r.rows, [&](auto is_last, int64_t row) {
+        const char* q = (const char*)r.q + row * stride;
+        machine_.template zero<kSums + is_last()>();
+        repeat<kSteps>([&](auto s) { dot<is_last(), s()>(q + s() * kLine, stride); });
+        for (int64_t s = 0; kSteps == 0 && s < steps; s++) {
+          machine_.template load<kColumns>(columns(s), kLine);
+          dot<is_last(), 0>(q + s * kLine, stride);
+        }
+        machine_.template store<kSums + is_last()>((char*)(r.scores + row * kAttentionTile + j * kSide), kNext);
+      });
     }
   }
 
-  template <int kTiles, class W>
+  template <int kSteps, class W>
   void value_tiles(const RowBlock<W>& r, const Tile<W>& t, int64_t positions) {
-    const int64_t steps = ceil_div(positions, kDepth), stride = r.Wp * (int64_t)sizeof(float);
     constexpr int64_t kNext = kAttentionTile * sizeof(bf16);
-    put_together(r, t, 0, positions);
+    const int64_t stride = r.Wp * (int64_t)sizeof(float), subs = ceil_div(positions, kSide);
+    if (positions % kDepth != 0) memset(columns_, 0, sizeof(columns_));
+    for (int64_t j = 0; j < subs; j++) put_together(r, t, 0, j, positions);
     for (int64_t column = 0; column < r.Wp; column += kSide) {
-      if (column + kSide < r.Wp) put_together(r, t, column + kSide, positions);
-      char* out = (char*)(r.out + column);
-      each<kTiles>([&](auto i) { machine_.template load<kSums + i()>(out + i() * kSide * stride, stride); });
-      const char *p = (const char*)r.p, *v = columns_[column / kSide % 2];
-      for (int64_t s = 0; s < steps; s++) dots<kTiles>(p + s * kLine, kNext, v + s * kRegisterBytes);
-      each<kTiles>([&](auto i) { machine_.template store<kSums + i()>(out + i() * kSide * stride, stride); });
+      const char* v = columns_[column / kSide % 2];
+      repeat<kSteps>([&](auto s) { machine_.template load<kColumns + s()>(v + s() * kRegisterBytes, kLine); });
+      // Those behind are put together meanwhile, some after each dot.
+      const int64_t ahead = r.rows > kSide ? 1 : 2;
+      int64_t next = column + kSide < r.Wp ? 0 : subs;
+      each_tile(r.rows, [&](auto is_last, int64_t row) {
+        char* out = (char*)(r.out + row * r.Wp + column);
+        const char* p = (const char*)(r.p + row * kAttentionTile);
+        machine_.template load<kSums + is_last()>(out, stride);
+        repeat<kSteps>([&](auto s) {
+          dot<is_last(), s()>(p + s() * kLine, kNext);
+          for (int64_t i = 0; i < ahead && next < subs; i++) put_together(r, t, column + kSide, next++, positions);
+        });
+        machine_.template store<kSums + is_last()>(out, stride);
+      });
     }
   }
 
-  // 16 columns of values as tiles: of two sub-panels each, a pair of positions a row. They lie apart, and beyond the
-  // positions there are lies what may be no number.
+  // 16 columns of the values of a sub-panel, a pair of positions a row, as half of a tile: sub-panels lie apart, and
+  // behind the positions there are lies what may be no number.
   template <class W>
-  ALBIREO_INLINE void put_together(const RowBlock<W>& r, const Tile<W>& t, int64_t column, int64_t positions) {
-    constexpr int64_t kPairs = kSide / 2;  // of a sub-panel
-    char *to = columns_[column / kSide % 2], *end = to + ceil_div(positions, kDepth) * kRegisterBytes;
-    const auto copy = [&](const bf16* from) { store((float*)to, load((const float*)from)), to += kLine; };
-    for (int64_t j = 0; j * kSide < positions; j++) {
-      const int64_t pairs = ceil_div(positions - j * kSide, 2);
-      const bf16 *v = t.v[j] + 2 * column, *next = v;
-      if constexpr (Tile<W>::kStreams) next = t.next_v[j] + 2 * column;
-      for (int64_t p = 0; p < (pairs < kPairs ? pairs : kPairs); p++) {
-        if constexpr (Tile<W>::kStreams) prefetch_l2((const char*)(next + p * 2 * r.Wp));
-        copy(v + p * 2 * r.Wp);
-      }
+  ALBIREO_INLINE void put_together(const RowBlock<W>& r, const Tile<W>& t, int64_t column, int64_t j,
+                                   int64_t positions) {
+    constexpr int kPairs = kSide / 2;
+    const bf16 *v = t.v[j] + 2 * column, *next = v;
+    if constexpr (Tile<W>::kStreams) next = t.next_v[j] + 2 * column;
+    float* to = (float*)(columns_[column / kSide % 2] + j * kPairs * kLine);
+    const int64_t left = positions - j * kSide;
+    if (left < kSide) {
+      for (int64_t p = 0; p < ceil_div(left, 2); p++) memcpy(to + p * 16, v + p * 2 * r.Wp, kLine);
+      return;
     }
-    memset(to, 0, end - to);
+    if constexpr (Tile<W>::kStreams) prefetch_l2((const char*)next);
+    V lines[kPairs];  // all at once: a load waits for stores to the same place in another page
+#pragma GCC unroll 8
+    for (int p = 0; p < kPairs; p++) {
+      lines[p] = load((const float*)(v + p * 2 * r.Wp));
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < kPairs; p++) store(to + p * 16, lines[p]);
   }
 
   Machine machine_;

@@ -313,6 +313,7 @@ NB_MODULE(_native, m) {
   m.def("refused_levels", &refused_levels);
   m.def("amx_refusal", [] { return amx_refusal(true); }, "What a processor with AMX would be told; empty: it is on.");
   m.def("first_difference", &first_difference, "level"_a, "trusted"_a);
+  m.def("attention_difference", &attention_difference, "level"_a, "trusted"_a, "bound"_a = kAttentionBound);
   m.def("usable_cpus", &usable_cpus);
   m.def("name_lost_pages", &name_lost_pages);
   m.def("kernels", &kernel_list, "(family, weight dtype, isa level) of every variant, in order of preference.");

@@ -11,7 +11,8 @@ std::string refusal(bool is_saved) {
   if (!is_saved) return "the operating system does not save tile registers";
   if (const int error = request_tiles())
     return std::string("the operating system refuses tile registers to this process: ") + strerror(error);
-  const std::string difference = first_difference("amx", "avx512vnni");
+  std::string difference = first_difference("amx", "avx512vnni");
+  if (difference.empty()) difference = attention_difference("amx", "avx512bf16");
   return difference.empty() ? "" : "its self-test failed: " + difference;
 }
 

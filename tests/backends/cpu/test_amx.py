@@ -223,6 +223,16 @@ def test_the_self_test_names_what_differs() -> None:
     assert _native.first_difference("amx", "avx3") == "no linear of codes of level avx3"
 
 
+def test_attention_is_held_to_another_level() -> None:
+    """Which adds in another order, so that a bound of nothing is exceeded; a level that loses a channel is far off."""
+    best = next(k[2] for k in _native.kernels() if k[0] == "attention" and k[2] in isa_levels() and k[2] != "amx")
+    for level in {MODEL, *isa_levels()} & {k[2] for k in _native.kernels() if k[0] == "attention"}:
+        assert _native.attention_difference(level, best) == ""
+    found = _native.attention_difference(MODEL, best, bound=0.0)
+    assert re.match(r"attention: row \d+, channel \d+ is -?\d\.\d+, not -?\d\.\d+$", found)
+    assert _native.attention_difference("avx3", best) == "no attention of level avx3"
+
+
 def test_the_self_test_runs_no_kernel_of_other_weights() -> None:
     """Levels may have linears of bfloat16 and fp8 alone; those would read codes as such, and behind their end."""
     levels = {level for family, _, level in _native.kernels() if family == "linear"}

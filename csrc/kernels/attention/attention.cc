@@ -29,7 +29,7 @@ int64_t scratch_bytes(const Args& a) {
                           10 * 4 /* m, l, correction of segment and whole, scales, sink, slope */;
   const int64_t of_distances = a.num_distances ? a.num_heads / a.kv_shape.num_kv_heads * (a.num_distances + 30) * 4 : 0;
   const int64_t of_token = a.ids ? a.num_heads / a.kv_shape.num_kv_heads : 0;
-  return (of_token > kAttentionRows ? of_token : kAttentionRows) * per_row + of_distances +
+  return (of_token > kManyRows ? of_token : kManyRows) * per_row + of_distances +
          2 * kAttentionTile * Dp * 4 /* joined small blocks */ + 1024;
 }
 

@@ -26,22 +26,27 @@
 // The KV cache may be of another type than x; how codes are multiplied with is in tile.inl.
 // Why the bits do not depend on the batch, on chunking or on threads: positions are handled in tiles of 128 that
 // start at multiples of 128; the softmax state is closed and merged at multiples of 1024; a score is one chain over D,
-// an output one chain over the tile's positions; a masked position adds an exact zero. A work item is 48 rows of one KV
-// head and one group of sequences (groups.h), mostly of one; rows are (token, query head that shares the KV head), so K
-// and V are read once for all of them. Where that gives threads too little to do, as few sequences of many positions
-// do, an item is part of one: some of its segments, each of which is left as it was closed, and whoever finishes the
-// last part merges them all, in the same order. What all sequences of an item have in the same blocks is handled first,
-// for all rows at once, then the rest of each. Source: Dao 2022 (online softmax); A.6 of the kernel design. Reads: x kv
-// kv_shape out sinks distances num_distances slopes from_rows from_keys columns num_columns reach num_heads window
-// in_chunks both_ways first_key num_keys num_k_heads scale softcap value_dim result_dim sums ids n y_stride x_dtype
-// out_dtype rows gather.
+// an output one chain over the tile's positions; a masked position adds an exact zero. A work item is 48 rows, of a
+// long prompt 96, of one KV head and one group of sequences (groups.h), mostly of one; rows are (token, query head that
+// shares the KV head), so K and V are read once for all of them. Where that gives threads too little to do, as few
+// sequences of many positions do, an item is part of one: some of its segments, each of which is left as it was closed,
+// and whoever finishes the last part merges them all, in the same order. What all sequences of an item have in the same
+// blocks is handled first, for all rows at once, then the rest of each. Source: Dao 2022 (online softmax); A.6 of the
+// kernel design. Reads: x kv kv_shape out sinks distances num_distances slopes from_rows from_keys columns num_columns
+// reach num_heads window in_chunks both_ways first_key num_keys num_k_heads scale softcap value_dim result_dim sums ids
+// n y_stride x_dtype out_dtype rows gather.
 #pragma once
 #include "albireo/kernel.h"
 
 namespace albireo {
 constexpr int64_t kAttentionRows = 48;
+constexpr int64_t kManyRows = 96, kManyItems = 128;
 constexpr int64_t kManyTokens = 16;
-constexpr int64_t attention_blocks(int64_t rows) { return ceil_div(rows, kAttentionRows); }
+// Rows of an item of a group: keys and values are read once for all of them, so more where that leaves many items.
+static constexpr int64_t item_rows(const Args& a, const SharingGroup& g) {
+  const int64_t rows = g.tokens * (a.num_heads / a.kv_shape.num_kv_heads);
+  return ceil_div(rows, kManyRows) * a.kv_shape.num_kv_heads >= kManyItems ? kManyRows : kAttentionRows;
+}
 // static: no ISA level may end up with the code of another. What a row has chosen for a KV head.
 static constexpr const int32_t* list_of(const Args& a, int64_t row, int64_t kv_head) {
   const int64_t lists = a.num_k_heads ? a.num_k_heads : 1;
@@ -70,7 +75,7 @@ static constexpr int64_t chosen_rows(const Args& a, const Step& s) {
 static constexpr int64_t group_wholes(const Args& a, const Step& s, const SharingGroup& g) {
   const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads;
   if (sees_chosen(a, s, g)) return g.tokens * ceil_div(per_token, chosen_rows(a, s));
-  return attention_blocks(g.tokens * per_token);
+  return ceil_div(g.tokens * per_token, item_rows(a, g));
 }
 // Segments of the positions of a group's one sequence, at most.
 static constexpr int64_t most_segments(const Args& a, const Step& s, const SharingGroup& g) {
@@ -90,7 +95,7 @@ static constexpr int64_t group_items(const Args& a, const Step& s, const Sharing
 // Numbers that parts leave of a whole: of each segment its rows' sums, maxima and sums of exponentials.
 static constexpr int64_t part_rows(const Args& a, const SharingGroup& g) {
   const int64_t rows = g.tokens * (a.num_heads / a.kv_shape.num_kv_heads);
-  return rows < kAttentionRows ? rows : kAttentionRows;
+  return rows < item_rows(a, g) ? rows : item_rows(a, g);
 }
 static constexpr int64_t part_width(const Args& a) {
   return round_up(a.value_dim ? a.value_dim : a.kv_shape.head_dim, 16) + 2;

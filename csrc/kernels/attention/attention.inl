@@ -212,8 +212,8 @@ template <class W>
 void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_head, int64_t row_block,
             const Part& part, Products<W>& products, Scratch& scratch) {
   const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads, D = a.kv_shape.head_dim;
-  const int64_t all_rows = g.tokens * per_token, first_row = row_block * kAttentionRows;
-  const int64_t rows = all_rows - first_row < kAttentionRows ? all_rows - first_row : kAttentionRows;
+  const int64_t all_rows = g.tokens * per_token, most = item_rows(a, g), first_row = row_block * most;
+  const int64_t rows = all_rows - first_row < most ? all_rows - first_row : most;
   RowBlock<W> r(products, scratch.base, rows, a.kv_shape.padded_head_dim, round_up(value_width(a), 16),
                 a.num_distances ? per_token * (a.num_distances + 30) : 0);
   for (int64_t h = 0; a.distances && h < per_token; h++)
@@ -235,7 +235,7 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
   };
   each_sequence([&](int64_t b, int64_t begin, int64_t end, int64_t skipped) {
     int64_t token = step.query_start[b] + skipped / per_token, head = skipped % per_token;
-    const int64_t ahead = kAttentionRows / per_token + 1;  // the next item begins about there
+    const int64_t ahead = most / per_token + 1;  // the next item begins about there
     const int64_t whole = whole_context(step, b);
     for (int64_t i = begin; i < end; i++) {
       load_row(a, step, r, i, token, kv_head * per_token + head, whole, source);

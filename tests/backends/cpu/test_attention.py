@@ -257,6 +257,17 @@ def test_shared_blocks_change_no_bit(types: Types, level: str, sharing: Sharing,
 
 
 @pytest.mark.parametrize(("types", "level"), VARIANTS, ids=str)
+def test_long_prompts_have_the_bits_of_short_chunks(types: Types, level: str) -> None:
+    """Items of 96 rows where that leaves 128 of them, else of 48."""
+    case = Case(64, 16, 8, ((210, 210),))
+    t = text(case, 210, types, 0)
+    (whole,) = attend(case, [t], case.spans, types, level, Placement(threads=2))
+    for end, count in ((210, 100), (110, 110)):
+        (chunk,) = attend(case, [t], [(end, count)], types, level, Placement())
+        assert_same_bits(chunk, whole[end - count : end], f"{count} tokens to {end}")
+
+
+@pytest.mark.parametrize(("types", "level"), VARIANTS, ids=str)
 def test_other_heads_do_not_matter(types: Types, level: str) -> None:
     """A head of a group of eight has the bits it has alone."""
     case = Case(8, 2, 20, ((75, 75),))

@@ -16,6 +16,7 @@ from albireo.backends.cpu.regimes import (
     GROUP_PASSES,
     GROUP_ROWS,
     GROUP_VECTORS,
+    MANY_ROWS,
     PROGRESSIVE_ROWS,
     TILES,
 )
@@ -62,6 +63,7 @@ def test_chunks_are_those_of_the_headers() -> None:
     assert constant("include/albireo/types.h", "kMostChunk") == MOST_CHUNK
     assert constant("include/albireo/types.h", "kAttentionTile") == ATTENTION_TILE
     assert constant("kernels/attention/attention.h", "kAttentionRows") == ATTENTION_ROWS
+    assert constant("kernels/attention/attention.h", "kManyRows") == MANY_ROWS
     # slabs are whole chunks, so the rows of a call are chunks and one rest
     assert all(rows % ROW_CHUNK == 0 for rows in ALLOWED["slab_rows"])
 

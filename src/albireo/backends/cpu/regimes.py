@@ -14,8 +14,9 @@ from albireo.graph.tuning import ROW_CHUNK, Tuning, bucket_of, row_chunks
 
 #: Steps of K after which, at the latest, the panel is left for the next rows, where nothing was tuned.
 STEPS_PER_BLOCK = Tuning().block_steps
-#: Rows (token, query head) of a work item of attention, attention.h; positions handled at once, types.h.
-ATTENTION_ROWS, ATTENTION_TILE = 48, 128
+#: Rows (token, query head) of a work item of attention, and of long prompts, attention.h; positions handled at once,
+#: types.h.
+ATTENTION_ROWS, MANY_ROWS, ATTENTION_TILE = 48, 96, 128
 
 #: Most rows of a tall tile of weights in few bits, where there is one (integers.inl): of groups, whose numbers stay in
 #: registers beside sums; the same where a token is widened for each dot; of groups that are one sum of whole numbers.
@@ -109,7 +110,7 @@ def regime_text(regime: str, tiles: Tiles) -> str:
         "wide": f"up to {wide} in registers: the weights pass once",
         "blocks": f"{STEPS_PER_BLOCK} steps of K of a panel stay in the second-level cache, tiles of up to {wide} go "
         f"over them, about {ROW_CHUNK} rows at a time",
-        "scores": f"items of up to {ATTENTION_ROWS} rows (token, query head) of one KV head, tiles of up to "
+        "scores": f"items of up to {ATTENTION_ROWS} rows (token, query head) of one KV head, of long prompts {MANY_ROWS}, tiles of up to "
         f"{tiles.matrix or tiles.rows} rows, {ATTENTION_TILE} positions at a time",
         "rows": "row after row",
     }[regime]

@@ -19,6 +19,7 @@ from albireo.params import SamplingParams, plain_number
 from albireo.profiles import DEFAULT, PROFILES, Profile, StepLimits, resolve
 from albireo.speculative_config import SpeculativeConfig
 from albireo.structured_params import BACKENDS, backend_name
+from albireo.vllm_flags import argument_words
 
 BLOCK_SIZES = (8, 16, 32)
 #: More than any machine has cores.
@@ -217,20 +218,26 @@ class EngineConfig:
 
     @classmethod
     def from_kwargs(cls, **kwargs: Any) -> EngineConfig:
-        """Build from user keywords; gpu_memory_utilization is an alias of memory_utilization.
+        """Build from user keywords; gpu_memory_utilization is an alias of memory_utilization. None is what is not said,
+        and so are arguments of vLLM's that ask for what is so anyway, or for nothing.
 
-        Raises: ConfigError naming an unknown key and the nearest known one.
+        Raises: ConfigError naming an unknown key and the nearest known one, or what vLLM's is here.
         """
+        kwargs = {key: value for key, value in kwargs.items() if value is not None}
         if "gpu_memory_utilization" in kwargs:
             if "memory_utilization" in kwargs:
                 raise ConfigError("memory_utilization and its alias gpu_memory_utilization are both given; keep one")
             kwargs["memory_utilization"] = kwargs.pop("gpu_memory_utilization")
         known = [f.name for f in fields(cls)]
-        for key in kwargs:
-            if key not in known:
+        for key in [key for key in kwargs if key not in known]:
+            said = argument_words(key, kwargs[key])
+            if said:
+                raise ConfigError(said)
+            if said is None:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
                 raise ConfigError(f"unknown setting {key!r}{hint}")
+            del kwargs[key]
         return cls(**{key: plain_number(value) for key, value in kwargs.items()})
 
 

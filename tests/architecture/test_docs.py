@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 import pytest
 
-from albireo.cli import vllm_flags
+from albireo import vllm_flags
 from albireo.cli.main import main
 from albireo.cli.other_flags import all_others
 from albireo.compiler import pipeline

@@ -15,9 +15,9 @@ from albireo.api.machine.share import Share
 from albireo.cli import environment
 from albireo.cli import serve as serve_module
 from albireo.cli.other_flags import all_others, other_words
-from albireo.cli.vllm_flags import known, words
 from albireo.replicas.place import Place
 from albireo.server.settings import TEMPLATE_KWARGS, ServerSettings
+from albireo.vllm_flags import known, words
 
 
 @pytest.fixture
@@ -229,7 +229,8 @@ def test_objects_key_by_key_as_vllm_takes_them(albireo: Any, served: list[Any], 
         (["--language-model-only"], """--limit-mm-per-prompt '{"image": 0, "audio": 0}'"""),
         (["--disable-log-requests"], "here it is --no-log-requests"),
         (["--no-enable-chunked-prefill"], "not needed: prompts are computed in chunks"),
-        (["--trust-remote-code"], "not needed: nothing of a model's directory is ever run"),
+        (["--runner", "draft"], "--runner is not needed: it is found in the model's files"),
+        (["--load-format=dummy"], "--load-format is not needed: it is found in the files"),
         (["--no-enable-sleep-mode"], "not taken here: POST /sleep is always there"),
         (["--spec-method", "ngram"], "here it is --speculative-config"),
         (["--ir-op-priority", "x"], "says how vLLM computes"),
@@ -258,6 +259,16 @@ def test_switches_that_ask_for_what_is_so_anyway_are_taken(albireo: Any, served:
     assert result.exit_code == 0 and len(served) == 1
     assert result.stderr.count("note: --enable-auto-tool-choice is not needed: tools are offered") == 1
     assert "note: --enable-chunked-prefill is not needed: prompts are always computed in chunks" in result.stderr
+
+
+def test_flags_whose_value_asks_for_what_is_so_anyway_are_taken(albireo: Any, served: list[Any], folders: Path) -> None:
+    flags = "--trust-remote-code --runner pooling fox --load_format=auto -pp 1 --max-num-seqs 3"
+    result = albireo("serve", *flags.split())
+    assert result.exit_code == 0 and served[0][1] == {"model": "fox", "max_num_seqs": 3}, result.stderr
+    assert "note: --trust-remote-code is not needed: nothing of a model's directory is ever run" in result.stderr
+    for said in ("--runner pooling", "--load-format auto", "-pp 1"):
+        assert result.stderr.count(f"note: {said} is not needed: it is so anyway") == 1
+    assert albireo("serve", "fox", "--runner").exit_code == 2
 
 
 def test_switches_that_are_turned_off_anyway_are_taken(albireo: Any, served: list[Any]) -> None:

@@ -33,7 +33,6 @@ _ROOM = frozenset(
         "session",
         "terminal",
         "timings",
-        "vllm_flags",
         "writers",
     ]
 )

@@ -17,9 +17,9 @@ import click
 from albireo.api.sources.locate import locate_model
 from albireo.api.sources.other_stores import LM_STUDIO, OLLAMA
 from albireo.cli.other_flags import all_others, other_words
-from albireo.cli.vllm_flags import HONOURED, known, turned_off, words
 from albireo.errors import ConfigError
 from albireo.server.settings import ServerSettings
+from albireo.vllm_flags import HONOURED, is_so_anyway, known, turned_off, words
 
 _NAMES, _ADAPTERS = "--served-model-name", "--lora-modules"
 #: Flags whose value is an object in JSON.
@@ -106,16 +106,23 @@ def _put(value: dict[str, Any], keys: list[str], text: str, spelled: str) -> Non
 
 
 def _without_honoured(args: list[str], ours: set[str]) -> list[str]:
-    """Without the switches that ask for what is so anyway; a line tells of each."""
-    taken = dict[str, str]()
-    for arg in args:
+    """Without what asks for what is so anyway, a switch or a flag and its value; a line tells of each."""
+    taken, found, rest = dict[str, str](), list[str](), list(args)
+    while rest:
+        arg = rest.pop(0)
+        flag, sign, value = arg.partition("=")
         if arg in HONOURED:
             taken[arg] = str(words(arg))
         elif (why := turned_off(arg, ours)) is not None:
             taken[arg] = f"{arg} is not needed: {why}"
+        elif flag not in ours and is_so_anyway(flag, value if sign else "".join(rest[:1])):
+            said = f"{flag} {value if sign else rest.pop(0)}"
+            taken[said] = f"{said} is not needed: it is so anyway"
+        else:
+            found.append(arg)
     for said in taken.values():
         click.echo(f"note: {said}", err=True)
-    return [arg for arg in args if arg not in taken]
+    return found
 
 
 def _spread(args: list[str]) -> list[str]:

@@ -1,9 +1,13 @@
-"""Flags of `vllm serve` that are none here, and what is said of each: what ours is called, or why none is needed.
+"""Flags of `vllm serve`, and arguments of vLLM's LLM, that are none here, and what is said of each: what ours is
+called, or why none is needed.
 
-Used by served.py. Facts about vLLM 0.11 to 0.32; does not know what our flags do.
+Used by commands, and by EngineConfig. Facts about vLLM 0.10 to 0.32; does not know what our flags do.
 """
 
 from __future__ import annotations
+
+import re
+from typing import Any
 
 #: Flag -> ours.
 _CALLED = {
@@ -91,6 +95,8 @@ _CALLED = {
 }  # fmt: skip
 #: Switch that asks for what is so anyway -> why. Such a one is taken, and a line says so.
 HONOURED = {
+    "--trust-remote-code": "nothing of a model's directory is ever run",
+    "--no-trust-remote-code": "nothing of a model's directory is ever run",
     "--enable-auto-tool-choice": "tools are offered whenever a request has some; --tool-call-parser names the format",
     "--enable-chunked-prefill": "prompts are always computed in chunks, beside answers",
     "--enable-log-requests": "it is on; --no-log-requests turns it off",
@@ -110,7 +116,6 @@ HONOURED = {
 }  # fmt: skip
 #: Flag -> why there is nothing to say.
 _ALWAYS = {
-    "--trust-remote-code": "nothing of a model's directory is ever run",
     "--no-enable-chunked-prefill": "prompts are computed in chunks, beside answers; none is held up by another",
     "--no-async-scheduling": "bits are the same either way",
     "--disable-async-output-proc": "outputs are made in another process",
@@ -228,6 +233,49 @@ _INSIDE = (
     "--use-fp64-gumbel", "--use-replayssm",
 )  # fmt: skip
 
+#: Flag -> values that ask for what is so anyway, or for what is found in the files; taken as switches are.
+_SO_ANYWAY = {
+    "--runner": ("auto", "generate", "pooling"),
+    "--task": ("auto", "generate", "embed", "embedding", "classify", "score", "reward"),
+    "--convert": ("auto", "none", "embed"),
+    "--tokenizer-mode": ("auto", "hf"),
+    "--load-format": ("auto", "safetensors"),
+    "--config-format": ("auto", "hf"),
+    "--model-impl": ("auto", "vllm"),
+    "--chat-template-content-format": ("auto",),
+    "--pipeline-parallel-size": ("1",),
+    "-pp": ("1",),
+    "--decode-context-parallel-size": ("1",),
+    "-dcp": ("1",),
+    "--nnodes": ("1",),
+    "--node-rank": ("0",),
+    "--api-server-count": ("1",),
+    "-asc": ("1",),
+    "--data-parallel-backend": ("mp",),
+    "--cpu-offload-gb": ("0", "0.0"),
+    "--revision": ("main",),
+    "--tokenizer-revision": ("main",),
+    "--code-revision": ("main",),
+    "--logprobs-mode": ("raw_logprobs",),
+    "--lora-dtype": ("auto",),
+    "--mamba-cache-dtype": ("auto",),
+    "--mamba-ssm-cache-dtype": ("auto", "float32"),
+}
+#: Arguments of LLM that are vLLM's flags in another place here, or none.
+_ARGUMENTS = {
+    "served_model_name": "names are what servers have: albireo serve --served-model-name",
+    "distributed_executor_backend": "ranks are processes of this machine; albireo serve has ray",
+    "reasoning_parser": "texts come whole; servers take thoughts out of them: albireo serve --reasoning-parser",
+    "tool_call_parser": "texts come whole; servers take calls out of them: albireo serve --tool-call-parser",
+    "otlp_traces_endpoint": "servers send traces: albireo serve --otlp-traces-endpoint",
+    "pooler_config": "PoolingParams say it, of each call",
+    "override_pooler_config": "PoolingParams say it, of each call",
+    "guided_decoding_backend": "here it is structured_outputs_backend",
+    "max_log_len": "nothing of a request is logged",
+    "disable_log_requests": "nothing of a request is logged",
+}
+_ARGUMENTS_SO_ANYWAY = {"distributed_executor_backend": ("mp", "uni")}
+
 
 def words(flag: str) -> str | None:
     """What is said of a flag of vLLM's; None: it is not one of these."""
@@ -256,6 +304,30 @@ def turned_off(flag: str, ours: set[str]) -> str | None:
     if asked in ours:
         return f"{asked} is off unless it is given"
     return f"there is no {asked} here" if words(asked) is not None and asked not in HONOURED else None
+
+
+def is_so_anyway(flag: str, value: str) -> bool:
+    """Whether a flag with this value asks for what is so anyway."""
+    return value.lower() in _SO_ANYWAY.get(flag, ())
+
+
+def argument_words(name: str, value: Any) -> str | None:
+    """What is said of an argument of vLLM's LLM; empty: it asks for nothing, or for what is so anyway; None: it is not
+    one of vLLM's."""
+    flag = "--" + name.replace("_", "-")
+    why, off = _ARGUMENTS.get(name), "--no-" + flag.removeprefix("--")
+    if why is None and words(flag) is None:
+        return None
+    if value is False and off in _ALWAYS:
+        return _as_arguments(f"{name}=False is not taken: {_ALWAYS[off]}; leave it out")
+    same = (*_ARGUMENTS_SO_ANYWAY.get(name, ()), *_SO_ANYWAY.get(flag, ()))
+    if not value or (value is True and flag in HONOURED) or str(value).lower() in same:
+        return ""
+    return f"{name} is vLLM's: {why}" if why is not None else _as_arguments(words(flag) or "")
+
+
+def _as_arguments(text: str) -> str:
+    return re.sub(r"--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)", lambda found: found[1].replace("-", "_"), text)
 
 
 def known() -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from albireo.config import BuildConfig, EngineConfig
+from albireo.config import BuildConfig, EngineArgs, EngineConfig
 from albireo.errors import ConfigError, short
 from albireo.profiles import StepLimits
 
@@ -33,6 +34,19 @@ def test_gpu_memory_utilization_is_an_alias_and_not_a_second_setting() -> None:
     assert EngineConfig.from_kwargs(gpu_memory_utilization=0.5).memory_utilization == 0.5
     with pytest.raises(ConfigError, match="keep one"):
         EngineConfig.from_kwargs(gpu_memory_utilization=0.5, memory_utilization=0.5)
+
+
+def test_engine_args_are_arguments_of_an_llm() -> None:
+    given = {
+        "speculative_config": {"method": "ngram", "num_speculative_tokens": 2},
+        "limit_mm_per_prompt": {"image": 2},
+    }
+    args = EngineArgs("fox", gpu_memory_utilization=0.5, trust_remote_code=True, without="fuse", seed=None, **given)
+    config = EngineConfig.from_kwargs(model="fox", memory_utilization=0.5, without=("fuse",), **given)
+    assert vars(args) == vars(config) and isinstance(args, EngineConfig)
+    assert EngineConfig.from_kwargs(**vars(args)) == EngineConfig.from_kwargs(**asdict(args)) == config
+    with pytest.raises(ConfigError, match="cpu_offload_gb is vLLM's"):
+        EngineArgs("fox", cpu_offload_gb=4)
 
 
 @pytest.mark.parametrize(

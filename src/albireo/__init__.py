@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from albireo.api.llm import LLM, load
     from albireo.api.requests.prompts import TextPrompt, TokensPrompt
     from albireo.beam_search_params import BeamSearchParams
-    from albireo.config import BuildConfig, EngineConfig
+    from albireo.config import BuildConfig, EngineArgs, EngineConfig
     from albireo.errors import (
         ConfigError,
         Corrupt,
@@ -79,6 +79,7 @@ __all__ = [
     "DeviceLost",
     "EmbeddingOutput",
     "EmbeddingRequestOutput",
+    "EngineArgs",
     "EngineConfig",
     "EngineError",
     "EngineFileError",
@@ -128,6 +129,7 @@ _HOMES = {
     "BeamSearchParams": "albireo.beam_search_params",
     "BeamSearchSequence": "albireo.outputs",
     "BuildConfig": "albireo.config",
+    "EngineArgs": "albireo.config",
     "EngineConfig": "albireo.config",
     "build": "albireo.api.build",
     "load": "albireo.api.llm",
@@ -156,10 +158,17 @@ _HOMES = {
     "Word": "albireo.outputs",
     "TranscriptionParams": "albireo.transcription_params",
 }
+#: Further names of vLLM's for the same.
+_ALIASES = {"AsyncLLMEngine": "AsyncLLM", "AsyncEngineArgs": "EngineArgs"}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ALIASES:
+        return __getattr__(_ALIASES[name])
     if name not in __all__:
+        if (said := import_module("albireo.vllm_names").NAMES.get(name)) is not None:
+            # not an AttributeError, of which an import says nothing
+            raise ImportError(f"{name} is vLLM's, and is not there; {said}", name=name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES.get(name, "albireo.errors")), name)
     globals()[name] = value  # the next look-up does not come here

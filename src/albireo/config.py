@@ -47,7 +47,7 @@ GENERATION_NAMES = {
 _LIMITS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """How to run one model.
 
@@ -239,6 +239,14 @@ class EngineConfig:
                 raise ConfigError(f"unknown setting {key!r}{hint}")
             del kwargs[key]
         return cls(**{key: plain_number(value) for key, value in kwargs.items()})
+
+
+class EngineArgs(EngineConfig):
+    """EngineConfig by vLLM's name, of arguments as LLM takes them. vars() and asdict() of it are such arguments."""
+
+    def __init__(self, model: str | None = None, **kwargs: Any) -> None:
+        """Raises: as EngineConfig.from_kwargs()."""
+        vars(self).update(vars(EngineConfig.from_kwargs(model=model, **kwargs)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
+from albireo.lora_request import LoRARequest
+
 #: "abort" on a caller's wish; "error" when the engine had to give the request up; "repetition" by what
 #: SamplingParams.repetition_detection says.
 FinishReason = Literal["stop", "length", "abort", "error", "repetition"]
@@ -40,6 +42,7 @@ class CompletionOutput:
         finish_reason: None while it goes on.
         stop_reason: the stop string or the stop token's id; None for the model's end of text and for other ends, but
             for "error": then it says what went wrong.
+        lora_request: the adapter it was written with.
     """
 
     index: int
@@ -49,6 +52,7 @@ class CompletionOutput:
     logprobs: SampleLogprobs | None = None
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
+    lora_request: LoRARequest | None = None
 
     def finished(self) -> bool:
         """Whether no more of it comes."""
@@ -62,6 +66,10 @@ class RequestMetrics:
     Fields:
         num_prefill_chunks: steps in which its prompt was computed, again after a preemption included.
         preempted_s: spent without its blocks between a preemption and its next step; of its continuations, the longest.
+        arrival_time: the same as arrival_s on the clock of the system, seconds since 1970.
+        num_generation_tokens: of all its continuations.
+
+    Beside these the names of vLLM's RequestStateStats, where 0.0 is what has not happened yet.
     """
 
     arrival_s: float
@@ -72,6 +80,28 @@ class RequestMetrics:
     num_preemptions: int = 0
     num_prefill_chunks: int = 0
     preempted_s: float = 0.0
+    arrival_time: float = 0.0
+    num_generation_tokens: int = 0
+
+    @property
+    def queued_ts(self) -> float:
+        """arrival_s."""
+        return self.arrival_s
+
+    @property
+    def scheduled_ts(self) -> float:
+        """first_scheduled_s."""
+        return self.first_scheduled_s or 0.0
+
+    @property
+    def first_token_ts(self) -> float:
+        """first_token_s."""
+        return self.first_token_s or 0.0
+
+    @property
+    def last_token_ts(self) -> float:
+        """last_token_s."""
+        return self.last_token_s or 0.0
 
     @property
     def first_token_latency(self) -> float | None:
@@ -89,6 +119,7 @@ class RequestOutput:
         finished: no continuation goes on.
         prompt_logprobs: one entry a token of the prompt; None unless asked for.
         num_cached_tokens: tokens of the prompt whose keys and values were in the prefix cache when it first ran.
+        lora_request: the adapter it runs with.
     """
 
     request_id: str
@@ -99,6 +130,19 @@ class RequestOutput:
     prompt_logprobs: PromptLogprobs | None = None
     num_cached_tokens: int = 0
     metrics: RequestMetrics | None = None
+    lora_request: LoRARequest | None = None
+
+    @property
+    def encoder_prompt(self) -> None:
+        """None, as in vLLM where a prompt is one text."""
+
+    @property
+    def encoder_prompt_token_ids(self) -> None:
+        """None, as encoder_prompt."""
+
+    @property
+    def kv_transfer_params(self) -> None:
+        """None, as in vLLM where keys and values stay in one engine."""
 
 
 @dataclass(slots=True)
@@ -110,7 +154,7 @@ class BeamSearchSequence:
         logprobs: one entry a token of its own: that token, then the best that were compared with it.
         cum_logprob: sum over its own tokens, natural log.
         text: of all tokens, the prompt as it was given; None where tokens are not made into text.
-        finish_reason, stop_reason: see CompletionOutput.
+        finish_reason, stop_reason, lora_request: see CompletionOutput.
     """
 
     tokens: list[int]
@@ -119,6 +163,7 @@ class BeamSearchSequence:
     text: str | None = None
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
+    lora_request: LoRARequest | None = None
 
 
 @dataclass(slots=True)
@@ -139,6 +184,9 @@ class EmbeddingOutput:
         """How many values it has."""
         return len(self.embedding)
 
+    def __repr__(self) -> str:
+        return f"EmbeddingOutput(hidden_size={self.hidden_size})"
+
 
 @dataclass(slots=True)
 class ClassificationOutput:
@@ -150,6 +198,9 @@ class ClassificationOutput:
     def num_classes(self) -> int:
         """How many there are."""
         return len(self.probs)
+
+    def __repr__(self) -> str:
+        return f"ClassificationOutput(num_classes={self.num_classes})"
 
 
 @dataclass(slots=True)

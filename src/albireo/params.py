@@ -19,6 +19,7 @@ from albireo.errors import InvalidParams, UnsupportedFeature, short
 from albireo.repetition_params import RepetitionDetectionParams
 from albireo.speech_rules import SpeechRules
 from albireo.structured_params import StructuredOutputsParams
+from albireo.vllm_names import params_of_vllm
 
 #: Where a prompt is cut that is too long.
 TruncationSide = Literal["left", "right"]
@@ -66,6 +67,22 @@ class ThinkingMarks:
     again: str = ""
 
 
+@params_of_vllm(
+    guided_decoding="structured_outputs=StructuredOutputsParams(…) has the same fields",
+    logits_processors="logit_bias, allowed_token_ids, bad_words and structured_outputs say what may be drawn",
+    extra_args="nothing reads any",
+    skip_clone="",
+    flat_logprobs="log-probabilities are a dictionary at each place",
+    use_beam_search="LLM.beam_search() searches",
+    length_penalty="BeamSearchParams has it",
+    early_stopping="LLM.beam_search() searches",
+    prompt_logprob_token_ids="prompt_logprobs tells of a prompt's tokens and the best",
+    prompt_logprob_start="prompt_logprobs tells of all of a prompt",
+    stream_interval="requests of a server have it; readers of AsyncLLM take what has come",
+    trace_decode_token_ids="prompt_logprobs tells how likely given tokens are",
+    routed_experts_prompt_start="which experts a token had is not told",
+    output_text_buffer_length="texts hold what cannot change any more",
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """What one request asks for.
@@ -305,6 +322,11 @@ class SamplingParams:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
+    @classmethod
+    def from_optional(cls, **given: Any) -> SamplingParams:
+        """Of what is not None."""
+        return cls(**{name: value for name, value in given.items() if value is not None})
+
 
 #: How the hidden states of a prompt become one: that of its last token, the mean of all, that of the first; or stay.
 PoolingType = Literal["last", "mean", "max", "cls", "all"]
@@ -314,6 +336,15 @@ PoolingTaskName = Literal["embed", "classify", "token_embed", "token_classify"]
 POOLING_TASKS = ("embed", "classify", "token_embed", "token_classify")
 
 
+@params_of_vllm(
+    normalize="here it is use_activation",
+    activation="here it is use_activation",
+    softmax="here it is use_activation",
+    step_tag_id="encode() gives what each token has; take those that are wanted",
+    returned_token_ids="encode() gives what each token has; take those that are wanted",
+    skip_reading_prefix_cache="pooled prompts are computed alike either way",
+    extra_kwargs="nothing reads any",
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolingParams:
     """What one embedding is to be.
@@ -346,6 +377,10 @@ class PoolingParams:
     truncate_prompt_tokens: int | None = None
     truncation_side: TruncationSide | None = None
     task: PoolingTaskName | None = None
+
+    def clone(self, **changes: Any) -> PoolingParams:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
 
     def __post_init__(self) -> None:
         if self.task not in (None, *POOLING_TASKS):

@@ -442,3 +442,27 @@ def test_a_reader_whose_loop_is_gone_is_dropped(house: Any) -> None:
     llm.shutdown()
     del reader
     gc.collect()
+
+
+def test_several_are_aborted_at_once(house: Any) -> None:
+    async def body(llm: AsyncLLM) -> None:
+        asking = [asyncio.create_task(last(llm, "a", ENDLESS, name)) for name in ("one", "two")]
+        while llm.stats().num_requests_running < 2:
+            await asyncio.sleep(0.01)
+        await llm.abort(["one", "two", "nobody"])
+        assert [each.outputs[0].finish_reason for each in await asyncio.gather(*asking)] == ["abort"] * 2
+
+    run(house, body, **VAST)
+
+
+def test_its_health_by_vllms_names(house: Any) -> None:
+    async def main() -> None:
+        llm = AsyncLLM.from_loaded(house.loaded())
+        await llm.check_health()
+        assert (llm.is_running, llm.is_stopped, llm.errored) == (True, False, False)
+        llm.shutdown()
+        assert (llm.is_running, llm.is_stopped, llm.errored) == (False, True, True)
+        with pytest.raises(EngineError, match="was shut down"):
+            await llm.check_health()
+
+    asyncio.run(main())

@@ -5,12 +5,23 @@ from __future__ import annotations
 import math
 import signal
 import threading
+import time
 from typing import Any
 
 import pytest
 
+from albireo.api import front_door
 from albireo.api.llm import LLM
-from albireo.errors import ConfigError, EngineError, InvalidParams, InvariantError, PromptTooLong, TemplateError
+from albireo.config import EngineArgs, EngineConfig
+from albireo.errors import (
+    ConfigError,
+    EngineError,
+    InvalidParams,
+    InvariantError,
+    PromptTooLong,
+    TemplateError,
+    UnsupportedFeature,
+)
 from albireo.models.settings.generation import GenerationDefaults
 from albireo.outputs import Logprob
 from albireo.params import SamplingParams
@@ -233,6 +244,10 @@ def test_cached_tokens_and_times_are_reported(house: Any) -> None:
     times = second.metrics
     assert times is not None and times.first_scheduled_s is not None and times.first_token_s is not None
     assert times.last_token_s is not None and times.finished_s is not None
+    stamps = [times.queued_ts, times.scheduled_ts, times.first_token_ts, times.last_token_ts]
+    assert stamps == [times.arrival_s, times.first_scheduled_s, times.first_token_s, times.last_token_s]
+    assert times.num_generation_tokens == len(second.outputs[0].token_ids)
+    assert abs((time.time() - times.arrival_time) - (time.monotonic() - times.arrival_s)) < 5
     assert times.arrival_s <= times.first_scheduled_s <= times.first_token_s <= times.last_token_s <= times.finished_s
 
 
@@ -430,6 +445,36 @@ def test_a_bar_on_a_terminal_when_wanted(
     assert capsys.readouterr().err == ""
     llm.generate(["a", "b"], GREEDY)
     assert "2/2" in capsys.readouterr().err
+
+
+def test_one_by_engine_args(monkeypatch: pytest.MonkeyPatch, house: Any) -> None:
+    loaded = house.loaded(max_num_seqs=3)
+    asked: list[EngineConfig] = []
+    monkeypatch.setattr(front_door, "load", lambda config, **_: asked.append(config) or loaded)
+    args = EngineArgs("fox", max_num_seqs=3, trust_remote_code=True)
+    with LLM.from_engine_args(args) as llm:
+        assert asked == [args] and llm.is_running and not llm.errored
+        assert llm.generate("a", GREEDY)[0].finished
+    assert llm.is_stopped
+    with pytest.raises(ConfigError, match="engine_args must be EngineArgs, got dict"):
+        LLM.from_engine_args({"model": "fox"})  # type: ignore[arg-type]
+
+
+def test_what_only_vllm_has_is_told(house: Any) -> None:
+    llm = LLM.from_loaded(house.loaded())
+    message = [{"role": "user", "content": "hi"}]
+    taken: Any = {"tokenization_kwargs": None, "chat_template_content_format": "auto"}
+    assert llm.chat(message, GREEDY, **taken)[0].finished
+    refused: Any = {"tokenization_kwargs": {"truncation": True}}
+    with pytest.raises(UnsupportedFeature, match="truncate_prompt_tokens of the parameters"):
+        llm.generate("a", GREEDY, **refused)
+    with pytest.raises(UnsupportedFeature, match=r"prompts are {.prompt_token_ids"):
+        llm.generate("a", GREEDY, **{"prompt_token_ids": [[1]]})  # type: ignore[arg-type]
+    with pytest.raises(UnsupportedFeature, match="PoolingParams has it"):
+        llm.embed("a", **{"truncate_prompt_tokens": 3})  # type: ignore[arg-type]
+    with pytest.raises(AttributeError, match=r"LLM.collective_rpc is vLLM's"):
+        llm.collective_rpc("x")
+    assert not hasattr(llm, "llm_engine") and not hasattr(llm, "nowhere")
 
 
 def test_an_unknown_setting_names_the_nearest() -> None:

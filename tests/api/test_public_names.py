@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import albireo
+from albireo import vllm_names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,6 +29,7 @@ NAMES = {
     "ConfigError",
     "Corrupt",
     "DeviceLost",
+    "EngineArgs",
     "EngineConfig",
     "EngineError",
     "EngineFileError",
@@ -93,6 +95,19 @@ def test_all_errors_of_the_tree_are_public() -> None:
 def test_an_unknown_name_is_an_attribute_error_that_names_it() -> None:
     with pytest.raises(AttributeError, match="'Llm'"):
         albireo.Llm  # noqa: B018
+
+
+@pytest.mark.parametrize(("alias", "name"), [("AsyncLLMEngine", "AsyncLLM"), ("AsyncEngineArgs", "EngineArgs")])
+def test_further_names_of_vllm_are_the_same_things(alias: str, name: str) -> None:
+    assert getattr(albireo, alias) is getattr(albireo, name)
+
+
+def test_an_import_of_what_only_vllm_has_says_what_is_there_instead() -> None:
+    with pytest.raises(ImportError, match=r"^GuidedDecodingParams is vLLM's.*StructuredOutputsParams has the same"):
+        from albireo import GuidedDecodingParams  # noqa: F401
+    with pytest.raises(ImportError, match=r"^cleanup_dist_env_and_memory is vLLM's.*LLM.close"):
+        from albireo import cleanup_dist_env_and_memory  # noqa: F401
+    assert not NAMES & {*vllm_names.NAMES} and not {*vllm_names.NAMES} & {"AsyncLLMEngine", "AsyncEngineArgs"}
 
 
 def test_the_version_is_the_one_of_pyproject() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from albireo import LLM, EngineConfig, LoRARequest, PoolingParams, SamplingParams
+from albireo import LLM, BeamSearchParams, EngineConfig, LoRARequest, PoolingParams, SamplingParams
 from albireo.api.build import build
 from albireo.backends.cpu.machine import isa_levels
 from albireo.compiler.pipeline import optional_passes
@@ -320,6 +320,12 @@ def test_one_adapter_for_all_or_one_each(made: Callable[[str, str], tuple[Path, 
             texts(model, requests[:2])
         with pytest.raises(InvalidParams, match="lora_int_id=1 is 'adapter 0'"):
             texts(model, LoRARequest("another", 1, str(adapters[1])))
+        beams = BeamSearchParams(beam_width=2, max_tokens=3)
+        outputs = model.generate([[1, 2], [3]], SamplingParams(n=2, max_tokens=2), lora_request=[requests[1], None])
+        for output, request in zip(outputs, (requests[1], None), strict=True):
+            assert output.lora_request is request and [each.lora_request for each in output.outputs] == [request] * 2
+        (found,) = model.beam_search([[1, 2]], beams, requests[2])
+        assert [each.lora_request for each in found.sequences] == [requests[2]] * 2
         several = texts(model, requests[0], n=3)
         assert several == [tokens for tokens in alone[1] for _ in range(3)]
 

@@ -10,14 +10,15 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
+from albireo.api.awaited import OneResult, together
 from albireo.api.driver import Driver
 from albireo.api.engine_thread import EngineThread, Output, Stream
 from albireo.api.front_door import FrontDoor
@@ -49,8 +50,10 @@ from albireo.sounds.decode import as_sound
 from albireo.sounds.windows import Window
 from albireo.text.conversation import has_media
 from albireo.transcription_params import TranscriptionParams
+from albireo.vllm_names import OF_CALLS, OF_CHATS, takes_vllms
 
-T = TypeVar("T")
+_PROMPTS = "a prompt has its text"
+_THOUGHTS = "a server tells thoughts from answers"
 
 
 class AsyncLLM(FrontDoor):
@@ -83,6 +86,7 @@ class AsyncLLM(FrontDoor):
 
     # -- the calls -----------------------------------------------------------------------------------------------------
 
+    @takes_vllms(**OF_CALLS, prompt_text=_PROMPTS, reasoning_ended=_THOUGHTS, reasoning_parser_kwargs=_THOUGHTS)
     def generate(
         self,
         prompt: PromptInput,
@@ -113,6 +117,7 @@ class AsyncLLM(FrontDoor):
         has_media = isinstance(prompt, Mapping) and bool(prompt.get("multi_modal_data"))
         return self._stream(prepare, self._preparing(sampling_params, has_media), request_id, priority, sampling_params)
 
+    @takes_vllms(**OF_CALLS, **OF_CHATS)
     def chat(
         self,
         messages: Sequence[Any],
@@ -189,7 +194,8 @@ class AsyncLLM(FrontDoor):
 
         return await self._pooled(prepare, request_id, priority)
 
-    async def encode(
+    @takes_vllms(**OF_CALLS)
+    def encode(
         self,
         prompt: PromptInput,
         pooling_params: PoolingParams | None = None,
@@ -198,8 +204,11 @@ class AsyncLLM(FrontDoor):
         pooling_task: PoolingTaskName | None = None,
         prompt_name: str | None = None,
         priority: int = 0,
-    ) -> PoolingRequestOutput[PoolingOutput]:
-        """Pool one prompt. Arguments as for generate() and LLM.encode(). Raises: as embed()."""
+    ) -> OneResult[PoolingRequestOutput[PoolingOutput]]:
+        """Pool one prompt; await it, or iterate over it as vLLM has it. Arguments as for generate() and LLM.encode().
+
+        Raises: as embed().
+        """
         made: list[Submission] = []
 
         def prepare() -> Submission:
@@ -207,8 +216,11 @@ class AsyncLLM(FrontDoor):
             made.append(self._admission.pooling.pooled(*asked, prompt_name=prompt_name))
             return made[0]
 
-        found = await self._pooled(prepare, request_id, priority)
-        return as_numbers(found, of_tokens=made[0].is_of_tokens)
+        async def work() -> PoolingRequestOutput[PoolingOutput]:
+            found = await self._pooled(prepare, request_id, priority)
+            return as_numbers(found, of_tokens=made[0].is_of_tokens)
+
+        return OneResult(work())
 
     async def classify(
         self,
@@ -242,7 +254,7 @@ class AsyncLLM(FrontDoor):
         work = partial(self._admission.pooling.scoring, data_1, data_2, pooling_params)
         plan, submissions = await asyncio.get_running_loop().run_in_executor(self._encoding, work)
         made = (partial(replace, submission) for submission in submissions)
-        found = await _together(self._pooled(prepare, None, priority) for prepare in made)
+        found = await together(self._pooled(prepare, None, priority) for prepare in made)
         if plan.width:  # of each pair the tokens of both: streams go on meanwhile
             return await asyncio.get_running_loop().run_in_executor(self._encoding, plan.outputs, found)
         return plan.outputs(found)
@@ -273,14 +285,16 @@ class AsyncLLM(FrontDoor):
         written = first + await self._written(windows[len(first) :], asked, sampling, priority)
         return transcriber.transcript(windows, written, asked)
 
-    async def abort(self, request_id: str) -> None:
-        """End a request; its iterator gives a last output with finish_reason "abort". Unknown ids are fine."""
-        if self._thread is None or not isinstance(request_id, str):
-            return
-        if request_id in self._to_be_added:  # its prompt is being encoded
-            self._to_be_added[request_id] = True
-        else:
-            self._thread.abort(request_id)
+    async def abort(self, request_id: str | Iterable[str]) -> None:
+        """End a request, or several; the iterator of each gives a last output with finish_reason "abort". Unknown ids
+        are fine."""
+        for each in (request_id,) if isinstance(request_id, str) else request_id:
+            if self._thread is None or not isinstance(each, str):
+                continue
+            if each in self._to_be_added:  # its prompt is being encoded
+                self._to_be_added[each] = True
+            else:
+                self._thread.abort(each)
 
     def shutdown(self) -> None:
         """Abort everything, stop the engine and let the model's memory go. Doing it twice is fine."""
@@ -310,6 +324,12 @@ class AsyncLLM(FrontDoor):
     def stats(self) -> EngineStats:
         """Counters and what is held now. Raises: EngineError after shutdown(), and while it sleeps."""
         return self._running().stats()
+
+    async def check_health(self) -> None:
+        """Raises: EngineError when it runs no more requests."""
+        self._check_open()
+        if self._thread is not None:
+            self._thread.check_process()
 
     # -- its memory ----------------------------------------------------------------------------------------------------
 
@@ -423,7 +443,7 @@ class AsyncLLM(FrontDoor):
                     break
             return found
 
-        return await _together(written(window) for window in windows)
+        return await together(written(window) for window in windows)
 
     async def _pooled(
         self, prepare: Callable[[], Submission], request_id: str | None, priority: int
@@ -480,14 +500,3 @@ class AsyncLLM(FrontDoor):
             finally:
                 if not stream.is_over:
                     thread.cancel(stream)
-
-
-async def _together(asking: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """All, in order; where one fails, or the caller gives up, none goes on."""
-    tasks = [asyncio.ensure_future(each) for each in asking]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -44,7 +44,7 @@ class Driver:
         """Args: adapters: those that requests may have. method, files: as Engine has them."""
         self._guarded = GuardedEngine(settings, execute, clock, method, files)
         self._engine = self._guarded.engine
-        self._tokenizer = tokenizer
+        self._tokenizer, self._clock = tokenizer, clock
         self._adapters = adapters
         self._records: dict[str, RequestRecord] = {}
 
@@ -80,7 +80,8 @@ class Driver:
             adapter=submission.adapter,
             images=submission.images,
         )
-        record = RequestRecord(request_id, submission, self._tokenizer)
+        waited_s = 0.0 if arrival_s is None else self._clock() - arrival_s
+        record = RequestRecord(request_id, submission, self._tokenizer, time.time() - waited_s)
         self._records[request_id] = record
         return record
 

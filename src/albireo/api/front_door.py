@@ -12,9 +12,10 @@ from albireo.api.load import Loaded, load
 from albireo.api.requests.admission import Admission
 from albireo.api.requests.lora import LoraModels
 from albireo.config import EngineConfig
-from albireo.errors import EngineError
+from albireo.errors import ConfigError, EngineError
 from albireo.params import SamplingParams
 from albireo.text.script_tokenizer import ScriptTokenizer
+from albireo.vllm_names import attribute_error
 
 
 class FrontDoor:
@@ -41,6 +42,15 @@ class FrontDoor:
         self._begin(config, load(config, show_progress=use_tqdm_on_load))
 
     @classmethod
+    def from_engine_args(cls, engine_args: EngineConfig) -> Self:
+        """One by EngineArgs, as vLLM has it. Raises: ConfigError, ModelError, OutOfMemory."""
+        if not isinstance(engine_args, EngineConfig):
+            raise ConfigError(f"engine_args must be EngineArgs, got {type(engine_args).__name__}")
+        llm = cls.__new__(cls)
+        llm._begin(engine_args, load(engine_args, show_progress=True))
+        return llm
+
+    @classmethod
     def from_loaded(cls, loaded: Loaded) -> Self:
         """One over a model that is loaded already and that nothing else runs."""
         llm = cls.__new__(cls)
@@ -62,6 +72,21 @@ class FrontDoor:
     def _check_open(self) -> None:
         if self._config is None:
             raise EngineError(f"this {type(self).__name__} {self._ended}; make a new one")
+
+    @property
+    def is_running(self) -> bool:
+        """False once it has come to its end."""
+        return self._config is not None
+
+    @property
+    def is_stopped(self) -> bool:
+        """The other way round; vLLM has it as errored, too."""
+        return not self.is_running
+
+    errored = is_stopped
+
+    def __getattr__(self, name: str) -> Any:
+        raise attribute_error(self, name)
 
     def get_tokenizer(self) -> ScriptTokenizer:
         """The model's tokenizer, also by transformers' names: tokenizer(text), apply_chat_template().

@@ -44,7 +44,10 @@ from albireo.outputs import (
 )
 from albireo.params import PoolingParams, PoolingTaskName, SamplingParams
 from albireo.transcription_params import TranscriptionParams
+from albireo.vllm_names import OF_CALLS, OF_CHATS, OF_POOLING, takes_vllms
 
+_IDS = 'prompts are {"prompt_token_ids": […]}, too'
+_FORMS = "structured_outputs of SamplingParams says it"
 P = TypeVar("P")
 
 
@@ -68,6 +71,7 @@ class LLM(FrontDoor):
 
     # -- the calls -----------------------------------------------------------------------------------------------------
 
+    @takes_vllms(**OF_CALLS, prompt_token_ids=_IDS, guided_options_request=_FORMS)
     def generate(
         self,
         prompts: PromptInput | Sequence[PromptInput],
@@ -160,6 +164,7 @@ class LLM(FrontDoor):
         batch = SoundBatch(self._admission, run)
         return batch.transcripts(given, params or TranscriptionParams(), sampling_params or SAMPLING)
 
+    @takes_vllms(**OF_POOLING)
     def embed(
         self,
         prompts: PromptInput | Sequence[PromptInput],
@@ -183,6 +188,7 @@ class LLM(FrontDoor):
         records = self._pool(prepare, prompts, pooling_params, use_tqdm, priority, "Embedding")
         return [record.embedding() for record in records]
 
+    @takes_vllms(**OF_POOLING)
     def encode(
         self,
         prompts: PromptInput | Sequence[PromptInput],
@@ -206,6 +212,17 @@ class LLM(FrontDoor):
         records = self._pool(prepare, prompts, pooling_params, use_tqdm, priority, "Pooling")
         return [as_numbers(record.embedding(), of_tokens=record.submission.is_of_tokens) for record in records]
 
+    def reward(
+        self,
+        prompts: PromptInput | Sequence[PromptInput],
+        pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+    ) -> list[PoolingRequestOutput[PoolingOutput]]:
+        """encode() with pooling_task="token_classify", by vLLM's older name."""
+        return self.encode(prompts, pooling_params, pooling_task="token_classify", use_tqdm=use_tqdm)
+
+    @takes_vllms(**OF_POOLING)
     def classify(
         self,
         prompts: PromptInput | Sequence[PromptInput],
@@ -227,6 +244,7 @@ class LLM(FrontDoor):
         )
         return [classified(record.embedding()) for record in records]
 
+    @takes_vllms(**OF_POOLING)
     def score(
         self,
         data_1: str | Sequence[str],
@@ -249,6 +267,7 @@ class LLM(FrontDoor):
         plan, submissions = self._admission.pooling.scoring(data_1, data_2, pooling_params)
         return plan.outputs([record.embedding() for record in self._run(submissions, None, use_tqdm, "Scoring")])
 
+    @takes_vllms(**OF_CALLS, **OF_CHATS)
     def chat(
         self,
         messages: Sequence[Any],
@@ -424,9 +443,7 @@ class LLM(FrontDoor):
             raise InvalidParams(f"there are {len(submissions)} prompts and {len(levels)} priorities; give one each")
         with self._lock, DelayedInterrupt() as interrupt:
             driver = self._awake()
-            if lora is not None:
-                numbers = self._loras.numbers(len(submissions), lora)
-                submissions = [replace(each, adapter=n) for each, n in zip(submissions, numbers, strict=True)]
+            submissions = self._loras.with_adapters(submissions, lora)
             records: list[RequestRecord] = []
             try:
                 arrival_s = time.monotonic()

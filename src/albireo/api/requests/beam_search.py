@@ -103,6 +103,7 @@ def beam_output(output: RequestOutput, tokenizer: Tokenizer | None) -> BeamSearc
                 text=None if prompt is None or tokenizer is None else prompt + each.text,
                 finish_reason=each.finish_reason,
                 stop_reason=each.stop_reason,
+                lora_request=each.lora_request,
             )
             for each in output.outputs
         ]

@@ -53,15 +53,21 @@ class LoraModels:
 
     def with_adapter(self, submission: Submission, request: LoRARequest | None) -> Submission:
         """A submission to be run with an adapter. Raises: as number()."""
-        return submission if request is None else replace(submission, adapter=self.number(request))
+        if request is None:
+            return submission
+        return replace(submission, adapter=self.number(request), lora_request=request)
 
-    def numbers(self, count: int, given: LoRARequest | Sequence[LoRARequest | None] | None) -> list[int | None]:
-        """For each of so many prompts. Raises: as number()."""
+    def with_adapters(
+        self, submissions: list[Submission], given: LoRARequest | Sequence[LoRARequest | None] | None
+    ) -> list[Submission]:
+        """Submissions to be run with one adapter for all, or one each. Raises: as number()."""
         if given is None or isinstance(given, LoRARequest) or not isinstance(given, Sequence):
-            return [self.number(given)] * count
-        if len(given) != count:
-            raise InvalidParams(f"there are {count} prompts and {len(given)} lora_requests; give one for all or each")
-        return [self.number(each) for each in given]
+            return [self.with_adapter(each, given) for each in submissions]
+        if len(given) != len(submissions):
+            raise InvalidParams(
+                f"there are {len(submissions)} prompts and {len(given)} lora_requests; give one for all or each"
+            )
+        return [self.with_adapter(*pair) for pair in zip(submissions, given, strict=True)]
 
     def remove(self, lora_int_id: int) -> bool:
         """Let an adapter go; requests that have it go on to their end. Returns: whether it was known. Between steps."""

@@ -11,7 +11,7 @@ from albireo.api.requests.continuation import Continuation, by_token
 from albireo.api.requests.submission import Submission
 from albireo.engine.request import RequestProgress, SequenceUpdate
 from albireo.errors import EngineError
-from albireo.outputs import EmbeddingOutput, EmbeddingRequestOutput, PromptLogprobs, RequestOutput
+from albireo.outputs import EmbeddingOutput, EmbeddingRequestOutput, PromptLogprobs, RequestMetrics, RequestOutput
 from albireo.step import Floats
 from albireo.text.tokenizer import Tokenizer
 
@@ -19,9 +19,13 @@ from albireo.text.tokenizer import Tokenizer
 class RequestRecord:
     """Invariant: is_finished turns True once, with the update that ends the last continuation."""
 
-    def __init__(self, request_id: str, submission: Submission, tokenizer: Tokenizer | None) -> None:
+    def __init__(
+        self, request_id: str, submission: Submission, tokenizer: Tokenizer | None, arrival_time: float = 0.0
+    ) -> None:
+        """Args: arrival_time: when it came in, seconds since 1970."""
         self.request_id = request_id
         self.submission = submission
+        self.arrival_time = arrival_time
         self.is_finished = False
         self._tokenizer = tokenizer if submission.params.detokenize else None
         self._continuations = [
@@ -48,16 +52,20 @@ class RequestRecord:
 
     def output(self) -> RequestOutput:
         """Everything so far; later updates do not change it. Cost: O(tokens so far), with a small constant."""
-        progress = self._progress
+        progress, adapter = self._progress, self.submission.lora_request
+        outputs = [continuation.output() for continuation in self._continuations]
+        if adapter is not None:
+            outputs = [replace(output, lora_request=adapter) for output in outputs]
         return RequestOutput(
             request_id=self.request_id,
             prompt=self.submission.prompt,
             prompt_token_ids=self.submission.prompt_token_ids,
-            outputs=[continuation.output() for continuation in self._continuations],
+            outputs=outputs,
             finished=self.is_finished,
             prompt_logprobs=self._prompt(progress),
             num_cached_tokens=0 if progress is None else progress.num_cached_tokens,
-            metrics=None if progress is None else replace(progress.metrics),
+            metrics=self._metrics(progress),
+            lora_request=adapter,
         )
 
     def embedding(self) -> EmbeddingRequestOutput:
@@ -71,8 +79,13 @@ class RequestRecord:
             raise EngineError(f"request {self.request_id} of {len(ids)} tokens was not computed: {reason}")
         output = EmbeddingOutput(self._embedding)  # type: ignore[arg-type]  # a list where it is a text's
         return EmbeddingRequestOutput(
-            self.request_id, output, ids, True, progress.num_cached_tokens, replace(progress.metrics)
+            self.request_id, output, ids, True, progress.num_cached_tokens, self._metrics(progress)
         )
+
+    def _metrics(self, progress: RequestProgress | None) -> RequestMetrics | None:
+        if progress is None:
+            return None
+        return replace(progress.metrics, arrival_time=self.arrival_time, num_generation_tokens=self.num_output_tokens)
 
     def _prompt(self, progress: RequestProgress | None) -> PromptLogprobs | None:
         if progress is None or progress.prompt_logprobs is None:

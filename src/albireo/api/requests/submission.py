@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from albireo.image_input import ImageInput
+from albireo.lora_request import LoRARequest
 from albireo.params import PoolingParams, SamplingParams
 from albireo.step import ThinkingBudget, TokenConstraint
 
@@ -26,6 +27,7 @@ class Submission:
         pooling: the prompt's embedding or scores are wanted, and nothing else; params are NO_SAMPLING then.
         budget: makes what watches params.thinking_token_budget; see Admission.budgeted().
         adapter: the number of its adapter.
+        lora_request: how its caller named that one.
         images: what its tokens are that stand for pictures.
     """
 
@@ -38,6 +40,7 @@ class Submission:
     budget: Callable[[], ThinkingBudget] | None = None
     adapter: int | None = None
     images: tuple[ImageInput, ...] = ()
+    lora_request: LoRARequest | None = None
 
     @property
     def is_of_tokens(self) -> bool:

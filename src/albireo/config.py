@@ -58,7 +58,8 @@ class EngineConfig:
         enforce_eager: on a GPU, launch every kernel of every step instead of replaying recorded CUDA graphs.
         dtype: compute type; auto takes the checkpoint's.
         quantization: hold the weights of a checkpoint in few bits, rounded to nearest while they are loaded: int8,
-            fp8, fp8-a16, int4, int4-g32, int4-g64, int4-g128, mxfp4 or nvfp4; None: as they are.
+            fp8, fp8-a16, int4, int4-g32, int4-g64, int4-g128, mxfp4 or nvfp4; None: as they are, and so is the name
+            of the format that they are in (awq, gptq, compressed-tensors …).
         quantization_head: the same for the head alone: int8, fp8, int4-g32, int4-g64, int4-g128 or bf16 (as it is);
             None: what quantization says.
         max_model_len: longest sequence in tokens; None or -1: the model's, as far as memory allows.

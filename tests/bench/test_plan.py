@@ -173,6 +173,7 @@ def test_what_config_json_says_of_quantized_weights_is_counted(tmp_path):
     found = plan_model(EngineConfig(model=directory), PlanWorkload())
     asked = plan_model(EngineConfig(quantization="fp8", quantization_head="bf16"), PlanWorkload())
     assert found["memory"] == asked["memory"]
+    assert plan_model(EngineConfig(model=directory, quantization="fp8"), PlanWorkload())["memory"] == found["memory"]
     with pytest.raises(ConfigError, match="quantization=int8: this checkpoint is quantized already"):
         plan_model(EngineConfig(model=directory, quantization="int8"), PlanWorkload())
 

@@ -23,6 +23,7 @@ from albireo.api.machine.memory import machine_bytes
 from albireo.api.media.perception import stored_vision
 from albireo.api.programs import compile_program
 from albireo.api.progress import bytes_bar
+from albireo.api.sources.asked_precision import asked_precision
 from albireo.api.sources.checkpoint_source import CheckpointSource, with_whole_prompts
 from albireo.api.sources.locate import locate_model
 from albireo.api.sources.overrides import overridden, said
@@ -51,7 +52,6 @@ from albireo.models.checkpoint.weights import weight_files
 from albireo.models.config import ModelConfig
 from albireo.models.gguf.files import is_gguf
 from albireo.models.settings.context import check_context
-from albireo.quantization.schemes import Precision
 from albireo.text.vocabularies import vocabulary_files
 
 _GIB = 1 << 30
@@ -112,7 +112,7 @@ def build(
     if is_engine_directory(directory):
         raise ModelError(f"{directory} is an engine directory already; give the checkpoint it was built from")
     directory = overridden(directory, config)
-    precision = Precision(config.quantization, config.quantization_head)
+    precision = asked_precision(directory, config)
     ranks = config.tensor_parallel_size
     source = CheckpointSource(directory, config.dtype, ranks, config.tp_invariant, precision, config.mmproj)
     recommended(source.config_directory)  # what cannot be loaded is not built
@@ -147,7 +147,7 @@ def build(
                 config.tp_invariant or config.tensor_parallel_size > 1,
                 config.profile,
                 config.without,
-                config.quantization,
+                source.quantization,
                 config.quantization_head,
                 config.kv_cache_dtype,
                 config.hf_overrides,

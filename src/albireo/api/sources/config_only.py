@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NoReturn
 
+from albireo.api.sources.asked_precision import asked_precision
 from albireo.api.sources.checkpoint_source import with_whole_prompts
 from albireo.api.sources.overrides import overridden
 from albireo.api.sources.source import ModelSource, open_source
@@ -37,9 +38,9 @@ def open_to_plan(directory: Path, config: EngineConfig) -> ModelSource:
     """As api.source.open_source(), but for directories without weights, too."""
     if is_engine_directory(directory) or weight_files(directory):
         return open_source(directory, config)
-    precision = Precision(config.quantization, config.quantization_head)
     ranks = parts(config.tensor_parallel_size or 1, config.tp_invariant)
-    return ConfigOnly(overridden(directory, config), config.dtype, ranks, precision)
+    directory = overridden(directory, config)
+    return ConfigOnly(directory, config.dtype, ranks, asked_precision(directory, config))
 
 
 class ConfigOnly:

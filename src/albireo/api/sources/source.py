@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from albireo.api.sources.asked_precision import asked_precision
 from albireo.api.sources.checkpoint_source import CheckpointSource
 from albireo.api.sources.engine_source import EngineSource
 from albireo.api.sources.overrides import overridden, said
@@ -32,7 +33,6 @@ from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
 from albireo.models.settings.pooling_rule import PoolingRule
-from albireo.quantization.schemes import Precision
 
 
 class ModelSource(Protocol):
@@ -130,8 +130,8 @@ def open_source(directory: Path, config: EngineConfig) -> ModelSource:
                 f"{name}: {directory} is a checkpoint, which was never built and has neither hashes nor kernels; leave "
                 "it out, or build an engine directory: albireo build MODEL -o DIR"
             )
-    precision = Precision(config.quantization, config.quantization_head)
     directory = overridden(directory, config)
+    precision = asked_precision(directory, config)
     ranks = config.tensor_parallel_size or 1
     return CheckpointSource(directory, config.dtype, ranks, config.tp_invariant, precision, config.mmproj)
 

@@ -38,6 +38,24 @@ def quantization_format(directory: Path, config: Mapping[str, Any] | None = None
     Args: config: what config.json holds; read here when it is not given, and need not exist then.
     Raises: ModelError for an impossible value; UnsupportedModel naming the key and value that are not read.
     """
+    said = _said(directory, config)
+    return None if said is None else read_format(*said)
+
+
+def quantization_method(directory: Path) -> str | None:
+    """What the files call the way their weights are quantized (quant_method); None: they are numbers.
+
+    Raises: ModelError for a damaged file.
+    """
+    said = _said(directory, None)
+    if said is None:
+        return None
+    method = said[0].get("quant_method", "modelopt" if "quant_algo" in said[0] else None)
+    return method if isinstance(method, str) else None
+
+
+def _said(directory: Path, config: Mapping[str, Any] | None) -> tuple[dict[str, Any], str] | None:
+    """What is said of how weights are quantized, and where; None: nothing."""
     path = directory / "config.json"
     if config is None:
         config = read_json(path) if path.exists() else {}
@@ -48,14 +66,14 @@ def quantization_format(directory: Path, config: Mapping[str, Any] | None = None
                 if not isinstance(value, dict):
                     raise ModelError(f"{path}: {prefix}{key}={short(value)} must be an object")
                 beside = {name: settings[name] for name in _BESIDE if settings.get(name) is not None}
-                return read_format({**beside, **value}, f"{path}: {prefix}{key}")
+                return {**beside, **value}, f"{path}: {prefix}{key}"
     for name, method, place in SIDE_FILES:
         side = directory / name
         if side.exists():
             value = read_json(side) if place is None else read_json(side).get(place)
             if not isinstance(value, dict):
                 raise ModelError(f"{side}: {place}={short(value)} must be an object")
-            return read_format({"quant_method": method, **value}, f"{side}" if place is None else f"{side}: {place}")
+            return {"quant_method": method, **value}, f"{side}" if place is None else f"{side}: {place}"
     return None
 
 

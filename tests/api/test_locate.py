@@ -18,6 +18,15 @@ def test_nothing_is_the_bundled_model() -> None:
     assert (BUNDLED / "model.safetensors").stat().st_size < 25_000_000
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_not_the_directory_one_stands_in(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="the model's name is empty"):
+        locate_model(name)
+
+
 def test_a_directory_is_itself(tmp_path: Path) -> None:
     assert locate_model(str(tmp_path)) == tmp_path
 

@@ -36,6 +36,8 @@ def locate_model(name: str | Path | None) -> Path:
     if name is None:
         return BUNDLED
     name = str(name)
+    if not name.strip():
+        raise ModelError("the model's name is empty; give a model directory or a hub name, or none: the bundled model")
     path = stored_model(name) or of_home(name)
     if path.is_dir():
         return _gguf_in(path) or path

@@ -219,6 +219,8 @@ def test_tools_that_are_none_are_refused(tools: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("choice", "error", "message"),
     [
+        ({}, InvalidParams, 'tool_choice={} names no function; write {"type": "function"'),
+        ({"type": "function", "function": None}, InvalidParams, "names no function"),
         ({"type": "function", "function": {"name": "g"}}, InvalidParams, "'g', which is not among"),
         ({"type": "custom"}, UnsupportedFeature, "is not none, auto"),
         ("sometimes", UnsupportedFeature, "is not none, auto"),

@@ -167,6 +167,11 @@ def _named(tools: Sequence[Tool], choice: Any) -> Tool:
         )
     inner = choice.get("function", choice)
     name = inner.get("name") if isinstance(inner, Mapping) else None
+    if not isinstance(name, str):
+        raise InvalidParams(
+            f"tool_choice={choice!r:.80} names no function; write "
+            '{"type": "function", "function": {"name": …}}, or none, auto, required'
+        )
     for tool in tools:
         if tool.name == name:
             return tool

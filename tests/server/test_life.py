@@ -249,7 +249,8 @@ def test_health_answers_while_the_model_loads_and_sigterm_waits_no_longer_than_t
     wait_until(lambda: server.metrics()["vllm:generation_tokens_total"] >= 3)
     server.process.send_signal(signal.SIGTERM)
     assert server.wait_for_end() == 0
-    assert b"the server is shutting down" in read(connection)
+    told = read(connection)
+    assert b"the server is shutting down" in told and b'"code":"shutting_down"' in told
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path: Path) -> None:

@@ -124,7 +124,9 @@ def test_what_is_held_when_the_server_ends_is_told(start: Any) -> None:
         wait_until(lambda: server.http.get("/health").json().get("num_held") == 2, server)
         server.process.terminate()
         thread.join(60)
-        assert "shutting down" in answers[0].json()["error"]["message"]
+        (told,) = answers
+        assert (told.status_code, told.headers["retry-after"]) == (503, "5")
+        assert told.json()["error"]["code"] == "shutting_down"
         assert server.wait_for_end() == 0
 
 

@@ -40,7 +40,7 @@ from albireo.engine_process.messages import (
 from albireo.engine_process.model_files import told
 from albireo.engine_process.recovery import Recovery
 from albireo.engine_process.retries import Retries
-from albireo.engine_process.tracked import Tracked
+from albireo.engine_process.tracked import SHUTTING_DOWN, Tracked
 from albireo.errors import ConfigError, EngineError, RequestError
 from albireo.process_limits import shortage_of
 
@@ -138,7 +138,7 @@ class EngineClient:
             self._process.kill()
             await self._process.ended()
         for tracked in list(self.requests.values()):
-            self._end(tracked, "the server is shutting down")
+            self._end(tracked, SHUTTING_DOWN)
 
     @property
     def _is_over(self) -> bool:

@@ -16,6 +16,9 @@ from albireo.outputs import FinishReason
 from albireo.step import TokenLogprobs
 from albireo.text.tokenizer import Tokenizer
 
+#: stop_reason of what the end of the server ends.
+SHUTTING_DOWN = "the server is shutting down"
+
 
 class Inbox:
     """Which requests of one reader have news. Wakes its reader once, however much has come since.

@@ -19,7 +19,7 @@ from albireo.api.requests.submission import Submission
 from albireo.engine.request import derive_seed
 from albireo.engine_process.client import EngineClient, Health
 from albireo.engine_process.messages import MAX_MEDIA_BYTES, AdapterLoaded, Blocks, Ready, Stepped
-from albireo.engine_process.tracked import Inbox, Tracked
+from albireo.engine_process.tracked import SHUTTING_DOWN, Inbox, Tracked
 from albireo.errors import ConfigError, EngineError, InvalidParams
 from albireo.outputs import FinishReason
 from albireo.replicas.place import Place
@@ -231,7 +231,7 @@ class Replicas:
         """End the processes and every request."""
         self._is_closed = True
         await asyncio.gather(*(engine.close() for engine in self.engines))
-        self._end_held("the server is shutting down")
+        self._end_held(SHUTTING_DOWN)
         self._news.set()
 
     def _end_held(self, reason: str) -> None:
@@ -241,7 +241,7 @@ class Replicas:
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise EngineError("the server is shutting down")
+            raise EngineError(SHUTTING_DOWN)
 
     def watch(self, interval_s: float | None) -> None:
         """Have on_blocks called at this interval; None: no more."""

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
+from albireo.engine_process.tracked import SHUTTING_DOWN
 from albireo.errors import (
     EngineError,
     InvariantError,
@@ -91,6 +92,11 @@ def busy(status: int, message: str, code: str, retry_s: int = 1) -> HttpError:
     return HttpError(status, message, code=code, headers={"retry-after": str(retry_s)})
 
 
+def shutting_down() -> HttpError:
+    """To be asked again where the next server is."""
+    return busy(503, SHUTTING_DOWN, "shutting_down", 5)
+
+
 def unsupported(name: str, value: Any, advice: str = "leave it out") -> HttpError:
     """A field that asks for what there is not."""
     return HttpError(400, f"{name}={value!r:.60} is not supported; {advice}", param=name, code="unsupported")
@@ -115,12 +121,16 @@ def refused(error: EngineError, prompt_field: str) -> HttpError:
         return HttpError(400, message, param=field.group(1) if field else None, code="invalid_value")
     if isinstance(error, InvariantError):
         return HttpError(500, "an internal promise does not hold; the server's log has more", code="internal")
+    if str(error) == SHUTTING_DOWN:
+        return shutting_down()
     return busy(503, "the engine does not run; the server's log says why", "engine_down")
 
 
 def ended(reason: int | str | None) -> HttpError:
     """The answer for a continuation that the engine gave up, by its stop_reason."""
     text = str(reason)
+    if text == SHUTTING_DOWN:
+        return shutting_down()
     if text.startswith("InvalidParams: "):
         return HttpError(400, _SEQUENCE.sub("", text.partition(": ")[2]), code="invalid_value")
     known = text if text.startswith(_TELLABLE) else f"the engine failed on it ({text.partition(':')[0]})"

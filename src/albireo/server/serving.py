@@ -30,7 +30,7 @@ from albireo.server.accounts import Accounts
 from albireo.server.adapters import ServedAdapters
 from albireo.server.body import Bodies
 from albireo.server.dialect import Dialect
-from albireo.server.errors import HttpError, busy
+from albireo.server.errors import HttpError, busy, shutting_down
 from albireo.server.event_stream import EventStream
 from albireo.server.live import Live
 from albireo.server.metrics import Metrics
@@ -185,14 +185,18 @@ class Serving:
     async def in_thread(self, work: Callable[[], T], with_images: bool = False) -> T:
         """Do what takes long without holding up the streams: one thing at a time, unless it may wait for images."""
         pool = self._opening if with_images else self._encoding
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
+        try:
+            waited_for = asyncio.get_running_loop().run_in_executor(pool, work)
+        except RuntimeError:  # the pool is closed
+            raise shutting_down() from None
+        return await waited_for
 
     # -- who may come in -----------------------------------------------------------------------------------------------
 
     def check_open(self) -> None:
         """Raises: HttpError 503 when nothing new is taken."""
         if self.is_draining:
-            raise busy(503, "the server is shutting down", "shutting_down", 5)
+            raise shutting_down()
         if self.client.failure is not None:
             raise busy(503, "the engine does not run", "engine_down", 5)
         _ = self.ready

@@ -21,12 +21,13 @@ from starlette.types import ASGIApp, Receive, Scope
 
 from albireo.api.sources.check_files import check_files
 from albireo.config import EngineConfig
+from albireo.engine_process.tracked import SHUTTING_DOWN
 from albireo.errors import ConfigError, EngineError
 from albireo.replicas.place import Place
 from albireo.server.app import behind_errors, routes
 from albireo.server.body import Bodies, ClientGone
 from albireo.server.conversation_store import ConversationStore
-from albireo.server.errors import NO_RETRY, HttpError, busy
+from albireo.server.errors import NO_RETRY, HttpError, busy, shutting_down
 from albireo.server.response_store import ResponseStore
 from albireo.server.serving import Serving
 from albireo.server.settings import ServerSettings
@@ -308,7 +309,7 @@ class Models:
     def check_open(self) -> None:
         """Raises: HttpError 503 when nothing new is taken."""
         if self.is_draining:
-            raise busy(503, "the server is shutting down", "shutting_down", 5)
+            raise shutting_down()
 
     # -- their life, as of one -----------------------------------------------------------------------------------------
 
@@ -324,12 +325,12 @@ class Models:
     async def drain(self) -> None:
         """Take nothing new, and let what runs finish within the time there is for it."""
         self.is_draining = True
-        self._turns.close("the server is shutting down")
+        self._turns.close(SHUTTING_DOWN)
         await asyncio.gather(*(serving.drain() for serving in self.servings))
 
     async def close(self) -> None:
         """End everything."""
-        self._turns.close("the server is shutting down")
+        self._turns.close(SHUTTING_DOWN)
         await asyncio.gather(*(serving.close() for serving in self.servings))
 
     def failure(self) -> EngineError | None:

@@ -14,7 +14,7 @@ from albireo.server.batches.store import BATCH_ID
 from albireo.server.body import parse
 from albireo.server.endpoints.files import answer, enabled, no_space
 from albireo.server.endpoints.paging import asked_page
-from albireo.server.errors import HttpError, busy, unsupported
+from albireo.server.errors import HttpError, shutting_down, unsupported
 from albireo.server.protocol.batches import BATCH_NEUTRAL, ENDPOINTS, Batch, BatchList, BatchRequest
 from albireo.server.protocol.fields import unneutral
 from albireo.server.serving import Serving
@@ -37,7 +37,7 @@ class BatchEndpoints:
         async with self._serving.bodies.read(http.scope, http.receive) as body:
             request = parse(body, _DECODER)
         if self._serving.is_draining:
-            raise busy(503, "the server is shutting down", "shutting_down", 5)
+            raise shutting_down()
         if asked := unneutral(request, BATCH_NEUTRAL):
             raise unsupported(*asked, "delete files when they are needed no more")
         if request.endpoint not in ENDPOINTS:

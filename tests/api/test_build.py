@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from albireo import BuildConfig, ConfigError, Corrupt, ModelError, TargetMismatch, build
+from albireo.api.sources.locate import BUNDLED
 from albireo.api.sources.source import open_source
 from albireo.artifact.graph_json import graph_to_json
 from albireo.backends.cpu import model as cpu_model
@@ -75,7 +76,8 @@ def test_what_cannot_be_read_is_named_and_not_left_out(
     elif kind == "link":
         path.symlink_to("blob")
     else:
-        path.write_text("{}")
+        bundled = BUNDLED / name
+        path.write_bytes(bundled.read_bytes() if bundled.exists() else b"{}")
         monkeypatch.setattr(Path, "read_bytes", refusing(path))
     with pytest.raises(ModelError, match=rf"checkpoint/{name}: (is not a regular file|cannot be read)"):
         build(checkpoint, tmp_path / "engine")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from albireo import LLM, BuildConfig, SamplingParams, build
 from albireo.api.sources.locate import BUNDLED
 from albireo.api.tokenizer import open_tokenizer
 from albireo.artifact.reader import tokenizer_directory
+from albireo.errors import ModelError
 from albireo.text.tokenizer import Tokenizer
 from text.texts import TEXTS
 from tiny_models import make_checkpoint
@@ -49,6 +51,21 @@ def test_the_same_ids_and_text_as_from_the_checkpoint(kind: str, tmp_path: Path)
     assert said[0].outputs[0].text == said[1].outputs[0].text
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "tokenizer.json"])
+def test_a_damaged_vocabulary_is_found_before_anything_is_written(kind: str, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", tiny_of("llama"), seed=5)
+    if kind in KINDS:
+        KINDS[kind][0](checkpoint)
+        file = checkpoint / max(KINDS[kind][1])
+        file.write_bytes(file.read_bytes()[:-200])
+    else:
+        file = checkpoint / kind
+        file.write_text("{}")
+    with pytest.raises(ModelError, match=re.escape(file.stem)):
+        build(checkpoint, tmp_path / "engine", BuildConfig(target="scalar"))
+    assert not (tmp_path / "engine").exists()
+
+
 def _ranks(place: Path) -> Path:
     lines = [f"{b64encode(token).decode()} {rank}" for rank, token in enumerate(tokens_of(BUNDLED)[:3800])]
     (place / "tiktoken.model").write_text("\n".join(lines))
@@ -74,6 +91,7 @@ def test_a_vocabulary_that_leaves_much_to_its_class_becomes_a_tokenizer_json(tmp
 def test_only_the_vocabulary_that_is_read_is_copied(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", tiny_of("llama") | {"vocab_size": 4096}, seed=5)
     _byte_level(_tekken(checkpoint))
+    (checkpoint / "tokenizer_config.json").write_text("{}")  # the other one's
     engine = build(checkpoint, tmp_path / "a", BuildConfig()).directory
     assert {path.name for path in (engine / "tokenizer").iterdir()} == {"tekken.json", "tokenizer_config.json"}
     (checkpoint / "tokenizer.json").write_bytes((BUNDLED / "tokenizer.json").read_bytes())

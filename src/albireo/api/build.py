@@ -115,7 +115,10 @@ def build(
     precision = asked_precision(directory, config)
     ranks = config.tensor_parallel_size
     source = CheckpointSource(directory, config.dtype, ranks, config.tp_invariant, precision, config.mmproj)
-    recommended(source.config_directory)  # what cannot be loaded is not built
+    # what cannot be loaded is not built
+    recommended(source.config_directory)
+    if not is_gguf(directory) and vocabulary_files(directory):
+        open_tokenizer(directory)
     model_len = _model_len(config, source)
     engine = EngineConfig(
         device="cuda" if is_gpu else "cpu",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from albireo.api.async_llm import AsyncLLM
     from albireo.api.build import build
     from albireo.api.llm import LLM, load
+    from albireo.api.llm_engine import LLMEngine
     from albireo.api.requests.prompts import TextPrompt, TokensPrompt
     from albireo.beam_search_params import BeamSearchParams
     from albireo.config import BuildConfig, EngineArgs, EngineConfig
@@ -85,6 +86,7 @@ __all__ = [
     "EngineFileError",
     "InvalidParams",
     "InvariantError",
+    "LLMEngine",
     "LoRARequest",
     "Logprob",
     "ModelError",
@@ -125,6 +127,7 @@ __all__ = [
 _HOMES = {
     "LLM": "albireo.api.llm",
     "AsyncLLM": "albireo.api.async_llm",
+    "LLMEngine": "albireo.api.llm_engine",
     "BeamSearchOutput": "albireo.outputs",
     "BeamSearchParams": "albireo.beam_search_params",
     "BeamSearchSequence": "albireo.outputs",

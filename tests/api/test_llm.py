@@ -473,7 +473,7 @@ def test_what_only_vllm_has_is_told(house: Any) -> None:
     with pytest.raises(UnsupportedFeature, match="PoolingParams has it"):
         llm.embed("a", **{"truncate_prompt_tokens": 3})  # type: ignore[arg-type]
     with pytest.raises(AttributeError, match=r"LLM.collective_rpc is vLLM's"):
-        llm.collective_rpc("x")
+        llm.collective_rpc("x")  # type: ignore[attr-defined]
     assert not hasattr(llm, "llm_engine") and not hasattr(llm, "nowhere")
 
 

@@ -6,7 +6,7 @@ Does not know how requests run.
 from __future__ import annotations
 
 import itertools
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from albireo.api.load import Loaded, load
 from albireo.api.requests.admission import Admission
@@ -85,8 +85,10 @@ class FrontDoor:
 
     errored = is_stopped
 
-    def __getattr__(self, name: str) -> Any:
-        raise attribute_error(self, name)
+    if not TYPE_CHECKING:  # which knows what is there
+
+        def __getattr__(self, name: str) -> Any:
+            raise attribute_error(self, name)
 
     def get_tokenizer(self) -> ScriptTokenizer:
         """The model's tokenizer, also by transformers' names: tokenizer(text), apply_chat_template().

@@ -13,6 +13,7 @@ import pytest
 
 from albireo.config import BuildConfig, EngineArgs, EngineConfig
 from albireo.errors import ConfigError, short
+from albireo.media_limits import MediaLimits
 from albireo.profiles import StepLimits
 
 
@@ -47,6 +48,22 @@ def test_engine_args_are_arguments_of_an_llm() -> None:
     assert EngineConfig.from_kwargs(**vars(args)) == EngineConfig.from_kwargs(**asdict(args)) == config
     with pytest.raises(ConfigError, match="cpu_offload_gb is vLLM's"):
         EngineArgs("fox", cpu_offload_gb=4)
+
+
+def test_engine_args_may_be_changed_before_they_are_used() -> None:
+    args = EngineArgs("fox", limit_mm_per_prompt={"image": 2})
+    args.seed = 5
+    args.limit_mm_per_prompt = {"image": {"count": 1, "width": 64}, "audio": 0, "vision_chunk": 0}  # type: ignore[assignment]
+    args.mm_processor_cache_gb = 4  # vLLM's default
+    args.gpu_memory_utilization = 0.5
+    assert vars(args) == vars(
+        EngineConfig(model="fox", seed=5, limit_mm_per_prompt=MediaLimits(image=1, audio=0), memory_utilization=0.5)
+    )
+    before = dict(vars(args))
+    for name, value in (("seed", "x"), ("cpu_offload_gb", 4), ("smell", 1)):
+        with pytest.raises(ConfigError, match=name):
+            setattr(args, name, value)
+    assert vars(args) == before
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,11 @@ class EngineArgs(EngineConfig):
         """Raises: as EngineConfig.from_kwargs()."""
         vars(self).update(vars(EngineConfig.from_kwargs(model=model, **kwargs)))
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As vLLM's may be changed before they are used. Raises: as EngineConfig.from_kwargs()."""
+        own = name.removeprefix("gpu_") if name == "gpu_memory_utilization" else name
+        self.__init__(**vars(self) | {own: value})  # type: ignore[misc]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildConfig:

@@ -56,6 +56,9 @@ class MediaLimits:
             return cls()
         if not isinstance(given, Mapping):
             raise ConfigError(f"limit_mm_per_prompt={short(value)} is not allowed; it must be {_WANTED}")
+        # of vLLM's options of a kind all but the count are of its trial runs; none of what there is not is no limit
+        given = {key: each.get("count") if isinstance(each, Mapping) else each for key, each in given.items()}
+        given = {key: each for key, each in given.items() if key in _KINDS or each != 0}
         unknown = [key for key in given if key not in _KINDS]
         if unknown:
             raise ConfigError(f"limit_mm_per_prompt has {short(unknown[0])}; known: {', '.join(_KINDS)}")

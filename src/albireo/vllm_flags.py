@@ -257,6 +257,7 @@ _SO_ANYWAY = {
     "--tokenizer-revision": ("main",),
     "--code-revision": ("main",),
     "--logprobs-mode": ("raw_logprobs",),
+    "--mm-processor-cache-gb": ("0", "4", "4.0"),
     "--lora-dtype": ("auto",),
     "--mamba-cache-dtype": ("auto",),
     "--mamba-ssm-cache-dtype": ("auto", "float32"),

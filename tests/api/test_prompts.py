@@ -29,6 +29,11 @@ from albireo.image_input import GivenImage
         ({"prompt": "text", "multi_modal_data": {}}, [Prompt("text", None)]),
         ({"prompt": "a", "multi_modal_data": {"image": "b"}}, [Prompt("a", None, None, [GivenImage("b")])]),
         ({"prompt": "a", "multi_modal_data": {"image": [1, 2]}}, [Prompt("a", None, None, [(1, False), (2, False)])]),
+        (
+            {"prompt": "a", "multi_modal_data": {"image": "b"}, "multi_modal_uuids": {"image": "u"}},
+            [Prompt("a", None, None, [GivenImage("b")])],
+        ),
+        ({"prompt": "a", "multi_modal_data": {"image": None}, "multi_modal_uuids": {}}, [Prompt("a", None)]),
         ([], []),
         (["a", [1], {"prompt": "b"}], [Prompt("a", None), Prompt(None, [1]), Prompt("b", None)]),
         ([[1], [2, 3]], [Prompt(None, [1]), Prompt(None, [2, 3])]),
@@ -71,3 +76,31 @@ def test_what_is_no_prompt_is_refused(given: Any, error: type[Exception], words:
 def test_a_single_prompt_is_not_a_list_of_prompts() -> None:
     with pytest.raises(InvalidParams, match="the prompt"):
         parse_prompt(["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("mm_processor_kwargs", {"fps": 1}, "mm_processor_kwargs of LLM holds for all"),
+        ("prompt_embeds", [1], "embeddings are not taken"),
+        ("encoder_prompt", "x", "a prompt is one text"),
+        ("smell", "x", "supported: prompt"),
+    ],
+)
+def test_keys_that_ask_for_what_there_is_not_are_told(key: str, value: Any, said: str) -> None:
+    with pytest.raises(UnsupportedFeature, match=f"^the prompt has the key '{key}'; .*{said}"):
+        parse_prompt({"prompt": "a", key: value})
+
+
+@pytest.mark.parametrize(
+    ("media", "names", "said"),
+    [
+        ({}, {"image": "u"}, "names 'image' in multi_modal_uuids"),
+        ({"image": None}, {"image": "u"}, "names 'image' in multi_modal_uuids"),
+        ({"image": ["a", None]}, {"image": ["u", "v"]}, "names 'image' in multi_modal_uuids"),
+        ({"image": "a"}, ["u"], "must be a dict"),
+    ],
+)
+def test_media_are_not_found_by_name(media: Any, names: Any, said: str) -> None:
+    with pytest.raises(InvalidParams, match=said):
+        parse_prompt({"prompt": "a", "multi_modal_data": media, "multi_modal_uuids": names})

@@ -39,6 +39,13 @@ class TokensPrompt(_MorePrompt, total=False):
 PromptInput = str | Sequence[int] | Mapping[str, Any]
 
 _KEYS = ("prompt", "prompt_token_ids", "cache_salt", "multi_modal_data")
+_UUIDS = "multi_modal_uuids"
+#: Keys of vLLM's prompts -> what is there in their place.
+_ELSEWHERE = {
+    "mm_processor_kwargs": "mm_processor_kwargs of LLM holds for all requests",
+    "prompt_embeds": "prompts are texts, token ids and media; embeddings are not taken",
+    "encoder_prompt": "a prompt is one text; what a model hears goes into multi_modal_data",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +101,10 @@ def _is_one(prompts: Any) -> bool:
 
 def _parse_mapping(prompt: Mapping[str, Any], where: str) -> Prompt:
     for key, value in prompt.items():
-        if key not in _KEYS and value:  # what is empty asks for nothing
-            raise UnsupportedFeature(f"{where} has the key {key!r}; supported: {', '.join(_KEYS)}")
+        if key not in (*_KEYS, _UUIDS) and value:  # what is empty asks for nothing
+            hint = _ELSEWHERE.get(key, f"supported: {', '.join(_KEYS)}")
+            raise UnsupportedFeature(f"{where} has the key {key!r}; {hint}")
+    _check_uuids(prompt, where)
     text, ids, salt, media = (prompt.get(key) for key in _KEYS)
     if text is not None and not isinstance(text, str):
         raise InvalidParams(f"{where} has a prompt of type {type(text).__name__}; it must be a string")
@@ -106,6 +115,23 @@ def _parse_mapping(prompt: Mapping[str, Any], where: str) -> Prompt:
     if text is None and ids is None:
         raise InvalidParams(f"{where} has neither prompt nor prompt_token_ids; give one of them")
     return Prompt(text, None if ids is None else _ids(ids, where), salt, *_media(media, where))
+
+
+def _check_uuids(prompt: Mapping[str, Any], where: str) -> None:
+    """vLLM's names of media, by which it finds what it kept.
+
+    Raises: InvalidParams for one without what it names, or what is no dict.
+    """
+    names, media = prompt.get(_UUIDS) or {}, prompt.get("multi_modal_data") or {}
+    if not isinstance(names, Mapping):
+        raise InvalidParams(f"{where} has {_UUIDS}={short(names)}; it must be a dict such as {{'image': …}}")
+    for kind in names:
+        given = media.get(kind) if isinstance(media, Mapping) else media
+        if given is None or (isinstance(given, (list, tuple)) and any(each is None for each in given)):
+            raise InvalidParams(
+                f"{where} names {short(kind)} in {_UUIDS} and does not have it in multi_modal_data: media are found by "
+                "what they hold; give them"
+            )
 
 
 def _media(media: Any, where: str) -> tuple[list[GivenImage], list[GivenSound], list[GivenVideo]]:

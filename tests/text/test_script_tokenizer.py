@@ -39,7 +39,10 @@ def test_texts_and_names_of_tokens(tokenizer_of, reference_of, name):
         for special in (True, False):
             made, expected = ours(text, add_special_tokens=special), theirs(text, add_special_tokens=special)
             assert made == {key: expected[key] for key in ("input_ids", "attention_mask")}
-    ids = ours("Hello, world 日本").input_ids
+    ids = ours("Hello, world 日本", padding=False, return_tensors=None, return_attention_mask=True).input_ids
+    for text in ("Hello, world 日本", "a b"):
+        assert ours.tokenize(text) == theirs.tokenize(text)
+    assert ours.batch_decode([ids, ids[:3]]) == theirs.batch_decode([ids, ids[:3]], skip_special_tokens=True)
     names = ours.convert_ids_to_tokens(ids)
     assert names == theirs.convert_ids_to_tokens(ids) and ours.convert_tokens_to_ids(names) == ids
     assert ours.convert_ids_to_tokens(ids[0]) == names[0] and ours.convert_tokens_to_ids(names[0]) == ids[0]
@@ -48,6 +51,15 @@ def test_texts_and_names_of_tokens(tokenizer_of, reference_of, name):
     assert ours.get_vocab() == theirs.get_vocab() and len(ours) == len(theirs)
     assert set(theirs.all_special_ids) <= set(ours.all_special_ids)
     assert ours.all_special_tokens == ours.convert_ids_to_tokens(ours.all_special_ids)
+
+
+def test_shapes_of_arrays_are_refused(tokenizer_of):
+    ours = ScriptTokenizer(tokenizer_of("story"))
+    for name, value in (("padding", True), ("return_tensors", "pt"), ("max_length", 3), ("text_pair", "b")):
+        with pytest.raises(UnsupportedFeature, match=f"^{name}=.* is not supported; leave it out"):
+            ours("a", **{name: value})
+    with pytest.raises(TypeError, match="'paddings'"):
+        ours("a", paddings=False)
 
 
 def test_what_there_is_not(tokenizer_of):

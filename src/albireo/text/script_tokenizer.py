@@ -21,7 +21,19 @@ _NOT_HERE = (
     "return_assistant_tokens_mask",
     "tokenizer_kwargs",
 )
+#: And what __call__() takes; masks are there anyway.
+_SHAPES = (
+    *("padding", "truncation", "max_length", "return_tensors", "text_pair", "stride", "pad_to_multiple_of"),
+    *("return_offsets_mapping", "return_special_tokens_mask", "return_token_type_ids", "return_length", "verbose"),
+    *("return_attention_mask", "return_overflowing_tokens", "is_split_into_words"),
+)
 _MEDIA = "apply_chat_template() writes texts alone; use LLM.chat(), which looks into them"
+
+
+def _refuse(name: str, value: Any) -> None:
+    """Raises: UnsupportedFeature for a value that asks for something."""
+    if value and name not in ("return_attention_mask", "verbose"):
+        raise UnsupportedFeature(f"{name}={short(value)} is not supported; leave it out")
 
 
 class TokenIds(dict[str, Any]):
@@ -55,8 +67,16 @@ class ScriptTokenizer(Tokenizer):
         self.__dict__.update(vars(tokenizer))
         self._chats = ChatEncoder(tokenizer)
 
-    def __call__(self, text: str | Sequence[str], *, add_special_tokens: bool = True) -> TokenIds:
-        """Ids of a text, or of several. Raises: as encode()."""
+    def __call__(self, text: str | Sequence[str], *, add_special_tokens: bool = True, **shapes: Any) -> TokenIds:
+        """Ids of a text, or of several.
+
+        Args: shapes: transformers' padding, return_tensors and the like, that ask for nothing.
+        Raises: as encode(); UnsupportedFeature for other shapes than lists.
+        """
+        for name, value in shapes.items():
+            if name not in _SHAPES:
+                raise TypeError(f"__call__() got an unexpected keyword argument {name!r}")
+            _refuse(name, value)
         if isinstance(text, str):
             return TokenIds(self.encode(text, add_special_tokens))
         return TokenIds([self.encode(each, add_special_tokens) for each in text])
@@ -70,6 +90,19 @@ class ScriptTokenizer(Tokenizer):
         """As Tokenizer.decode(), and of one id its text."""
         given = [ids] if isinstance(ids, int) else ids
         return super().decode(given, skip_special_tokens, spaces_between_special_tokens)
+
+    def batch_decode(
+        self,
+        sequences: Sequence[Sequence[int]],
+        skip_special_tokens: bool = True,
+        spaces_between_special_tokens: bool = True,
+    ) -> list[str]:
+        """decode() of each."""
+        return [self.decode(ids, skip_special_tokens, spaces_between_special_tokens) for ids in sequences]
+
+    def tokenize(self, text: str, add_special_tokens: bool = False) -> list[str | None]:
+        """Names in the vocabulary of a text's tokens."""
+        return [self._name(token_id) for token_id in self.encode(text, add_special_tokens)]
 
     def apply_chat_template(
         self,
@@ -91,8 +124,7 @@ class ScriptTokenizer(Tokenizer):
         Raises: TemplateError; UnsupportedFeature for what asks for other shapes than a list of ids.
         """
         for name in _NOT_HERE:
-            if value := variables.pop(name, None):
-                raise UnsupportedFeature(f"{name}={short(value)} is not supported; leave it out")
+            _refuse(name, variables.pop(name, None))
         made = self._chats.encode(
             conversation,
             chat_template=chat_template,

@@ -40,15 +40,15 @@ def test_a_threshold_is_tried_where_it_divides() -> None:
     assert len(tried(point(16), "tall_rows")) == 1
     # a single row: only none at all is something else
     assert tried(point(1), "tall_rows") == {0}
-    # 64 rows are two chunks of 32: none is for a tall tile
+    # 64 rows are one chunk: none is for a tall tile
     assert tried(point(64), "tall_rows") == set()
     assert tried(point(16, "avx2"), "tall_rows") == set()
     assert tried(point(16, "avx2"), "block_steps") != set()
 
 
 def test_slabs_are_tried_where_there_are_several() -> None:
-    assert tried(point(2048), "slab_rows") == {48, 96, 240, 960, 1920}
-    assert tried(point(128), "slab_rows") == {48, 96}
+    assert tried(point(2048), "slab_rows") == {96, 192, 960, 1920}
+    assert tried(point(128), "slab_rows") == {96}
 
 
 def test_one_thread_has_one_queue() -> None:

@@ -14,7 +14,8 @@ from albireo.graph.tuning import ALLOWED, CallKey, Tuning, row_chunks
 
 #: Levels with tall tiles: where registers allow 28 rows.
 _TALL_LEVELS = ("amx", "avx512bf16", "avx512vnni", "avx512")
-#: Chunks of so many rows and more go through the tile registers of this level, where no number changes anything.
+#: Chunks of so many rows and more go through the tile registers of this level, where no number changes anything; of
+#: bfloat16 all.
 _MATRIX_LEVEL, _MATRIX_ROWS = "amx", 16
 #: Parameters in the order they are tried: what decides most first, since later ones are tried on top of it.
 _GEMM = ("tall_rows", "one_queue", "fetch_bytes", "block_steps", "slab_rows", "claims")
@@ -58,7 +59,8 @@ class Point:
         tall_rows = tuning.tall_rows if self.key.kernel.endswith(_TALL_LEVELS) else 0
         chunks = set(row_chunks(rows))
         if self.key.kernel.endswith(_MATRIX_LEVEL):
-            chunks = {count for count in chunks if count < _MATRIX_ROWS}
+            least = 1 if self._dtype() == "bfloat16" else _MATRIX_ROWS
+            chunks = {count for count in chunks if count < least}
         tall = frozenset(count for count in chunks if 0 < count <= tall_rows)
         is_wide = any(count > tall_rows for count in chunks)
         blocks = min(tuning.block_steps, self._steps()) if is_wide else 0
@@ -68,7 +70,10 @@ class Point:
 
     def _steps(self) -> int:
         k = int(dict(self.key.shape)["k"])
-        return math.ceil(k / 2) if self.key.kernel.split(".")[1] == "bfloat16" else k
+        return math.ceil(k / 2) if self._dtype() == "bfloat16" else k
+
+    def _dtype(self) -> str:
+        return self.key.kernel.split(".")[1]
 
     def _panels(self) -> int:
         """Work items of one slab."""

@@ -39,8 +39,7 @@ def test_order_is_best_level_first_and_scalar_last(family: str, dtype: str) -> N
 
 @pytest.mark.parametrize("family", ["linear", "qkv_rope_kv", "attention", "head_top"])
 def test_bfloat16_hardware_is_for_bfloat16(family: str) -> None:
-    best = "amx" if family == "attention" and "amx" in LEVELS else OF_BFLOAT16
-    assert identities(family, "bfloat16")[0] == f"{family}.bfloat16.{best}"
+    assert identities(family, "bfloat16")[0] == f"{family}.bfloat16.{OF_BFLOAT16}"
     assert identities(family, "float16")[0] == f"{family}.float16.{max(ADDING, key=lambda level: -LEVELS.index(level))}"
 
 

@@ -38,13 +38,15 @@ class Tiles:
         tall: most rows of a tall tile, which is one vector wide; 0 where there is none.
         passes: such tiles that rows are shared among.
         has_byte_dot: whether four products of bytes are added in 32 bits at once.
-        matrix: least rows that go through tile registers, which are so many rows high; 0 where there are none.
+        matrix: rows of a tile register; 0 where there are none.
+        matrix_least: least rows that go through them.
     """
 
     rows: int
     vectors: int
     tall: int
     matrix: int = 0
+    matrix_least: int = 16
     passes: int = 1
     has_byte_dot: bool = True
 
@@ -65,6 +67,8 @@ TILES = {
 
 def tiles_of(dtype: str, tiles: Tiles) -> Tiles:
     """Those of weights of a type, at a level that has these."""
+    if dtype == "bfloat16":
+        return replace(tiles, matrix_least=1)
     if not is_encoding(dtype) or (e := encoding(dtype)).kind == "float" or e.group is None:
         return tiles
     if e.kind == "progressive":
@@ -92,7 +96,7 @@ def regimes_of(family: str, tiles: Tiles, rows: int, tuning: tuple[Tuning, ...] 
 
 def _gemm_regime(tiles: Tiles, rows: int, tall: int) -> str:
     """What panel_product of gemm.inl does with a chunk."""
-    if tiles.matrix and rows >= tiles.matrix:
+    if tiles.matrix and rows >= tiles.matrix_least:
         return "matrix"
     if rows <= tall:
         return "tall"
@@ -103,8 +107,8 @@ def regime_text(regime: str, tiles: Tiles) -> str:
     """One of regimes_of() in words."""
     wide = f"{tiles.rows} rows x {16 * tiles.vectors} columns"
     return {
-        "matrix": f"tile registers of {tiles.matrix} rows x 16 columns, two by two: the weights pass twice for "
-        f"{ROW_CHUNK} rows",
+        "matrix": f"tile registers of {tiles.matrix} rows x 16 columns, two by two: the weights pass once for each "
+        f"{2 * tiles.matrix} rows",
         "tall": f"up to {tiles.tall} rows x 16 columns in registers: a weight is used for each of them as it passes"
         + (f", at most {tiles.passes} times" if tiles.passes > 1 else ""),
         "wide": f"up to {wide} in registers: the weights pass once",

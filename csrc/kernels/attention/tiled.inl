@@ -137,11 +137,15 @@ class TileProducts {
   void value_tiles(const RowBlock<W>& r, const Tile<W>& t, int64_t positions) {
     constexpr int64_t kNext = kAttentionTile * sizeof(bf16);
     const int64_t stride = r.Wp * (int64_t)sizeof(float), subs = ceil_div(positions, kSide);
+    char *now = columns_[0], *then = columns_[1];
+    const auto put = [&](int64_t column, int64_t j, char* to) {
+      if constexpr (Tile<W>::kStreams) prefetch_l2((const char*)(t.next_v[j] + 2 * column));
+      put_together(t.v[j] + 2 * column, 2 * r.Wp, positions - j * kSide, to + j * (kRegisterBytes / 2));
+    };
     if (positions % kDepth != 0) memset(columns_, 0, sizeof(columns_));
-    for (int64_t j = 0; j < subs; j++) put_together(r, t, 0, j, positions);
+    for (int64_t j = 0; j < subs; j++) put(0, j, now);
     for (int64_t column = 0; column < r.Wp; column += kSide) {
-      const char* v = columns_[column / kSide % 2];
-      repeat<kSteps>([&](auto s) { machine_.template load<kColumns + s()>(v + s() * kRegisterBytes, kLine); });
+      repeat<kSteps>([&](auto s) { machine_.template load<kColumns + s()>(now + s() * kRegisterBytes, kLine); });
       // Those behind are put together meanwhile, some after each dot.
       const int64_t ahead = r.rows > kSide ? 1 : 2;
       int64_t next = column + kSide < r.Wp ? 0 : subs;
@@ -151,35 +155,27 @@ class TileProducts {
         machine_.template load<kSums + is_last()>(out, stride);
         repeat<kSteps>([&](auto s) {
           dot<is_last(), s()>(p + s() * kLine, kNext);
-          for (int64_t i = 0; i < ahead && next < subs; i++) put_together(r, t, column + kSide, next++, positions);
+          for (int64_t i = 0; i < ahead && next < subs; i++) put(column + kSide, next++, then);
         });
         machine_.template store<kSums + is_last()>(out, stride);
       });
+      std::swap(now, then);
     }
   }
 
   // 16 columns of the values of a sub-panel, a pair of positions a row, as half of a tile: sub-panels lie apart, and
-  // behind the positions there are lies what may be no number.
-  template <class W>
-  ALBIREO_INLINE void put_together(const RowBlock<W>& r, const Tile<W>& t, int64_t column, int64_t j,
-                                   int64_t positions) {
+  // behind the positions there are lies what may be no number. next: elements from pair to pair.
+  static ALBIREO_INLINE void put_together(const bf16* v, int64_t next, int64_t positions, char* to) {
     constexpr int kPairs = kSide / 2;
-    const bf16 *v = t.v[j] + 2 * column, *next = v;
-    if constexpr (Tile<W>::kStreams) next = t.next_v[j] + 2 * column;
-    float* to = (float*)(columns_[column / kSide % 2] + j * kPairs * kLine);
-    const int64_t left = positions - j * kSide;
-    if (left < kSide) {
-      for (int64_t p = 0; p < ceil_div(left, 2); p++) memcpy(to + p * 16, v + p * 2 * r.Wp, kLine);
+    if (positions < kSide) {
+      for (int64_t p = 0; p < ceil_div(positions, 2); p++) memcpy(to + p * kLine, v + p * next, kLine);
       return;
     }
-    if constexpr (Tile<W>::kStreams) prefetch_l2((const char*)next);
     V lines[kPairs];  // all at once: a load waits for stores to the same place in another page
 #pragma GCC unroll 8
-    for (int p = 0; p < kPairs; p++) {
-      lines[p] = load((const float*)(v + p * 2 * r.Wp));
-    }
+    for (int p = 0; p < kPairs; p++) lines[p] = load((const float*)(v + p * next));
 #pragma GCC unroll 8
-    for (int p = 0; p < kPairs; p++) store(to + p * 16, lines[p]);
+    for (int p = 0; p < kPairs; p++) store((float*)(to + p * kLine), lines[p]);
   }
 
   Machine machine_;

@@ -30,7 +30,7 @@ def code() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def inner_loops(code: list[tuple[str, str]]) -> list[list[str]]:
+def all_inner_loops(code: list[tuple[str, str]]) -> list[list[str]]:
     """Bodies of loops without another jump: from the target of a backward jump to the jump."""
     index, longest, found = {address: i for i, (address, _) in enumerate(code)}, 160, []
     for i, (_, text) in enumerate(code):
@@ -41,6 +41,17 @@ def inner_loops(code: list[tuple[str, str]]) -> list[list[str]]:
         if body and not any(text.startswith("j") for text in body[:-1]):
             found.append(body)
     return found
+
+
+def is_tiled_attention(body: list[str]) -> bool:
+    """Columns come first there, then rows (csrc/kernels/attention/tiled.inl); of weights rows do."""
+    return any(re.match(r"tdpbf16ps\s+%tmm[2-5],%tmm[67],%tmm[01]$", text) for text in body)
+
+
+@pytest.fixture(scope="module")
+def inner_loops(all_inner_loops: list[list[str]]) -> list[list[str]]:
+    """But those of attention in tile registers, which are of another kind."""
+    return [body for body in all_inner_loops if not is_tiled_attention(body)]
 
 
 def dots(body: list[str], name: str) -> int:
@@ -159,3 +170,12 @@ def test_matrix_tiles_are_loops_of_four_dots(inner_loops: list[list[str]], name:
     for body in loops:
         assert not any(re.search(r"\(%r[sb]p", text) for text in body), "\n".join(body)
         assert not any(text.startswith(("tilestore", "tilezero")) for text in body)
+
+
+def test_attention_keeps_columns_in_tile_registers(all_inner_loops: list[list[str]]) -> None:
+    """Tiles of rows pass up to four steps of columns: a load a dot, and sums are stored once."""
+    loops = [body for body in all_inner_loops if is_tiled_attention(body)]
+    assert {dots(body, "tdpbf16ps") for body in loops} == {1, 2, 3, 4}
+    for body in loops:
+        assert dots(body, "tileload") == dots(body, "tdpbf16ps") and dots(body, "tilestore") == 1, "\n".join(body)
+        assert not stack_stores(body), "\n".join(body)

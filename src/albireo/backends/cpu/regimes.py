@@ -114,7 +114,7 @@ def regime_text(regime: str, tiles: Tiles) -> str:
         "wide": f"up to {wide} in registers: the weights pass once",
         "blocks": f"{STEPS_PER_BLOCK} steps of K of a panel stay in the second-level cache, tiles of up to {wide} go "
         f"over them, about {ROW_CHUNK} rows at a time",
-        "scores": f"items of up to {ATTENTION_ROWS} rows (token, query head) of one KV head, of long prompts {MANY_ROWS}, tiles of up to "
-        f"{tiles.matrix or tiles.rows} rows, {ATTENTION_TILE} positions at a time",
+        "scores": f"items of up to {ATTENTION_ROWS} rows (token, query head) of one KV head, of long prompts "
+        f"{MANY_ROWS}, tiles of up to {tiles.matrix or tiles.rows} rows, {ATTENTION_TILE} positions at a time",
         "rows": "row after row",
     }[regime]

@@ -372,7 +372,11 @@ struct EncodedPanels final : Panels {
 #endif
 
 #ifdef ALBIREO_TILES
-  static bool is_tiled(int64_t rows) { return rows >= kTileSide; }
+  // Making a panel of small groups to bytes and ending them takes longer than as many rows as pass it as it lies.
+  bool is_tiled(int64_t rows) const {
+    const bool lies = kIsGroup && is_packed(kType) && e.group <= 32;
+    return rows >= kTileSide && !(lies && rows <= few_rows());
+  }
   void tiled_rows(int64_t m, int64_t rows, const uint8_t* b, float* c, int64_t ldc) {
     const int8_t* codes = (const int8_t*)a.x + m * x.source_stride;
     const int64_t words = ceil_div(a.k, 4);

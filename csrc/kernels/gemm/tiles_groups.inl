@@ -19,8 +19,9 @@ constexpr int64_t kBatch = 4;
 constexpr float kSumBias = 0x1.8p23f;
 constexpr int32_t kSumBiasBits = 0x4b400000;
 
-// Sums of a row's codes that a batch may need: of 512 k, from each multiple of kSumStep on.
-constexpr int64_t kBatchSums = kBatch * 128 / kSumStep;
+// k that all units are multiplied over before the next: long enough that units seldom change and a row's sums are
+// noted many at a time. Sums of its codes that these need, from each multiple of kSumStep on.
+constexpr int64_t kUnitDepth = 1024, kBatchSums = kUnitDepth / kSumStep;
 
 // What all batches of a product have in common; distances in bytes.
 struct GroupForm {
@@ -197,15 +198,12 @@ class GroupTiles : ConfiguredTiles<Machine> {
   }
 
  private:
-  static constexpr int64_t kBlock = 256;  // k, unless a batch is longer
-
-  // Blocks of k that stay in the first cache with the rows' codes.
   template <TileCodes kCodes, int kSteps>
   void groups_product(const TokenRows& x, int64_t rows, const Encoding& e, int64_t k, const uint8_t* b, float* c,
                       int64_t ldc) {
     this->configure(kTileSide, e.group / kSteps);
     const GroupForm form{x.ld, e.group, sub_panel_bytes(e, k), group_bytes(e), head_bytes(e), e.group / kSumStep};
-    const int64_t groups = num_groups(e, k), length = kBlock > kBatch * e.group ? kBlock / e.group : kBatch;
+    const int64_t groups = num_groups(e, k), length = kUnitDepth / e.group;
     const int64_t tiles = ceil_div(rows, kTileSide), last = rows - kTileSide;
     const auto first_row = [&](int64_t tile) { return tile * kTileSide < last ? tile * kTileSide : last; };
     memset(totals_, 0, tiles * sizeof(totals_[0]));

@@ -18,6 +18,7 @@ from albireo.backends.cpu.regimes import (
     GROUP_VECTORS,
     MANY_ROWS,
     PROGRESSIVE_ROWS,
+    SMALL_GROUP,
     TILES,
 )
 from albireo.graph.tuning import ALLOWED, MOST_CHUNK, ROW_CHUNK, row_chunks
@@ -56,6 +57,8 @@ def test_tiles_of_few_bits_are_those_of_the_kernel() -> None:
     assert few and [int(each) for each in few.groups()] == [PROGRESSIVE_ROWS, DEAR_GROUP_ROWS, GROUP_ROWS]
     assert passes and [int(each) for each in passes.groups()] == [FP4_PASSES, GROUP_PASSES]
     assert vectors and int(vectors[1]) == GROUP_VECTORS
+    small = re.search(r"lies = kIsGroup && is_packed\(kType\) && e.group <= (\d+);", kernel)
+    assert small and int(small[1]) == SMALL_GROUP
 
 
 def test_chunks_are_those_of_the_headers() -> None:

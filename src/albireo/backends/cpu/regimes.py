@@ -23,6 +23,9 @@ ATTENTION_ROWS, MANY_ROWS, ATTENTION_TILE = 48, 96, 128
 GROUP_ROWS, DEAR_GROUP_ROWS, PROGRESSIVE_ROWS = 12, 6, 24
 #: How many such tiles of 12 rows a panel of groups passes at most before it is made to bytes: of fp4, of others.
 FP4_PASSES, GROUP_PASSES = 2, 3
+#: Longest groups whose panels, of codes of less than 8 bits, are for tall tiles while these take all rows, where there
+#: are tile registers.
+SMALL_GROUP = 32
 #: Vectors of a wide tile of groups, where others have four.
 GROUP_VECTORS = 2
 
@@ -40,6 +43,7 @@ class Tiles:
         has_byte_dot: whether four products of bytes are added in 32 bits at once.
         matrix: rows of a tile register; 0 where there are none.
         matrix_least: least rows that go through them.
+        tall_first: whether rows that tall tiles take do not.
     """
 
     rows: int
@@ -49,6 +53,7 @@ class Tiles:
     matrix_least: int = 16
     passes: int = 1
     has_byte_dot: bool = True
+    tall_first: bool = False
 
 
 TILES = {
@@ -76,7 +81,13 @@ def tiles_of(dtype: str, tiles: Tiles) -> Tiles:
     tall, passes = GROUP_ROWS, FP4_PASSES if e.kind == "microscaled" else GROUP_PASSES
     if not tiles.has_byte_dot and (e.bits == 8 or e.kind == "nested table"):
         tall, passes = DEAR_GROUP_ROWS, 1
-    return replace(tiles, tall=min(tiles.tall, tall), passes=passes, vectors=min(tiles.vectors, GROUP_VECTORS))
+    return replace(
+        tiles,
+        tall=min(tiles.tall, tall),
+        passes=passes,
+        vectors=min(tiles.vectors, GROUP_VECTORS),
+        tall_first=e.bits < 8 and e.group <= SMALL_GROUP,
+    )
 
 
 def regimes_of(family: str, tiles: Tiles, rows: int, tuning: tuple[Tuning, ...] = ()) -> Iterator[str]:
@@ -96,7 +107,7 @@ def regimes_of(family: str, tiles: Tiles, rows: int, tuning: tuple[Tuning, ...] 
 
 def _gemm_regime(tiles: Tiles, rows: int, tall: int) -> str:
     """What panel_product of gemm.inl does with a chunk."""
-    if tiles.matrix and rows >= tiles.matrix_least:
+    if tiles.matrix and rows >= tiles.matrix_least and not (tiles.tall_first and rows <= tall):
         return "matrix"
     if rows <= tall:
         return "tall"

@@ -118,12 +118,12 @@ def test_scores_of_all_positions_are_counted():
     program = compiled(config, "deepseek_v32")
     tiny = load_architecture("deepseek_v32").tiny
     weights = Weights({name: Stored(array, "float32") for name, array in random_weights(tiny, 1).items()})
-    for longest in (2**16, 2**18):
+    for longest in (2**18, 2**20):
         model = CpuModel(program, weights, thread_pool(3), 2**15, max_positions=longest)
         ours.append((memory_parts(config, CPU, program, longest, 1 << 30).activation_bytes, model.native.scratch_bytes))
     (short, taken), (long, more) = ours
-    assert short == program.arena_bytes + 3 * 4 * 2**16
-    assert long - short == 3 * (more - taken) == 3 * 4 * (2**18 - 2**16)
+    assert short == program.arena_bytes + 3 * 4 * 2**18
+    assert long - short == 3 * (more - taken) == 3 * 4 * (2**20 - 2**18)
     assert memory_parts(config, CPU, compiled(config), 4096, 1 << 30).activation_bytes == compiled(config).arena_bytes
 
 

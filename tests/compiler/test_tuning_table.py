@@ -101,12 +101,12 @@ def test_copies_of_activations_stay_where_threads_are_few(program: Program) -> N
     """Of kernels that make some, for any number of rows; unless it was measured otherwise."""
     calls = [replace(call, kernel=f"{call.family}.bfloat16.avx2") for call in program.calls]
     copying = replace(program, calls=tuple(calls))
-    for threads, slab in ((8, 48), (9, 480), (0, 480)):
+    for threads, slab in ((8, 96), (9, 480), (0, 480)):
         found, _ = attach(copying, [], revision, num_threads=threads)
         check_program(found)
         for call in found.calls:
             is_product = call_key(copying, call) is not None and call.family != "attention"
-            expected = {48} if slab == 48 and is_product else set()
+            expected = {96} if slab == 48 and is_product else set()
             assert {tuning.slab_rows for tuning in call.tuning} == expected
     key = next(key for key in keys(copying) if key.family == "linear")
     measured, _ = attach(copying, [table((key, 5, Tuning()))], revision, num_threads=2)

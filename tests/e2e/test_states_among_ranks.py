@@ -33,7 +33,7 @@ def test_logits_and_tokens_of_transformers(model: str, tmp_path: Path) -> None:
     sequences, answers = serve(directory, tensor_parallel_size=SIZES[model], num_threads=SIZES[model])
     logits = reference(directory, "float32", sequences)
     assert_greedy(sequences, answers, logits)
-    assert distance(all_rows(answers), np.concatenate(logits)) < 3e-6
+    assert distance(all_rows(answers), np.concatenate(logits)) < 5e-6
 
 
 @pytest.mark.parametrize("way", WAYS)

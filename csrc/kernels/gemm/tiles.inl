@@ -73,7 +73,8 @@ template <class Machine>
 class Tiles : ConfiguredTiles<Machine> {
  public:
   // C[rows, 64] = rows of A, lda bytes apart, times a panel, over so many words; up to kMostChunk rows. kWhole: of
-  // 8-bit codes; C is whole numbers. Else of bf16.
+  // 8-bit codes; C is whole numbers, and k is cut so that what all rows multiply stays in the first cache. Else of
+  // bf16, whose sums stay in tile registers.
   template <bool kWhole>
   void product(const char* a, int64_t lda, int64_t rows, const char* b, int64_t sub, int64_t words, float* c,
                int64_t ldc, bool is_more = false) {
@@ -81,16 +82,31 @@ class Tiles : ConfiguredTiles<Machine> {
     const int64_t steps = words / kTileSide, rest = words % kTileSide;
     if (rest > 0) copy_edge(a + steps * 64, lda, rows, b + steps * kTileBytes, sub, rest);
     if (rows <= kTileSide) {  // all of a panel passes once
-      if (is_more) load_sums(c, c + kSubPanel, c + 2 * kSubPanel, c + 3 * kSubPanel, ldc * 4);
+      float* half = c + 2 * kSubPanel;
+      if (is_more) load_sums(c, ldc * 4, half, ldc * 4);
       else zero_sums();
       tile_steps<kWhole, 1, 4>(machine_, a, a, lda, b, sub, steps, 64);
       if (rest > 0)
         tile_steps<kWhole, 1, 4>(machine_, edge_rows_[0], edge_rows_[0], 64, edge_columns_[0], kTileBytes, 1, 64);
-      store_sums(c, c + kSubPanel, c + 2 * kSubPanel, c + 3 * kSubPanel, ldc * 4);
+      store_sums(c, ldc * 4, half, ldc * 4);
       return;
     }
-    // Two tiles of rows at a time, a first one alone if they are odd; the last ends where the rows do. Where it begins
-    // among those of the other tile of its pair, both begin with the same sums.
+    const int64_t length = kWhole ? kNearSteps : steps + 1;
+    for (int64_t s = 0; s == 0 || s < steps; s += length) {
+      const bool is_last = s + length >= steps;
+      rows_by_panel<kWhole>(a + s * 64, lda, rows, b + s * kTileBytes, sub, is_last ? steps - s : length,
+                            is_last && rest > 0, c, ldc, is_more || s > 0);
+    }
+  }
+
+ private:
+  using ConfiguredTiles<Machine>::configure, ConfiguredTiles<Machine>::machine_;
+
+  // Two tiles of rows at a time, a first one alone if they are odd; the last ends where the rows do. Where it begins
+  // among those of the other tile of its pair, both begin with the same sums.
+  template <bool kWhole>
+  void rows_by_panel(const char* a, int64_t lda, int64_t rows, const char* b, int64_t sub, int64_t steps, bool has_edge,
+                     float* c, int64_t ldc, bool is_more) {
     const int64_t tiles = ceil_div(rows, kTileSide);
     for (int64_t t = 0; t < tiles; t += t == 0 && tiles % 2 ? 1 : 2) {
       const bool is_two = t > 0 || tiles % 2 == 0;
@@ -99,37 +115,34 @@ class Tiles : ConfiguredTiles<Machine> {
         float *c0 = c + row0 * ldc + kSubPanel * j, *c1 = c + row1 * ldc + kSubPanel * j;
         const char *a0 = a + row0 * lda, *a1 = a + row1 * lda;
         const char *e0 = edge_rows_[row0], *e1 = edge_rows_[row1], *edge = edge_columns_[j];
-        if (is_more) load_sums(c0, c0 + kSubPanel, c1, c1 + kSubPanel, ldc * 4);
+        if (is_more) load_sums(c0, ldc * 4, c1, ldc * 4);
         else zero_sums();
         if (is_two) {
           tile_steps<kWhole, 2, 2>(machine_, a0, a1, lda, b + j * sub, sub, steps, 64);
-          if (rest > 0) tile_steps<kWhole, 2, 2>(machine_, e0, e1, 64, edge, kTileBytes, 1, 64);
-          store_sums(c0, c0 + kSubPanel, c1, c1 + kSubPanel, ldc * 4);
+          if (has_edge) tile_steps<kWhole, 2, 2>(machine_, e0, e1, 64, edge, kTileBytes, 1, 64);
+          store_sums(c0, ldc * 4, c1, ldc * 4);
         } else {
           tile_steps<kWhole, 1, 2>(machine_, a0, a0, lda, b + j * sub, sub, steps, 64);
-          if (rest > 0) tile_steps<kWhole, 1, 2>(machine_, e0, e0, 64, edge, kTileBytes, 1, 64);
-          machine_.template store<kSumTile>(c0, ldc * 4),
-              machine_.template store<kSumTile + 1>(c0 + kSubPanel, ldc * 4);
+          if (has_edge) tile_steps<kWhole, 1, 2>(machine_, e0, e0, 64, edge, kTileBytes, 1, 64);
+          machine_.template store<kSumTile>(c0, ldc * 4);
+          machine_.template store<kSumTile + 1>(c0 + kSubPanel, ldc * 4);
         }
       }
     }
   }
 
- private:
-  using ConfiguredTiles<Machine>::configure, ConfiguredTiles<Machine>::machine_;
-
   ALBIREO_INLINE void zero_sums() {
     machine_.template zero<kSumTile>(), machine_.template zero<kSumTile + 1>();
     machine_.template zero<kSumTile + 2>(), machine_.template zero<kSumTile + 3>();
   }
-  ALBIREO_INLINE void store_sums(void* c0, void* c1, void* c2, void* c3, int64_t stride) {
-    machine_.template store<kSumTile>(c0, stride), machine_.template store<kSumTile + 1>(c1, stride);
-    machine_.template store<kSumTile + 2>(c2, stride), machine_.template store<kSumTile + 3>(c3, stride);
+  // Of two sub-panels at c0 and of two at c1.
+  ALBIREO_INLINE void load_sums(const float* c0, int64_t stride0, const float* c1, int64_t stride1) {
+    machine_.template load<kSumTile>(c0, stride0), machine_.template load<kSumTile + 1>(c0 + kSubPanel, stride0);
+    machine_.template load<kSumTile + 2>(c1, stride1), machine_.template load<kSumTile + 3>(c1 + kSubPanel, stride1);
   }
-
-  ALBIREO_INLINE void load_sums(const void* c0, const void* c1, const void* c2, const void* c3, int64_t stride) {
-    machine_.template load<kSumTile>(c0, stride), machine_.template load<kSumTile + 1>(c1, stride);
-    machine_.template load<kSumTile + 2>(c2, stride), machine_.template load<kSumTile + 3>(c3, stride);
+  ALBIREO_INLINE void store_sums(float* c0, int64_t stride0, float* c1, int64_t stride1) {
+    machine_.template store<kSumTile>(c0, stride0), machine_.template store<kSumTile + 1>(c0 + kSubPanel, stride0);
+    machine_.template store<kSumTile + 2>(c1, stride1), machine_.template store<kSumTile + 3>(c1 + kSubPanel, stride1);
   }
 
   // The words behind the last whole step, with zeros behind them: neither rows nor panels need have room there.
@@ -140,6 +153,7 @@ class Tiles : ConfiguredTiles<Machine> {
     for (int64_t j = 0; j < kSubPanels; j++) memcpy(edge_columns_[j], b + j * sub, words * kWord);
   }
 
+  static constexpr int64_t kNearSteps = 4;  // 256 k: 16 KiB of a panel, 28 of the most rows
   alignas(64) char edge_rows_[kMostChunk][64];
   alignas(64) char edge_columns_[kSubPanels][kTileBytes];
 };

@@ -110,6 +110,18 @@ inline void deep_product(Panels& weight, const Args& a, int64_t m0, int64_t rows
       finish(a, c + ((panel - first) * rows + m) * kPanel, m0 + m, rows - m < chunk ? rows - m : chunk, panel);
 }
 
+// Of so many rows, so that what is stored there need not wait for memory: lines that no row beside fetches along.
+constexpr int64_t kFetchedRows = 16;
+
+// What a panel of many rows will be stored to, while it is multiplied.
+ALBIREO_INLINE void fetch_out(const Args& a, int64_t m, int64_t rows, int64_t panel) {
+  const int64_t element = dtype_size(a.out_dtype), width = is_gated(a.act) ? kGateUpInterleave : kPanel;
+  for (int64_t i = 0; i < rows; i++) {
+    const char* row = (const char*)a.out + ((m + i) * out_stride(a, a.n) + panel * width) * element;
+    for (int64_t byte = 0; byte < width * element; byte += 64) prefetch_l2(row + byte);
+  }
+}
+
 inline void dispatch_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch,
                             MakePanels make) {
   const int64_t M = count_rows(step, a.rows), panels = linear_panels(a);
@@ -129,6 +141,7 @@ inline void dispatch_linear(const Args& a, const Step& step, int64_t begin, int6
     }
     for (int64_t m = slabs.begin(slab); m < m_end; m += slabs.chunk) {
       const int64_t rows = m_end - m < slabs.chunk ? m_end - m : slabs.chunk;
+      if (rows >= kFetchedRows) fetch_out(a, m, rows, panel);
       if (a.adapters) fetch_low(a, step, m, rows, panel);
       const auto add_adapters = [&](int64_t leaf, float* sums) {
         if (a.adapters) add_low(a, step, m, rows, panel, sums, kPanel, leaf);

@@ -31,7 +31,7 @@ class Panels {
 
 // Makes those of a call's weight in `room`, kPanelsBytes at a multiple of 64. memory: product_scratch_bytes(args).
 using MakePanels = Panels* (*)(const Args& args, Scratch& scratch, char* memory, void* room);
-constexpr int64_t kPanelsBytes = 96 << 10;  // tile registers have much beside them, their model more
+constexpr int64_t kPanelsBytes = 128 << 10;  // tile registers have much beside them, their model more
 
 Panels* panels_scalar(const Args&, Scratch&, char*, void*);
 Panels* panels_avx2(const Args&, Scratch&, char*, void*);

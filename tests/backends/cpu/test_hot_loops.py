@@ -179,3 +179,17 @@ def test_attention_keeps_columns_in_tile_registers(all_inner_loops: list[list[st
     for body in loops:
         assert dots(body, "tileload") == dots(body, "tdpbf16ps") and dots(body, "tilestore") == 1, "\n".join(body)
         assert not stack_stores(body), "\n".join(body)
+
+
+def test_groups_in_matrix_tiles_keep_totals_in_registers(code: list[tuple[str, str]]) -> None:
+    """Behind a dot a group of 16 rows ends: an addition and one or two multiply-adds a row, none on the stack."""
+    ends = []
+    for i, (_, text) in enumerate(code):
+        if text.startswith(("tdpbssd", "tdpbsud")):
+            behind = [text for _, text in code[i + 1 : i + 60]]
+            if dots(behind, "vfmadd") >= 12 and dots(behind, "vaddps") >= 12:
+                ends.append(behind)
+    assert len(ends) >= 12
+    for behind in ends:
+        assert not stack_stores(behind), "\n".join(behind)
+        assert dots(behind, "vcvtdq2ps") <= 1, "of a head with zeros"

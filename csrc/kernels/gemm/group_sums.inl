@@ -84,9 +84,6 @@ struct ScaledGroups {
     const VI words = iload((const int32_t*)at);
     return {without_low_byte(words), to_float(low_byte(words))};
   }
-  static ALBIREO_INLINE void add_to(float* c, bool is_first, VI acc, const Head& h, float sum, bool is_affine) {
-    store(c, added(is_first ? zero() : load(c), acc, h, sum, is_affine));
-  }
   // Whether a tile's numbers stay in registers from group to group, beside its sums, its weights and a group's heads.
   // A group of 32 is 8 dots: reading and writing its number takes as long as they do.
   template <int MR, int NV>

@@ -1,11 +1,11 @@
-"""How fast a model embeds, beside transformers on the same weights, turn by turn in one process.
+"""How fast a model embeds, beside other programs on the same weights, turn by turn in one process.
 
-    python benchmarks/embeddings.py MODEL --texts 32 --length 128 --dtypes float32,int8
+    python benchmarks/embeddings.py MODEL --dtypes float32,int8 --peers onnxruntime,openvino,openvino-bf16,transformers
 
 MODEL: a directory of an encoder; --shape minilm|small|base makes one with random weights instead, in --model's place.
-Texts are random token ids: all of one length, of mixed lengths (8 to 300), or one alone. transformers takes them sorted
-by length in batches of 32, padded, as sentence-transformers does; we take them as they come. Prints for each the median
-of the rounds with its spread, tokens a second, and the ratio of each round.
+Texts are random token ids (embedded_texts.py); peers and what they want installed: embedding_peers.py. Prints for each
+the median of the rounds with its spread, tokens a second, the least cosine between its embeddings and those of the
+first of ours, and of peers how many times as long as each of ours they take, round by round.
 """
 
 from __future__ import annotations
@@ -14,19 +14,24 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from embedded_texts import texts
+from embedding_peers import PEERS
 
 from albireo import LLM, PoolingParams
+from albireo.backends.cpu.machine import isa_levels
 
 #: all-MiniLM-L6-v2, bge-small, bge-base: width, layers, heads, FFN.
 SHAPES = {"minilm": (384, 6, 12, 1536), "small": (384, 12, 12, 1536), "base": (768, 12, 12, 3072)}
-BATCH = 32
+#: Threads of a program that has just run may spin for a while; nobody is to run beside them.
+SETTLE_S = 0.05
 
 
 def made(shape: str, folder: Path) -> Path:
@@ -40,75 +45,81 @@ def made(shape: str, folder: Path) -> Path:
     return folder
 
 
-def theirs(model: Any, prompts: list[list[int]]) -> None:
-    """Means of hidden states, batch by batch."""
-    ordered = sorted(prompts, key=len, reverse=True)
-    with torch.inference_mode():
-        for start in range(0, len(ordered), BATCH):
-            batch = ordered[start : start + BATCH]
-            ids = torch.zeros(len(batch), len(batch[0]), dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for row, prompt in enumerate(batch):
-                ids[row, : len(prompt)], mask[row, : len(prompt)] = torch.tensor(prompt), 1
-            hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
-            (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+def ours(llm: LLM, prompts: list[list[int]]) -> Any:
+    """Texts come as they are."""
+    given: list[Any] = [{"prompt_token_ids": ids} for ids in prompts]
+    return llm.embed(given, PoolingParams(pooling_type="mean"), use_tqdm=False)
 
 
-def ours(llm: LLM, prompts: list[list[int]]) -> None:
-    llm.embed([{"prompt_token_ids": ids} for ids in prompts], PoolingParams(pooling_type="mean"), use_tqdm=False)
+def rows_of(result: Any) -> np.ndarray:
+    """Embeddings of ours or of a peer, each scaled to length 1."""
+    rows = result if isinstance(result, np.ndarray) else np.array([out.outputs.embedding for out in result])
+    scaled: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return scaled
 
 
-def measured(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, in turn; the first round warms up."""
+def measured(runs: Mapping[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds of each, in turn, and the least cosine with the first; a round that is not counted warms up."""
+    rows = {name: rows_of(run()) for name, run in runs.items()}
+    first = next(iter(rows.values()))
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds + 1):
+    for _ in range(rounds):
         for name, run in runs.items():
+            time.sleep(SETTLE_S)
             start = time.perf_counter()
             run()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+            seconds[name].append(time.perf_counter() - start)
+    return seconds, {name: float((each * first).sum(1).min()) for name, each in rows.items()}
+
+
+def report(
+    title: str, tokens: int, seconds: dict[str, list[float]], cosines: dict[str, float], mine: list[str]
+) -> None:
+    print(f"\n{title}")
+    for name, took in seconds.items():
+        median = statistics.median(took)
+        line = f"  {name:18} {tokens / median:9,.0f} tok/s  {median * 1e3:8.1f} ms ({min(took) * 1e3:.1f} to "
+        line += f"{max(took) * 1e3:.1f})  cosine {cosines[name]:.4f}"
+        for own in mine if name not in mine else []:
+            ratios = sorted(a / b for a, b in zip(took, seconds[own], strict=True))
+            line += f"   {own} {statistics.median(ratios):.2f} x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        print(line, flush=True)
+
+
+def named(choices: set[str], value: str) -> list[str]:
+    """Names that commas part."""
+    names = [name for name in value.split(",") if name]
+    if unknown := [name for name in names if name not in choices]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose of {', '.join(sorted(choices))}")
+    return names
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", type=Path)
     parser.add_argument("--shape", choices=SHAPES, default="minilm")
-    parser.add_argument("--dtypes", default="float32,bfloat16,int8", help="int8: of a bfloat16 model")
-    parser.add_argument("--texts", type=int, default=32)
-    parser.add_argument("--length", type=int, default=128)
+    dtypes = partial(named, {"float32", "bfloat16", "float16", "int8"})
+    parser.add_argument("--dtypes", type=dtypes, default="float32,bfloat16,int8", help="int8: of a bfloat16 model")
+    parser.add_argument("--peers", type=partial(named, set(PEERS)), default="transformers", help=", ".join(PEERS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--num-threads", type=int, default=2)
     args = parser.parse_args()
-    torch.set_num_threads(args.num_threads)
     transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or made(args.shape, Path(folder))
-        reference = transformers.AutoModel.from_pretrained(model, dtype=torch.float32).eval()
-        llms = {}
-        for dtype in args.dtypes.split(","):
+        runners: dict[str, Callable[[list[list[int]]], Any]] = {}
+        for dtype in args.dtypes:
             kind = {"dtype": "bfloat16", "quantization": "int8"} if dtype == "int8" else {"dtype": dtype}
-            llms[dtype] = LLM(str(model), skip_tokenizer_init=True, num_threads=args.num_threads, **kind)
-        rng = np.random.default_rng(0)
-        lengths = {
-            f"{args.texts} of {args.length}": [args.length] * args.texts,
-            f"{args.texts} of 8 to 300": rng.integers(8, 301, args.texts).tolist(),
-            "1 of 16": [16],
-        }
-        for name, each in lengths.items():
-            prompts = [rng.integers(1000, reference.config.vocab_size, n).tolist() for n in each]
-            runs = {"transformers float32": lambda prompts=prompts: theirs(reference, prompts)}
-            runs |= {dtype: lambda llm=llm, prompts=prompts: ours(llm, prompts) for dtype, llm in llms.items()}
-            seconds = measured(runs, args.rounds)
-            base = seconds["transformers float32"]
-            for who, took in seconds.items():
-                ratios = sorted(a / b for a, b in zip(base, took, strict=True))
-                median = statistics.median(took)
-                print(
-                    f"{name:16} {who:21} {sum(each) / median:8,.0f} tok/s   {median * 1e3:8.1f} ms "
-                    f"({min(took) * 1e3:.1f} to {max(took) * 1e3:.1f})   {statistics.median(ratios):.2f} x "
-                    f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
-                )
+            llm = LLM(str(model), skip_tokenizer_init=True, num_threads=args.num_threads, **kind)
+            runners[dtype] = partial(ours, llm)
+        for name in args.peers:
+            runners[name] = PEERS[name](model, args.num_threads)
+        vocab_size = transformers.AutoConfig.from_pretrained(model).vocab_size
+    print(f"{args.num_threads} threads, {isa_levels()[0]}; {args.rounds} rounds in turn")
+    for title, prompts in texts(vocab_size).items():
+        runs = {name: partial(run, prompts) for name, run in runners.items()}
+        report(title, sum(map(len, prompts)), *measured(runs, args.rounds), args.dtypes)
 
 
 if __name__ == "__main__":

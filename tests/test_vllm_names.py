@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from albireo.errors import UnsupportedFeature
+from albireo.lora_request import LoRARequest
 from albireo.params import PoolingParams, SamplingParams
 from albireo.vllm_names import ATTRIBUTES, attribute_error, takes_vllms
 
@@ -45,6 +46,16 @@ def test_attributes_are_told_and_stay_attribute_errors() -> None:
         Door().collective_rpc("x")
     with pytest.raises(AttributeError, match="'Door' object has no attribute 'nowhere'"):
         Door().nowhere  # noqa: B018
+
+
+def test_adapters_are_named_as_vllm_names_them() -> None:
+    given: Any = {"base_model_name": "llama", "long_lora_max_len": None}
+    request = LoRARequest("sql", 1, "adapters/sql", **given)
+    assert request == LoRARequest(lora_name="sql", lora_int_id=1, lora_path="adapters/sql")
+    assert (request.name, request.adapter_id, request.path) == ("sql", 1, "adapters/sql")
+    older: Any = {"lora_local_path": "adapters/sql"}
+    with pytest.raises(UnsupportedFeature, match="here it is lora_path"):
+        LoRARequest("sql", 1, **older)
 
 
 def test_parameters_say_how_they_are_changed_and_what_older_fields_are_now() -> None:

@@ -123,9 +123,18 @@ def _is_nothing(value: Any) -> bool:
     return value is None or (isinstance(value, (bool, int, str, list, tuple, dict)) and (not value or value == "auto"))
 
 
+def fields_of_vllm(**words: str) -> Callable[[Kind], Kind]:
+    """Decorates a class that lacks fields of vLLM's, as takes_vllms() does a function."""
+
+    def decorated(kind: Kind) -> Kind:
+        kind.__init__ = takes_vllms(**words)(kind.__init__)
+        return kind
+
+    return decorated
+
+
 def params_of_vllm(**words: str) -> Callable[[Kind], Kind]:
-    """Decorates a frozen dataclass that lacks fields of vLLM's, as takes_vllms() does a function. Who sets a field is
-    told how else it is done."""
+    """fields_of_vllm(), of a frozen dataclass with clone(): who sets a field is told how else it is done."""
 
     def decorated(kind: Kind) -> Kind:
         def refuse(self: object, name: str, value: object) -> None:
@@ -134,8 +143,7 @@ def params_of_vllm(**words: str) -> Callable[[Kind], Kind]:
                 "in place of setting it"
             )
 
-        kind.__init__ = takes_vllms(**words)(kind.__init__)
         kind.__setattr__ = refuse  # type: ignore[assignment]
-        return kind
+        return fields_of_vllm(**words)(kind)
 
     return decorated

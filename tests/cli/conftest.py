@@ -12,22 +12,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from albireo.backends.cpu import probe
-from albireo.bench import limits, short_run
-from albireo.cli import doctor
 from albireo.cli.main import main
+from brief_measurements import briefly
+
+__all__ = ["albireo", "briefly", "process"]
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
-
-
-@pytest.fixture(autouse=True)
-def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine is measured for real, but not for long: no test looks at how fast it is."""
-    monkeypatch.setattr(probe, "DOT_ITERATIONS", 20_000)
-    monkeypatch.setattr(limits, "MAX_READ_BYTES", 4 << 20)
-    monkeypatch.setattr(limits, "_BURST_BYTES", 4 << 20)
-    monkeypatch.setattr(doctor, "READ_BYTES", 4 << 20)
-    monkeypatch.setattr(short_run, "_ENOUGH_S", 0.0)
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ def test_scores_of_all_positions_are_counted():
     tiny = load_architecture("deepseek_v32").tiny
     weights = Weights({name: Stored(array, "float32") for name, array in random_weights(tiny, 1).items()})
     for longest in (2**18, 2**20):
-        model = CpuModel(program, weights, thread_pool(3), 2**15, max_positions=longest)
+        model = CpuModel(program, weights, thread_pool(3), 2**16, max_positions=longest)
         ours.append((memory_parts(config, CPU, program, longest, 1 << 30).activation_bytes, model.native.scratch_bytes))
     (short, taken), (long, more) = ours
     assert short == program.arena_bytes + 3 * 4 * 2**18

@@ -106,12 +106,12 @@ def test_copies_of_activations_stay_where_threads_are_few(program: Program) -> N
         check_program(found)
         for call in found.calls:
             is_product = call_key(copying, call) is not None and call.family != "attention"
-            expected = {96} if slab == 48 and is_product else set()
+            expected = {96} if slab == 96 and is_product else set()
             assert {tuning.slab_rows for tuning in call.tuning} == expected
     key = next(key for key in keys(copying) if key.family == "linear")
     measured, _ = attach(copying, [table((key, 5, Tuning()))], revision, num_threads=2)
     call = next(call for call in measured.calls if call_key(measured, call) == key)
-    assert [tuning.slab_rows for tuning in call.tuning] == [48] * 5 + [480, 48]
+    assert [tuning.slab_rows for tuning in call.tuning] == [96] * 5 + [480, 96]
     assert attach(program, [], revision, num_threads=2)[0] is program
 
 

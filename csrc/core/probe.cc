@@ -5,6 +5,7 @@
 
 #include "albireo/cpu_info.h"
 #include "albireo/types.h"
+#include "simd/tile_config.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -44,6 +45,9 @@ uint64_t read_all(const uint64_t* p, int64_t words) {
 // clang-format on
 constexpr int kChains = 28;
 #if defined(__x86_64__)
+// What others left in registers may be numbers below the normal range, with which some processors take 100 times as
+// long.
+#define ZERO512(n) "vpxorq %%zmm" #n ", %%zmm" #n ", %%zmm" #n "\n"
 #define FMA512(n) "vfmadd231ps %%zmm30, %%zmm31, %%zmm" #n "\n"
 #define DOT512(n) "vdpbf16ps %%zmm30, %%zmm31, %%zmm" #n "\n"
 #define DOTI512(n) "vpdpbusd %%zmm30, %%zmm31, %%zmm" #n "\n"
@@ -52,6 +56,7 @@ constexpr int kChains = 28;
 #define DOTI256(n) "%{vex%} vpdpbusd %%ymm14, %%ymm15, %%ymm" #n "\n"
 #define MADD256(n) "vpmaddubsw %%ymm14, %%ymm15, %%ymm" #n "\n"
 __attribute__((noinline)) void chains_fma512(int64_t n) {
+  asm volatile(CHAINS(ZERO512) ZERO512(30) ZERO512(31)::: "memory");
   for (int64_t i = 0; i < n; i++) asm volatile(CHAINS(FMA512)::: "memory");
 }
 __attribute__((noinline)) void chains_dot512(int64_t n) {
@@ -69,6 +74,7 @@ __attribute__((noinline)) void chains_madd512(int64_t n) {
 // clang-format on
 constexpr int kChains256 = 12;
 __attribute__((noinline)) void chains_fma256(int64_t n) {
+  asm volatile("vzeroall" ::: "memory");
   for (int64_t i = 0; i < n; i++) asm volatile(CHAINS256(FMA256)::: "memory");
 }
 __attribute__((noinline)) void chains_int8_256(int64_t n) {
@@ -76,6 +82,22 @@ __attribute__((noinline)) void chains_int8_256(int64_t n) {
 }
 __attribute__((noinline)) void chains_madd256(int64_t n) {
   for (int64_t i = 0; i < n; i++) asm volatile(CHAINS256(MADD256)::: "memory");
+}
+// Four sums in turn: a dot of whole tiles takes as long as its 16 rows, and no longer into the sum it was added to
+// last.
+constexpr int kTileChains = 4;
+#define TILE_CHAINS(DOT)                                                                              \
+  DOT " %%tmm6, %%tmm4, %%tmm0\n" DOT " %%tmm7, %%tmm4, %%tmm1\n" DOT " %%tmm6, %%tmm5, %%tmm2\n" DOT \
+      " %%tmm7, %%tmm5, %%tmm3\n"
+__attribute__((noinline)) void chains_bf16_tiles(int64_t n) {
+  asm volatile("ldtilecfg %0" ::"m"(tile_config(16, 64)));
+  for (int64_t i = 0; i < n; i++) asm volatile(TILE_CHAINS("tdpbf16ps")::: "memory");
+  asm volatile("tilerelease");
+}
+__attribute__((noinline)) void chains_int8_tiles(int64_t n) {
+  asm volatile("ldtilecfg %0" ::"m"(tile_config(16, 64)));
+  for (int64_t i = 0; i < n; i++) asm volatile(TILE_CHAINS("tdpbsud")::: "memory");
+  asm volatile("tilerelease");
 }
 #elif defined(__aarch64__)
 #define ARCH128 ".arch armv8.2-a+dotprod+i8mm+bf16\n"  // of the assembler: a machine that has them comes here
@@ -120,10 +142,13 @@ double probe_dot(ThreadPool& pool, const std::string& kind, int64_t iterations) 
   double per_iteration = 0;
 #if defined(__x86_64__)
   if (kind == "bfloat16") {
-    if (has("avx512bf16")) chains = chains_dot512, per_iteration = kChains * 64;
+    if (has("amx")) chains = chains_bf16_tiles, per_iteration = kTileChains * 16 * 16 * 32 * 2;
+    else if (has("avx512bf16")) chains = chains_dot512, per_iteration = kChains * 64;
   } else if (kind == "int8") {
     // Without VNNI pairs of products are added in 16 bits, and what adds those is left out of the limit.
-    if (has("avx512vnni")) {
+    if (has("amx")) {
+      chains = chains_int8_tiles, per_iteration = kTileChains * 16 * 16 * 64 * 2;
+    } else if (has("avx512vnni")) {
       chains = chains_int8_512, per_iteration = kChains * 128;
     } else if (has("avx512")) {
       chains = chains_madd512, per_iteration = kChains * 128;

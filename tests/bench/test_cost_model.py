@@ -89,6 +89,10 @@ def test_a_linear_by_hand():
         ("avx512bf16", "int4p.g64", 0.5 * 1.05),
         ("avx512bf16", "fp4.g32", 0.5 * (1 + 10 / 32 + 0.05)),
         ("avx512bf16", "fp8", 1.0),
+        ("amx", "int8", 0.5),
+        ("amx", "int4p.g64", 0.5),
+        ("amx", "int4.g64", 0.5 * 0.28 / 0.20),
+        ("amx", "int8.g32", 0.5 * 0.28 / 0.11),
         ("avx512vnni", "int8", 0.25),
         ("avxvnni", "int8", 0.25),
         ("avx2", "int8", 0.25 * 3),
@@ -113,6 +117,25 @@ def test_groups_of_few_bits_cost_at_their_ends(level, encoding, factor):
     many = StepShape(10**6, 0, 0, ((1, 1),))
     times = [CostModel(each, VOCAB).parts(many, LIMITS)["linear"] for each in (plain, few)]
     assert times[1] / times[0] == pytest.approx(factor, rel=2e-2)
+
+
+def test_tile_registers_reach_a_part_of_their_peak():
+    """The limit is theirs: what multiplies vectors beside them reaches a thirtieth of it."""
+    plain = program(k=8192, families=("linear", "attention"))
+    many, slow = StepShape(10**6, 0, 0, ((10**6, 10**6),)), replace(LIMITS, dot_flops_per_s=1e6)
+
+    def at(linear, attention, encoding="bfloat16"):
+        kernels = {"linear": f"linear.bfloat16.{linear}", "attention": f"attention.bfloat16.{attention}"}
+        calls = tuple(replace(call, kernel=kernels[call.family]) for call in plain.calls)
+        weight = PackedConstant("matrix", f"p64.{encoding}", 6, 8192, 0)
+        return CostModel(replace(plain, calls=calls, constants=plain.constants | {"matrix": weight}), VOCAB).parts(
+            many, slow
+        )
+
+    vectors, tiles, fp8 = at("avx512bf16", "avx512bf16"), at("amx", "amx"), at("avx512bf16", "amx", "fp8")
+    assert tiles["linear"] / vectors["linear"] == pytest.approx(0.93 / 0.28, rel=2e-2)
+    assert tiles["attention"] / vectors["attention"] == pytest.approx(0.70 / 0.17, rel=2e-2)
+    assert fp8["linear"] / vectors["linear"] == pytest.approx(30, rel=2e-2)
 
 
 def test_rows_by_hand():

@@ -224,6 +224,7 @@ void add_call(Program& program, const std::string& family_name, const std::strin
               const nb::dict& args, const nb::list& tunings) {
   const Family* family = family_of(family_name);
   const std::array<Tuning, kNumBuckets> tuned = tunings_of(tunings);
+  isa_levels();  // asks for tile registers: without that permission the first kernel of theirs would end the process
   for (int64_t i = 0; i < family->num_variants; i++) {
     const Variant& v = family->variants[i];
     const bool is_whole = !strcmp(v.dtype, "integers") && is_integer(encoding_of(dtype).dtype);

@@ -162,7 +162,11 @@ def test_groups_of_nests_are_loops_whose_sums_stay_in_registers(inner_loops: lis
 def test_matrix_tiles_are_loops_of_four_dots(inner_loops: list[list[str]], name: str) -> None:
     """Two tiles of rows by two of columns from four loads, one by two from three, one by four from five; sums stay in
     tile registers."""
-    loops = [body for body in inner_loops if dots(body, name) > 0]
+    probes, loops = [], []
+    for body in inner_loops:
+        if dots(body, name) > 0:
+            (loops if dots(body, "tileload") > 0 else probes).append(body)
+    assert [dots(body, name) for body in probes] == [4], "what measures the peak loads nothing"
     assert {(dots(body, name), dots(body, "tileload")) for body in loops} <= {(4, 4), (2, 3), (4, 5)}
     found = [re.search(r"%tmm([67]),%tmm([45]),%tmm([0-3])$", t) for body in loops for t in body if t.startswith(name)]
     assert all(found), "columns, which are unsigned, then rows, then sums"

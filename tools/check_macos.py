@@ -94,10 +94,10 @@ kern_return_t (*count)(host_t, host_flavor_t, host_info64_t, mach_msg_type_numbe
 
 
 class Symbol(NamedTuple):
-    """library: what a module has it from; None: from whatever has it when it is loaded."""
+    """provider: what a module has it from; None: from whatever has it when it is loaded."""
 
     name: str
-    library: str | None
+    provider: str | None
 
 
 def main() -> int:
@@ -175,9 +175,9 @@ def look_at(module: Path, processor: str) -> str:
     release = next((struct.unpack_from("<2I", data, at + 8) for code, at in _commands(data) if code == 0x32), (0, 0))
     assert release == (1, int(RELEASE.partition(".")[0]) << 16), f"it is for another system: {release}"
     found = list(undefined(data))
-    foreign = sorted({each.library for each in found if each.library is not None} - {"libSystem"})
+    foreign = sorted({each.provider for each in found if each.provider is not None} - {"libSystem"})
     assert not foreign, f"it wants libraries that Macs may not have: {', '.join(foreign)}"
-    pythons = {each.name for each in found if each.library is None}
+    pythons = {each.name for each in found if each.provider is None}
     unknown = sorted(pythons - _of_python())
     assert not unknown, f"neither Python nor the system has {', '.join(unknown)}"
     return f"{len(pythons)} names of Python, {len(found) - len(pythons)} of libSystem, nothing else"

@@ -31,9 +31,9 @@ WAYS: dict[str, dict[str, Any]] = {
 def test_logits_and_tokens_of_transformers(model: str, tmp_path: Path) -> None:
     directory = make_checkpoint(tmp_path, wide_hybrid(model), seed=3)
     sequences, answers = serve(directory, tensor_parallel_size=SIZES[model], num_threads=SIZES[model])
-    logits = reference(directory, "float32", sequences)
+    logits = reference(directory, "float64", sequences)  # float32 of some processors is 3e-6 off by itself
     assert_greedy(sequences, answers, logits)
-    assert distance(all_rows(answers), np.concatenate(logits)) < 5e-6
+    assert distance(all_rows(answers), np.concatenate(logits)) < 3e-6
 
 
 @pytest.mark.parametrize("way", WAYS)

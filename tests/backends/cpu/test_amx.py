@@ -205,6 +205,22 @@ def test_the_model_adds_values_as_the_processor_does(dim: int) -> None:
     assert_same_bits(np.concatenate(ours), np.concatenate(models))
 
 
+@pytest.mark.parametrize("level", TILES)
+def test_deep_rows_have_the_bits_of_few(level: str) -> None:
+    """K that is cut, of more panels than go side by side: rows of several chunks, of which the last is short, odd tiles
+    and tiles that overlap, against the same rows a few at a time, of which it is not."""
+    n, k = 266, 3202
+    w, x = (
+        panels(normal(n, k, seed=1, dtype="bfloat16"), "bfloat16"),
+        normal(75 if level == MODEL else 225, k, dtype="bfloat16"),
+    )
+    few = np.concatenate([linear(x[i : i + 32], w, n, "bfloat16", level).values for i in range(0, len(x), 32)])
+    for rows in (75,) if level == MODEL else (33, 75, 225):  # the model takes seconds
+        for threads in (1, 3):
+            whole = linear(x[:rows], w, n, "bfloat16", level, threads=threads).values
+            assert_same_bits(whole, few[:rows], f"{rows} rows, {threads} threads")
+
+
 # -- when the level is used --------------------------------------------------------------------------------------------
 
 

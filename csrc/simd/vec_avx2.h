@@ -250,7 +250,7 @@ ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* 
           : "m"(*(const int32_t*)(a + i * lda)), "x"(w[j].lo), "x"(w[j].hi));
     }
 }
-template <int MR, int NV>  // of no use where narrow_dots() is 0
+template <bool kFirst, int MR, int NV>  // of no use where narrow_dots() is 0
 ALBIREO_INLINE void narrow_dot4(VI (&)[MR][NV], const Codes (&)[NV], const int8_t*, int64_t);
 ALBIREO_INLINE VI widened(VI pairs) { return pairs; }
 #else
@@ -288,19 +288,26 @@ ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* 
   }
 }
 // The same of small codes, as they are: pairs of products are added in 16 bits, narrow_dots(largest code) times before
-// these sums have to be widened.
+// these sums have to be widened. kFirst: to nothing.
 constexpr int narrow_dots(int largest) { return 32767 / (2 * 127 * largest); }
-template <int MR, int NV>
+template <bool kFirst, int MR, int NV>
 ALBIREO_INLINE void narrow_dot4(VI (&pairs)[MR][NV], const Codes (&w)[NV], const int8_t* a, int64_t lda) {
 #pragma GCC unroll 32
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 32
     for (int j = 0; j < NV; j++) {
-      __m256i x, low;
-      asm("vpbroadcastd %4, %2\n\tvpmaddubsw %2, %5, %3\n\tvpmaddubsw %2, %6, %2\n\t"
-          "vpaddw %3, %0, %0\n\tvpaddw %2, %1, %1"
-          : "+x"(pairs[i][j].lo), "+x"(pairs[i][j].hi), "=&x"(x), "=&x"(low)
-          : "m"(*(const int32_t*)(a + i * lda)), "x"(w[j].lo), "x"(w[j].hi));
+      const int32_t& four = *(const int32_t*)(a + i * lda);
+      if constexpr (kFirst) {
+        asm("vpbroadcastd %2, %1\n\tvpmaddubsw %1, %3, %0\n\tvpmaddubsw %1, %4, %1"
+            : "=&x"(pairs[i][j].lo), "=&x"(pairs[i][j].hi)
+            : "m"(four), "x"(w[j].lo), "x"(w[j].hi));
+      } else {
+        __m256i x, low;
+        asm("vpbroadcastd %4, %2\n\tvpmaddubsw %2, %5, %3\n\tvpaddw %3, %0, %0\n\t"
+            "vpmaddubsw %2, %6, %2\n\tvpaddw %2, %1, %1"
+            : "+x"(pairs[i][j].lo), "+x"(pairs[i][j].hi), "=&x"(x), "=&x"(low)
+            : "m"(four), "x"(w[j].lo), "x"(w[j].hi));
+      }
     }
 }
 ALBIREO_INLINE VI widened(VI pairs) {

@@ -241,7 +241,7 @@ ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* 
       asm("vpdpbusd %2, %1, %0" : "+v"(acc[i][j]) : "v"(w[j]), "v"(four));
   }
 }
-template <int MR, int NV>  // of no use where narrow_dots() is 0
+template <bool kFirst, int MR, int NV>  // of no use where narrow_dots() is 0
 ALBIREO_INLINE void narrow_dot4(VI (&)[MR][NV], const Codes (&)[NV], const int8_t*, int64_t);
 ALBIREO_INLINE VI widened(VI pairs) { return pairs; }
 #else
@@ -273,9 +273,9 @@ ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* 
     }
   }
 }
-// As vec_avx2.h has it: pairs of products of small codes are added in 16 bits.
+// As vec_avx2.h has it: pairs of products of small codes are added in 16 bits, the first to nothing.
 constexpr int narrow_dots(int largest) { return 32767 / (2 * 127 * largest); }
-template <int MR, int NV>
+template <bool kFirst, int MR, int NV>
 ALBIREO_INLINE void narrow_dot4(VI (&pairs)[MR][NV], const Codes (&w)[NV], const int8_t* a, int64_t lda) {
 #pragma GCC unroll 32
   for (int i = 0; i < MR; i++) {
@@ -284,7 +284,8 @@ ALBIREO_INLINE void narrow_dot4(VI (&pairs)[MR][NV], const Codes (&w)[NV], const
 #pragma GCC unroll 32
     for (int j = 0; j < NV; j++) {
       VI two;
-      asm("vpmaddubsw %2, %3, %1\n\tvpaddw %1, %0, %0" : "+v"(pairs[i][j]), "=&v"(two) : "v"(four), "v"(w[j]));
+      if constexpr (kFirst) asm("vpmaddubsw %1, %2, %0" : "=v"(pairs[i][j]) : "v"(four), "v"(w[j]));
+      else asm("vpmaddubsw %2, %3, %1\n\tvpaddw %1, %0, %0" : "+v"(pairs[i][j]), "=&v"(two) : "v"(four), "v"(w[j]));
     }
   }
 }

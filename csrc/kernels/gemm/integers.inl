@@ -58,32 +58,52 @@ constexpr int narrow_run() {
   return dots < 2 ? 0 : (int)std::bit_floor((unsigned)dots);
 }
 
-// group_dots where products are added in 16 bits, kRun at a time. A loop of its own: where both kinds of sums went
-// through one, g++ 12 copied sums of 32 bits.
-template <DType kType, int kRun, int MR, int NV, class Ptr>
-ALBIREO_INLINE void narrow_group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, int64_t words, Ptr b,
-                                      const char* ahead) {
+// A word's dots in 16 bits, at step s of a group. kFirst: sums are its products, whatever was there before.
+template <DType kType, bool kFirst, int MR, int NV, class Ptr>
+ALBIREO_INLINE void narrow_word_dots(VI (&sums)[MR][NV], const int8_t* a, int64_t lda, int64_t s, Ptr b) {
   constexpr int kDots = has_nibbles(kType) ? 2 : 1;
-  for (int64_t s = 0; s < words;) {
-    VI sums[MR][NV];
-#pragma GCC unroll 32
-    for (int i = 0; i < MR; i++)
-#pragma GCC unroll 32
-      for (int j = 0; j < NV; j++) sums[i][j] = izero();
-    const int64_t end = words - s < kRun / kDots ? words : s + kRun / kDots;
-    for (; s < end; s++) {
-      prefetch_l1(ahead + kWord * s);
 #pragma GCC unroll 2
-      for (int dot = 0; dot < kDots; dot++, a += TokenRows::step<MR, NV>()) {
-        Codes w[NV];
+  for (int dot = 0; dot < kDots; dot++) {
+    Codes w[NV];
 #pragma GCC unroll 32
-        for (int j = 0; j < NV; j++) {
-          w[j] = load_codes(b(j) + s * kWord);
-          if constexpr (has_nibbles(kType)) w[j] = code_of<kType>(dot ? high_nibbles(w[j]) : low_nibbles(w[j]));
-        }
-        narrow_dot4<MR, NV>(sums, w, a, lda);
-      }
+    for (int j = 0; j < NV; j++) {
+      w[j] = load_codes(b(j) + s * kWord);
+      if constexpr (has_nibbles(kType)) w[j] = code_of<kType>(dot ? high_nibbles(w[j]) : low_nibbles(w[j]));
     }
+    if (kFirst && dot == 0) narrow_dot4<true, MR, NV>(sums, w, a, lda);
+    else narrow_dot4<false, MR, NV>(sums, w, a + dot * TokenRows::step<MR, NV>(), lda);
+  }
+}
+
+// So many words in 16 bits, at most as many as those sums hold.
+template <DType kType, int MR, int NV, class Ptr>
+ALBIREO_INLINE void narrow_words(VI (&sums)[MR][NV], const int8_t* a, int64_t lda, int64_t s, int64_t end, Ptr b,
+                                 const char* ahead) {
+  constexpr int64_t kAdvance = (has_nibbles(kType) ? 2 : 1) * TokenRows::step<MR, NV>();
+  prefetch_l1(ahead + kWord * s);
+  narrow_word_dots<kType, true, MR, NV>(sums, a, lda, s, b);
+  for (s++, a += kAdvance; s < end; s++, a += kAdvance) {
+    prefetch_l1(ahead + kWord * s);
+    narrow_word_dots<kType, false, MR, NV>(sums, a, lda, s, b);
+  }
+}
+
+// group_dots where products are added in 16 bits, kRun at a time. A loop of its own: where both kinds of sums went
+// through one, g++ 12 copied sums of 32 bits. The first run is apart: a group of one run has no sums in memory then.
+template <DType kType, int kRun, int MR, int NV, class Start, class Ptr>
+ALBIREO_INLINE void narrow_group_dots(VI (&acc)[MR][NV], Start start, const int8_t* a, int64_t lda, int64_t words,
+                                      Ptr b, const char* ahead) {
+  constexpr int kDots = has_nibbles(kType) ? 2 : 1;
+  constexpr int64_t kWords = kRun / kDots, kAdvance = kRun * TokenRows::step<MR, NV>();
+  VI sums[MR][NV];
+  narrow_words<kType, MR, NV>(sums, a, lda, 0, words < kWords ? words : kWords, b, ahead);
+#pragma GCC unroll 32
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 32
+    for (int j = 0; j < NV; j++) acc[i][j] = iadd(start(i), widened(sums[i][j]));
+  for (int64_t s = kWords; s < words; s += kWords) {
+    a += kAdvance;
+    narrow_words<kType, MR, NV>(sums, a, lda, s, words - s < kWords ? words : s + kWords, b, ahead);
 #pragma GCC unroll 32
     for (int i = 0; i < MR; i++)
 #pragma GCC unroll 32
@@ -91,12 +111,17 @@ ALBIREO_INLINE void narrow_group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_
   }
 }
 
-// One group's steps for MR rows by NV sub-panels, of codes of kCodes that lie as those of kType: nibbles, or bytes.
-template <DType kType, DType kCodes, int MR, int NV, class Ptr>
-ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, int64_t words, Ptr b,
+// acc: one group's steps for MR rows by NV sub-panels, of codes of kCodes that lie as those of kType: nibbles, or
+// bytes. start(i): what the sums of row i begin with.
+template <DType kType, DType kCodes, int MR, int NV, class Start, class Ptr>
+ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], Start start, const int8_t* a, int64_t lda, int64_t words, Ptr b,
                                const char* ahead) {
   if constexpr (narrow_run<kCodes>() > 0)
-    return narrow_group_dots<kType, narrow_run<kCodes>(), MR, NV>(acc, a, lda, words, b, ahead);
+    return narrow_group_dots<kType, narrow_run<kCodes>(), MR, NV>(acc, start, a, lda, words, b, ahead);
+#pragma GCC unroll 32
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 32
+    for (int j = 0; j < NV; j++) acc[i][j] = start(i);
   constexpr int64_t advance = TokenRows::step<MR, NV>();
   int64_t done = 0;
 #ifdef ALBIREO_HAVE_ROW_PAIRS
@@ -166,17 +191,14 @@ ALBIREO_INLINE void group_tile(const TokenRows x, const GroupSums sums, const En
     }
   for (int64_t g = first; g < end; g++) {
     VI acc[MR][NV];
-#pragma GCC unroll 32
-    for (int i = 0; i < MR; i++)
-#pragma GCC unroll 32
-      for (int j = 0; j < NV; j++) acc[i][j] = kOneZero ? sums.start(i, g - first) : izero();
     const uint8_t* at = codes + g * stride;
     if constexpr (!kIsApart) prefetch_l1(ahead + (g - first) * stride);
     if constexpr (!kStay) asm("" : "+r"(held));
     // Behind k codes of a weight are zeros, which are none less kDotZero, and a token has zeros to the next 64 only.
     const int64_t left = kIsOff && k - g * e.group < e.group ? ceil_div(k - g * e.group, 4) : words;
     group_dots<kStored, kCodes, MR, NV>(
-        acc, x.codes + g * fours * TokenRows::step<MR, NV>(), x.row_step<NV>(), left,
+        acc, [&](int i) { return kOneZero ? sums.start(i, g - first) : izero(); },
+        x.codes + g * fours * TokenRows::step<MR, NV>(), x.row_step<NV>(), left,
         [&](int j) { return at + j * sub + head; }, ahead + (g - first) * stride + head);
 #pragma GCC unroll 32
     for (int j = 0; j < NV; j++) {
@@ -217,12 +239,10 @@ ALBIREO_INLINE void progressive_tile(const TokenRows& x, const Encoding& e, int6
   const uint8_t* codes = b + gamma_bytes(e, k);
   for (int64_t g = 0; g < groups; g++) {
     VI acc[MR][1];
-#pragma GCC unroll 32
-    for (int i = 0; i < MR; i++) acc[i][0] = izero();
     const uint8_t* at = codes + g * words * kWord;
     group_dots<DType::kInt4Progressive, DType::kInt4Progressive, MR, 1>(
-        acc, x.codes + g * fours * TokenRows::step<MR, 1>(), x.row_step<1>(), words, [&](int) { return at; },
-        (const char*)at + fetch_bytes);
+        acc, [](int) { return izero(); }, x.codes + g * fours * TokenRows::step<MR, 1>(), x.row_step<1>(), words,
+        [&](int) { return at; }, (const char*)at + fetch_bytes);
     const VI gamma = bytes_to_ints(b + g * 32), zero = bytes_to_ints(b + g * 32 + 16);
     const int64_t from = sum_at(k, g * e.group), to = sum_at(k, (g + 1) * e.group);
 #pragma GCC unroll 32

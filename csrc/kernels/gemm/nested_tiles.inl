@@ -7,27 +7,26 @@ namespace {
 
 // sums += dots kFirst .. of a unit of a type with nests, for MR rows whose codes of the first of them are at a; in 16
 // bits where kIsNarrow. Not with a lambda: sums that one refers to are written to memory after each dot by g++ 12.
-template <DType kType, bool kIsNarrow, int kFirst, int kCount, int MR>
+template <DType kType, bool kIsNarrow, bool kIsFirst, int kFirst, int kCount, int MR>
 ALBIREO_INLINE void unit_dots(VI (&sums)[MR][1], const int8_t* a, int64_t lda, const uint8_t* unit,
                               const uint8_t* table) {
   if constexpr (kCount > 0) {
     const Codes w[1] = {nested_codes<kType, kFirst>(unit, table)};
-    if constexpr (kIsNarrow) narrow_dot4<MR, 1>(sums, w, a, lda);
+    if constexpr (kIsNarrow) narrow_dot4<kIsFirst, MR, 1>(sums, w, a, lda);
     else dot4<MR, 1, has_small_codes(kType)>(sums, w, a, lda);
-    unit_dots<kType, kIsNarrow, kFirst + 1, kCount - 1, MR>(sums, a + TokenRows::step<MR, 1>(), lda, unit, table);
+    unit_dots<kType, kIsNarrow, false, kFirst + 1, kCount - 1, MR>(sums, a + TokenRows::step<MR, 1>(), lda, unit,
+                                                                   table);
   }
 }
 template <DType kType, int kFirst, int kCount, int MR>
 ALBIREO_INLINE void nested_dots(VI (&acc)[MR][1], const int8_t* a, int64_t lda, const uint8_t* unit,
                                 const uint8_t* table) {
   if constexpr (narrow_run<kType>() == 0) {
-    unit_dots<kType, false, kFirst, kCount, MR>(acc, a, lda, unit, table);
+    unit_dots<kType, false, false, kFirst, kCount, MR>(acc, a, lda, unit, table);
   } else if constexpr (kCount > 0) {
     constexpr int kRun = narrow_run<kType>() < kCount ? narrow_run<kType>() : kCount;
     VI sums[MR][1];
-#pragma GCC unroll 32
-    for (int i = 0; i < MR; i++) sums[i][0] = izero();
-    unit_dots<kType, true, kFirst, kRun, MR>(sums, a, lda, unit, table);
+    unit_dots<kType, true, true, kFirst, kRun, MR>(sums, a, lda, unit, table);
 #pragma GCC unroll 32
     for (int i = 0; i < MR; i++) acc[i][0] = iadd(acc[i][0], widened(sums[i][0]));
     nested_dots<kType, kFirst + kRun, kCount - kRun, MR>(acc, a + kRun * TokenRows::step<MR, 1>(), lda, unit, table);

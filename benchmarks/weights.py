@@ -60,7 +60,7 @@ class Linear:
             _native.pack(pool, addresses, k, "float32", kind, self._weight.ctypes.data, True, False)
         x_dtype = ENCODINGS[kind].activation if kind in ENCODINGS else kind
         stride = natural_stride(TOKEN, k) if x_dtype == TOKEN else k
-        self._x = np.zeros((rows, stride * (1 if x_dtype == TOKEN else 2)), np.uint8)
+        self._x = np.zeros((rows, stride * {TOKEN: 1, "float32": 4}.get(x_dtype, 2)), np.uint8)
         self._out = np.zeros((rows, n), np.float32)
         args = {"x": self._x.ctypes.data, "x_stride": stride, "x_dtype": x_dtype, "rows": "T", "n": n, "k": k}
         args |= {"weight": self._weight.ctypes.data, "w_dtype": kind, "out": self._out.ctypes.data, "out_stride": n}

@@ -330,6 +330,19 @@ def a_model_without_chats_of_them_gets_none(browser: Any, server: Server) -> Non
             assert watched.page.is_hidden(f"#{noun}-open") and watched.page.is_hidden("#tray")
 
 
+def the_page_lies_below_a_path(browser: Any, server: Server) -> None:
+    with opened(browser, f"{server.url}/llm") as watched:
+        page, asked = watched.page, []
+        page.on("request", lambda request: asked.append(urlsplit(request.url).path))
+        page.reload()
+        watched.until('document.getElementById("state").textContent === "ready, idle"')
+        page.click("#send")
+        watched.until('document.getElementById("timing").textContent.includes("ended: ")')
+        page.click("#as-curl")
+        assert f"curl -N {server.url}/llm/v1/" in text(watched, "#snippet-text")
+        assert len(asked) > 10 and all(path.startswith("/llm/") for path in asked), asked
+
+
 def a_model_is_chosen(browser: Any, server: Server) -> None:
     with opened(browser, server.url) as watched:
         page = watched.page
@@ -405,6 +418,7 @@ CHECKS: list[tuple[Callable[[Any, Server], None], tuple[str, ...] | str]] = [
     (sounds_are_played_to_the_model, "hearer"),
     (a_model_without_chats_of_them_gets_none, ()),
     (a_model_without_chats_of_them_gets_none, "speech"),
+    (the_page_lies_below_a_path, ("--root-path", "/llm")),
     (a_model_is_chosen, tuple(f"{name}={BUNDLED}" for name in ("one", "two", "three"))),
 ]
 

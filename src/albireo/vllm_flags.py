@@ -191,7 +191,7 @@ _ALWAYS = {
 #: What there is not.
 _NONE = (
     "--pipeline-parallel-size", "-pp", "--decode-context-parallel-size", "-dcp", "--enable-dbo", "--enable-eplb",
-    "--root-path", "--middleware", "--tool-parser-plugin", "--reasoning-parser-plugin", "--logits-processors",
+    "--middleware", "--tool-parser-plugin", "--reasoning-parser-plugin", "--logits-processors",
     "--io-processor-plugin", "--tool-server", "--enable-prompt-embeds", "--enable-mm-embeds", "--worker-cls",
     "--worker-extension-cls", "--scheduler-cls", "--kv-events-config", "--data-parallel-rank",
     "--data-parallel-external-lb", "--data-parallel-hybrid-lb", "--fully-sharded-loras", "--lora-extra-vocab-size",

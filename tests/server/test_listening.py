@@ -1,7 +1,8 @@
-"""Unix sockets that a server listens on: asked by the real openai client, left behind, in use, taken away again."""
+"""Unix sockets that a server listens on, and a path that a proxy puts before its own: asked by the openai client."""
 
 from __future__ import annotations
 
+import re
 import socket
 import stat
 from pathlib import Path
@@ -21,18 +22,41 @@ def test_a_unix_socket_is_served_and_gone_at_the_end(start: Any, tmp_path: Path)
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(path))  # by a server that was killed: nobody listens
     left.close()
-    server = start("--uds", str(path), is_ready=False)
+    server = start("--uds", str(path), "--root-path", "/llm/", is_ready=False)
     assert server.url == f"http+unix:{tmp_path}/my"  # as far as the next blank
     server.wait_for("story is ready")
     assert stat.S_ISSOCK(path.lstat().st_mode)
     transport = httpx.HTTPTransport(uds=str(path))
     with httpx.Client(transport=transport) as asking:
-        client = openai.OpenAI(base_url="http://localhost/v1", api_key="none", http_client=asking, max_retries=0)
-        chunks = client.completions.create(model="story", prompt="Once upon", max_tokens=5, stream=True)
-        assert "".join(chunk.choices[0].text for chunk in chunks)
+        for below in ("/v1", "/llm/v1"):  # a proxy that takes its path off, and one that leaves it
+            client = openai.OpenAI(
+                base_url=f"http://localhost{below}", api_key="none", http_client=asking, max_retries=0
+            )
+            chunks = client.completions.create(model="story", prompt="Once upon", max_tokens=5, stream=True)
+            assert "".join(chunk.choices[0].text for chunk in chunks)
+        page = asking.get("http://localhost/llm?model=story", follow_redirects=True)
+        assert (page.status_code, str(page.url)) == (200, "http://localhost/llm/?model=story")
+        files = re.findall(r'(?:src|href)="([^"#]+)"', page.text)
+        assert len(files) >= 3
+        for file in files:
+            assert asking.get(str(page.url.join(file))).status_code == 200, file
+        assert asking.get("http://localhost/llm/openapi.json").json()["servers"] == [{"url": "/llm"}]
+        moved = asking.get("http://localhost/llm/version/?a=b")
+        assert str(moved.next_request and moved.next_request.url) == "http://localhost/llm/version?a=b"
+        for elsewhere in ("/llmm/v1/models", "/llm/llm/v1/models", "/LLM/v1/models"):
+            assert asking.get(f"http://localhost{elsewhere}").status_code == 404
     with pytest.raises(ConfigError, match="another server listens there"):
         Listening(ServerSettings(uds=str(path)))
     assert server.stop() == 0 and not path.exists()
+
+
+@pytest.mark.parametrize("value", ["llm", "/a b", "//", "/../x", "/a/./b", "/%61", "http://host/llm", "/a?b", "/日"])
+def test_a_root_path_that_is_none(value: str) -> None:
+    if not value.strip("/"):
+        assert ServerSettings(root_path=value).root_path == ""
+        return
+    with pytest.raises(ConfigError, match="root_path="):
+        ServerSettings(root_path=value)
 
 
 def test_only_its_own_socket_is_taken_away(tmp_path: Path) -> None:

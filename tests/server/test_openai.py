@@ -302,11 +302,13 @@ def test_a_base_url_that_is_not_quite_right(server: Any, path: str, there: str) 
 
 def test_a_slash_at_the_end_leads_to_the_route(server: Any) -> None:
     got = server.http.post("/v1/chat/completions/?a=b", json=CHAT)
-    assert (got.status_code, got.headers["location"]) == (307, "/v1/chat/completions?a=b")
+    assert (got.status_code, got.headers["location"]) == (307, "../completions?a=b")
     answer = server.http.post("/v1/chat/completions/", json=CHAT, follow_redirects=True)
     assert answer.json()["choices"][0]["finish_reason"] == "length"
     got = server.http.get("/v1/responses/%E6%97%A5%20%3Fb/?c=%ff")
-    assert (got.status_code, got.headers["location"]) == (307, "/v1/responses/%E6%97%A5%20%3Fb?c=%ff")
+    assert (got.status_code, got.headers["location"]) == (307, "../%E6%97%A5%20%3Fb?c=%ff")
+    got = server.http.get("/v1//models/")
+    assert (got.status_code, got.headers["location"]) == (307, "/v1/models")
     assert server.http.get("/v1/models/").json() == server.http.get("/v1/models").json()
     for path in ("/", "/nowhere/", "/v1/", "//example.com/"):
         assert "location" not in server.http.get(f"{server.url}{path}").headers

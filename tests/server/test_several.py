@@ -265,7 +265,7 @@ def test_what_is_told_is_of_all(both: Server) -> None:
         client.completions.create(model="other", prompt="a")
     assert both.http.get("/v1/models/other").status_code == 404
     assert both.http.get("/v1/models/").json() == both.http.get("/v1/models").json()
-    assert both.http.post("/v1/completions/", json={}).headers["location"] == "/v1/completions"
+    assert both.http.post("/v1/completions/", json={}).headers["location"] == "../completions"
     families = list(text_string_to_metric_families(both.http.get("/metrics").text))
     assert len({family.name for family in families}) == len(families)
     for family in families:

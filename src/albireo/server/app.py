@@ -51,6 +51,7 @@ from albireo.server.errors import HttpError
 from albireo.server.guard import Guard
 from albireo.server.origins import WithoutStrangers, behind_origins
 from albireo.server.response_store import ResponseStore
+from albireo.server.root_path import BelowRoot
 from albireo.server.serving import Serving
 from albireo.server.settings import ServerSettings
 
@@ -58,7 +59,8 @@ from albireo.server.settings import ServerSettings
 def routes(serving: Serving, batches: Batches | None = None, responses: ResponseStore | None = None) -> list[Route]:
     """All there are. Args: batches: None: a server without; their routes say so. responses: None: its own store."""
     responses = ResponseStore() if responses is None else responses
-    status, tokens, docs, adapters = Status(serving), Tokens(serving), Docs(), AdapterEndpoints(serving)
+    status, tokens, adapters = Status(serving), Tokens(serving), AdapterEndpoints(serving)
+    docs = Docs(serving.settings.root_path)
     sleep, creating, stored = Sleep(serving), Responses(serving, responses), StoredResponses(serving, responses)
     of_texts, of_chats, of_messages = completions(serving), chat(serving), messages(serving)
     asked: dict[str, ASGIApp] = {
@@ -163,7 +165,8 @@ def guarded(app: ASGIApp, settings: ServerSettings) -> ASGIApp:
         WithoutStrangers(app, settings.allowed_origins), settings.api_key, ("/health", *ASSETS), settings.log_requests
     )
     # outside: a browser asks whether a page may ask without the key
-    return behind_origins(inner, settings.allowed_origins)
+    outer = behind_origins(inner, settings.allowed_origins)
+    return BelowRoot(outer, settings.root_path) if settings.root_path else outer
 
 
 async def _no_route(http: Request, error: Exception) -> Response:
@@ -184,7 +187,9 @@ def _another_route(http: Request) -> Response:
     path = re.sub("/+", "/", http.scope["path"])
     if path != "/" and path.endswith("/") and _is_route(http, path[:-1]):
         query = http.scope["query_string"].decode("latin-1")
-        return Response(status_code=307, headers={"Location": quote(path[:-1]) + (query and f"?{query}")})
+        # relative, since a proxy may have put a path before this one; but for slashes that are too many in its midst
+        place = "../" + quote(path.split("/")[-2]) if path == http.scope["path"] else quote(path[:-1])
+        return Response(status_code=307, headers={"Location": place + (query and f"?{query}")})
     near = (path, path.rstrip("/"), f"/v1{path}", path.removeprefix("/v1"))
     found = next((each for each in near if each != "/" and _is_route(http, each)), None)
     hint = "" if found is None else f"; there is {found}: a client's base URL may have /v1 in excess, or lack it"

@@ -16,6 +16,7 @@ from albireo.params import POOLING_TYPES, PoolingType
 from albireo.parsers.output_parser import TOOL_CALL_PARSERS
 from albireo.parsers.reasoning import REASONING_PARSERS
 from albireo.server.origins import LOOPBACK, parse_origins
+from albireo.server.root_path import parse_root_path
 
 #: Names of variables that a caller may hand to a chat template.
 TEMPLATE_KWARGS = ("enable_thinking", "thinking", "reasoning_effort")
@@ -34,6 +35,8 @@ class ServerSettings:
         port: port to listen on; 0 takes a free one and prints it.
         uds: path of a Unix socket to listen on, in place of host and port. Who may ask is said by its permissions,
             which the umask gives it, and by those of its directory.
+        root_path: path that a proxy puts before those of this server, as /llm; requests are answered with it and
+            without.
         served_model_name: names the model answers to, the first is told; by default the name of its directory.
         lora_modules: adapters (LoRA) to serve from the start, each as name=path; needs enable_lora.
         api_key: keys of which a request must bring one, but for /health and /; @FILE: those in a file, one a line.
@@ -93,6 +96,7 @@ class ServerSettings:
     host: str = _HOST
     port: int = _PORT
     uds: str | None = None
+    root_path: str = ""
     served_model_name: tuple[str, ...] = ()
     lora_modules: tuple[str, ...] = ()
     api_key: tuple[str, ...] = ()
@@ -168,6 +172,7 @@ class ServerSettings:
         if self.otlp_endpoint is not None:
             object.__setattr__(self, "otlp_endpoint", _traces_url(self.otlp_endpoint))
         object.__setattr__(self, "allowed_origins", parse_origins(self.allowed_origins))
+        object.__setattr__(self, "root_path", parse_root_path(self.root_path))
         _ = self.template_defaults
         if any(not name.strip() for name in self.served_model_name):
             raise ConfigError("a served_model_name is blank; leave it out for the name of the model's directory")

@@ -360,9 +360,13 @@ def _parameter(name: str, place: str, schema: dict[str, Any], what: str) -> dict
 class Docs:
     """Both endpoints. The schema is made when somebody first asks: that takes a twelfth of a server's start."""
 
+    def __init__(self, root_path: str = "") -> None:
+        """Args: root_path: what a proxy puts before paths."""
+        self._root_path = root_path
+
     @cached_property
     def _schema(self) -> dict[str, Any]:
-        return openapi()
+        return openapi() | ({"servers": [{"url": self._root_path}]} if self._root_path else {})
 
     async def schema(self, http: Request) -> Response:
         """The schema."""
@@ -375,7 +379,7 @@ class Docs:
 
 def _page(schema: dict[str, Any]) -> str:
     parts = [f"<!doctype html><html lang=en><title>Albireo</title><style>{_STYLE}</style><h1>Albireo</h1>"]
-    parts.append("<p>The same as a schema: <a href=/openapi.json>openapi.json</a></p><h2>Routes</h2><table>")
+    parts.append("<p>The same as a schema: <a href=openapi.json>openapi.json</a></p><h2>Routes</h2><table>")
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
             queries = [each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"]

@@ -26,11 +26,14 @@ export function note(id, what) {
   if (mine.size > 500) mine.delete(mine.keys().next().value);
 }
 
+/** The address of a path of this server, which a proxy may have put below another. */
+export const address = (path) => new URL(`.${path}`, document.baseURI).href;
+
 /** fetch() of a path of this server. Throws Refused, with the server's own words. */
 export async function ask(path, { body, signal } = {}) {
   const headers = key() ? { authorization: `Bearer ${key()}` } : {};
   if (body !== undefined) headers["content-type"] = "application/json";
-  const response = await fetch(path, {
+  const response = await fetch(address(path), {
     method: body === undefined ? "GET" : "POST",
     headers,
     body: body === undefined ? undefined : JSON.stringify(body),

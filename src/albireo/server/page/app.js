@@ -1,6 +1,6 @@
 // The page's beginning: asks for a key where one is needed, waits for the model, then starts its parts.
 
-import { ask, key, setKey, wanted } from "./api.js";
+import { address, ask, key, setKey, wanted } from "./api.js";
 import { say } from "./draw.js";
 import { startLive } from "./live.js";
 import { startLoad } from "./load.js";
@@ -51,7 +51,7 @@ async function ready() {
         showState("key needed", "bad");
         await askForKey(key() ? "The server does not take this key." : "");
       } else {
-        const health = await fetch("/health").then((response) => response.json()).catch(() => null);
+        const health = await fetch(address("/health")).then((response) => response.json()).catch(() => null);
         const done = health?.progress === undefined ? "" : ` ${Math.round(100 * health.progress)} %`;
         showState(health === null ? "no connection" : `${health.status}${done}`, health === null ? "bad" : "");
         await pause(500);

@@ -1,6 +1,7 @@
 // The chooser of models, where there are several, or adapters: the page begins again with the one that is chosen, as
 // its address says. Started by app.js.
 
+import { address } from "./api.js";
 import { element } from "./draw.js";
 
 const select = document.getElementById("models");
@@ -10,7 +11,7 @@ const choices = (cards) => cards.filter((each) => each.parent !== null || each.i
 
 /** Say how each is, as /health has it; what it does not know is an adapter, or served alone. */
 async function tell() {
-  const health = await fetch("/health", { cache: "no-store" }).then((response) => response.json()).catch(() => null);
+  const health = await fetch(address("/health"), { cache: "no-store" }).then((response) => response.json()).catch(() => null);
   for (const { name, status, retry_s } of health?.models ?? []) {
     const option = [...select.options].find((each) => each.value === name);
     const when = retry_s ? `, tried again in ${Math.ceil(retry_s)} s` : "";
@@ -29,9 +30,9 @@ export function startModels(cards, chosen) {
   }));
   select.addEventListener("focus", tell);
   select.addEventListener("change", () => {
-    const address = new URL(location.href);
-    address.searchParams.set("model", select.value);
-    location.assign(address);
+    const page = new URL(location.href);
+    page.searchParams.set("model", select.value);
+    location.assign(page);
   });
   document.getElementById("model").hidden = true;
   select.hidden = false;

@@ -1,6 +1,8 @@
 // A request as code: curl, and Python with the openai package. Used by playground.js. Keys are never written out; what is
 // attached is files that are read where the code runs.
 
+import { address } from "./api.js";
+
 const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 /** Stands in a request for the data: URL of what is attached. */
@@ -40,7 +42,7 @@ function python(value, indent) {
 }
 
 export function curl(path, body, hasKey) {
-  const lines = [`curl -N ${location.origin}${path}`, "-H 'Content-Type: application/json'"];
+  const lines = [`curl -N ${address(path)}`, "-H 'Content-Type: application/json'"];
   if (hasKey) lines.push('-H "Authorization: Bearer $ALBIREO_API_KEY"');
   lines.push(holdsFile(body) ? `-d @- <<JSON\n${shellJson(body)}\nJSON` : `-d ${quote(JSON.stringify(body))}`);
   return lines.join(" \\\n  ");
@@ -73,7 +75,7 @@ export function pythonCode(path, body, hasKey) {
     "from openai import OpenAI",
     "",
     ...(holdsFile(body) ? DATA_URL : []),
-    `client = OpenAI(base_url="${location.origin}/v1", api_key=${given})`,
+    `client = OpenAI(base_url="${address("/v1")}", api_key=${given})`,
     `stream = client.${isChat ? "chat.completions" : "completions"}.create(`,
     ...lines,
     ")",

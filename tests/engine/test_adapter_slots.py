@@ -74,11 +74,11 @@ def test_a_step_does_not_look_through_all_that_wait_for_a_slot(bench: Any) -> No
     }
     scheduler = run.engine._scheduler
     asked: list[Any] = []
-    find = scheduler._slot
-    scheduler._slot = lambda seq: (asked.append(seq), find(seq))[1]
+    find = scheduler.places.slot
+    scheduler.places.slot = lambda seq: (asked.append(seq), find(seq))[1]
     run.step()
     assert ran(run)[-1] == {0, 81} and len(asked) <= 4
-    del scheduler._slot
+    del scheduler.places.slot
     run.run()
     check(run, adapters, 1)
 
@@ -88,10 +88,10 @@ def test_the_slot_that_was_used_longest_ago_is_given_away(bench: Any) -> None:
     for i, adapter in enumerate((1, 2, 1, 3, 1)):
         run.add([i + 1, 3], max_tokens=2, adapter=adapter)
         run.run()
-    assert run.engine._scheduler.adapters.held == [1, 3]
+    assert run.engine._scheduler.places.adapters.held == [1, 3]
     run.add([9, 3], max_tokens=2, adapter=2)
     run.run()
-    assert run.engine._scheduler.adapters.held == [1, 2]
+    assert run.engine._scheduler.places.adapters.held == [1, 2]
 
 
 def test_blocks_are_found_by_requests_of_the_same_adapter_only(bench: Any) -> None:

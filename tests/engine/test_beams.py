@@ -50,7 +50,7 @@ def test_a_held_beam_gives_its_blocks_to_who_came_before(bench: Any) -> None:
     run.add([1], n=2, max_tokens=60)
     run.step()
     run.add(list(range(1, 18)), beam_search=BeamSearchParams(2, 5, ignore_eos=True))
-    running = run.engine._scheduler.running
+    running = run.engine._scheduler.places.running
     were_held = [set[int]()]
     while not any(before - {seq.seq_id for seq in running} for before in were_held):
         were_held = [{seq.seq_id for seq in running if seq.is_held}]

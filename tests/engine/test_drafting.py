@@ -300,7 +300,7 @@ def test_proposers_go_with_their_sequences(bench: Any) -> None:
     run.step()
     run.abort("1")
     run.run()
-    assert run.engine._scheduler.drafting._guesses == {}
+    assert run.engine._scheduler.places.drafting._guesses == {}
 
 
 drafters = st.sampled_from([RANDOM, RANDOM, RANDOM, WRONG, None])

@@ -201,7 +201,7 @@ def test_a_draft_model_that_fails_is_left_out(bench: Any, free: None, caplog: py
 
 def test_one_that_no_guess_can_be_drawn_for_takes_none_from_others(bench: Any, free: None) -> None:
     run, draft = drafting(bench)
-    guesses = run.engine._scheduler.drafting._model._guesses
+    guesses = run.engine._scheduler.places.drafting._model._guesses
 
     def picky(plan: StepPlan) -> StepResult:
         if any(work.seq_id == 1 for work in plan.work):
@@ -229,7 +229,7 @@ def test_who_interrupts_a_guess_interrupts_a_step(bench: Any, free: None) -> Non
     def interrupted(plan: StepPlan) -> StepResult:
         raise KeyboardInterrupt
 
-    model = run.engine._scheduler.drafting._model._guesses
+    model = run.engine._scheduler.places.drafting._model._guesses
     model._execute = interrupted
     with pytest.raises(KeyboardInterrupt):
         run.step()
@@ -266,7 +266,7 @@ def test_a_prompt_is_caught_up_with_when_enough_was_decoded_to_believe_in_more(b
         run.step()
     num_decoded = draft.rows[0] - 42
     assert PATIENCE * (num_decoded - 1) < 42 + num_decoded - 1 and PATIENCE * num_decoded >= 42 + num_decoded
-    assert run.engine._scheduler.drafting._model.is_usual is False
+    assert run.engine._scheduler.places.drafting._model.is_usual is False
     run.run()
     run.check_all_ended()
     plain = [plan for plan in run.toy.plans if plan[0][1] == 1]
@@ -275,7 +275,7 @@ def test_a_prompt_is_caught_up_with_when_enough_was_decoded_to_believe_in_more(b
 
 def test_ids_that_the_model_does_not_have_are_no_drafts(bench: Any, free: None) -> None:
     run, _ = drafting(bench)
-    run.engine._scheduler.drafting._model._guesses._execute = lambda plan: StepResult(
+    run.engine._scheduler.places.drafting._model._guesses._execute = lambda plan: StepResult(
         [SampledToken(work.seq_id, VOCAB_SIZE) for work in plan.work]
     )
     run.add(PROMPT, max_tokens=9)
@@ -370,4 +370,4 @@ def test_whatever_happens_its_cache_holds_what_it_is_thought_to_hold(
             apply(run, event, step_failed)
         run.run()
     run.check_all_ended()
-    assert not run.engine._scheduler.drafting._model._guesses._num_failed
+    assert not run.engine._scheduler.places.drafting._model._guesses._num_failed

@@ -30,7 +30,7 @@ def test_keys_are_chained_sha256_of_little_endian_tokens(bench: Any) -> None:
     run.add(PROMPT, max_tokens=1)
     run.add(PROMPT, max_tokens=1, cache_salt="mine")
     run.step()
-    pool = run.engine._scheduler.tables.pool
+    pool = run.engine._scheduler.places.tables.pool
     salted = hashlib.sha256(b"mine").digest()
     keys = chain(PROMPT, bytes(32)) + chain(PROMPT, salted)
     assert root_key("mine") == salted
@@ -162,7 +162,7 @@ def test_a_hit_needs_the_block_in_every_group(bench: Any) -> None:
     run = bench(num_blocks=64, windows=(None, None))
     run.add(PROMPT, max_tokens=1)
     run.run()
-    pool = run.engine._scheduler.tables.pool
+    pool = run.engine._scheduler.places.tables.pool
     keys = chain(PROMPT, bytes(32))
     pool.withdraw(pool.find(keys[2] + bytes((1,))))
     run.add(PROMPT, max_tokens=1)
@@ -180,7 +180,7 @@ def test_a_window_needs_the_blocks_that_it_looks_into(bench: Any, lost: list[int
     run = bench(num_blocks=64, windows=(None, 10))
     run.add(PROMPT[:28], max_tokens=1)
     run.run()
-    pool = run.engine._scheduler.tables.pool
+    pool = run.engine._scheduler.places.tables.pool
     for place in lost:
         pool.withdraw(pool.find(chain(PROMPT, bytes(32))[place] + bytes((1,))))
     run.add(PROMPT[:28], max_tokens=3)

@@ -131,7 +131,7 @@ def test_n_sequences_share_the_prompt_and_copy_only_its_last_block(bench: Any) -
     run.add([1] * 20, n=4, max_tokens=3)
     run.step()
     assert run.toy.plans == [{0: (0, 20, 4)}]
-    pool = run.engine._scheduler.tables.pool
+    pool = run.engine._scheduler.places.tables.pool
     assert pool.num_used == 3
     run.step()
     assert len(run.toy.copies[-1]) == 3
@@ -229,7 +229,7 @@ def test_who_is_left_out_goes_on_where_the_others_wait_for_its_blocks(bench: Any
 
 def held(run: Any) -> list[int]:
     """How many blocks each running sequence has."""
-    return [len(seq.block_tables[0]) for seq in run.engine._scheduler.running]
+    return [len(seq.block_tables[0]) for seq in run.engine._scheduler.places.running]
 
 
 def test_a_device_that_runs_ahead_finds_a_place_for_the_next_token(bench: Any) -> None:
@@ -267,11 +267,11 @@ def test_a_plan_that_is_interrupted_as_somebody_is_admitted_is_taken_back(
     for i in range(2):
         run.add([*prompt, i], max_tokens=4)
     part, name = place.split(".")
-    owner = getattr(run.engine._scheduler, part)
+    owner = getattr(run.engine._scheduler.places, part)
     method = getattr(owner, name)
 
     def interrupted(*args: Any) -> Any:
-        if len(run.engine._scheduler.running) == 2:
+        if len(run.engine._scheduler.places.running) == 2:
             raise KeyboardInterrupt
         return method(*args)
 
@@ -296,11 +296,11 @@ def test_the_first_in_order_alone_not_fitting_is_our_bug(bench: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda s: s.running.members.clear(), "RUNNING: the line"),
-        (lambda s: setattr(s.running.members[0], "num_computed_tokens", 99), "99 of 13 computed"),
-        (lambda s: s.running.members[0].output_token_ids.append(1), "miscounts"),
-        (lambda s: s.waiting.members[0].block_tables[0].append(3), "is WAITING and holds"),
-        (lambda s: s.running.members[0].block_tables[0].append(5), "reference counts"),
+        (lambda s: s.places.running.members.clear(), "RUNNING: the line"),
+        (lambda s: setattr(s.places.running.members[0], "num_computed_tokens", 99), "99 of 13 computed"),
+        (lambda s: s.places.running.members[0].output_token_ids.append(1), "miscounts"),
+        (lambda s: s.places.waiting.members[0].block_tables[0].append(3), "is WAITING and holds"),
+        (lambda s: s.places.running.members[0].block_tables[0].append(5), "reference counts"),
     ],
 )
 def test_check_invariants_sees_damage(bench: Any, damage: Any, words: str) -> None:

@@ -32,7 +32,7 @@ def computed(run: Any, prompt: list[int], **params: Any) -> tuple[int, int]:
 
 
 def keys(run: Any) -> int:
-    return len(run.engine._scheduler.states._snapshots)
+    return len(run.engine._scheduler.places.states._snapshots)
 
 
 def test_the_next_turn_goes_on_where_the_answer_ended(bench: Any) -> None:
@@ -97,10 +97,10 @@ def test_a_snapshot_takes_the_place_of_the_one_before(bench: Any) -> None:
     run.run()
     # behind 16 and 32 tokens of the prompt, which ends no later than 8 before its end, and behind 72 of 79
     assert [at for _, at in run.toy.snapshots] == [16, 32, 48, 56, 64, 72]
-    states, cache = run.engine._scheduler.states, run.engine._scheduler.cache
+    states, cache = run.engine._scheduler.places.states, run.engine._scheduler.places.cache
     assert keys(run) == 3
     run.add([*STEM, *run.tokens["0", 0]], max_tokens=1)
-    (waiting,) = run.engine._scheduler.waiting.members
+    (waiting,) = run.engine._scheduler.places.waiting.members
     assert list(states._snapshots) == [cache.key_at(waiting, at) for at in (16, 32, 72)]
 
 

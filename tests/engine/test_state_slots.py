@@ -19,7 +19,7 @@ STATES = {"num_state_slots": 4, "max_num_seqs": 4, "enable_prefix_caching": Fals
 
 
 def held(run: Any) -> list[int]:
-    return [seq.work.state_slot for seq in run.engine._scheduler.running]
+    return [seq.work.state_slot for seq in run.engine._scheduler.places.running]
 
 
 def test_a_slot_is_given_back_and_given_again(bench: Any) -> None:
@@ -30,7 +30,7 @@ def test_a_slot_is_given_back_and_given_again(bench: Any) -> None:
     assert sorted(held(run)) == [0, 1, 2, 3]
     run.run()
     run.check_all_ended()
-    run.engine._scheduler.states.check_invariants([])
+    run.engine._scheduler.places.states.check_invariants([])
 
 
 def test_continuations_go_on_from_copies(bench: Any) -> None:
@@ -39,7 +39,7 @@ def test_continuations_go_on_from_copies(bench: Any) -> None:
     run.add(PROMPT, n=3, max_tokens=6)
     run.step()
     first, *others = held(run)
-    assert run.engine._scheduler.states.copies == [(first, other) for other in others]
+    assert run.engine._scheduler.places.states.copies == [(first, other) for other in others]
     assert len(set(held(run))) == 3
     num_prompt = run.toy.num_computed_tokens
     run.run()

@@ -133,7 +133,7 @@ class Engine:
         # Before the prompt is computed one goes for all.
         ready = request.unfinished()
         for seq in ready if request.is_prompt_done else ready[:1]:
-            self._scheduler.add(seq)
+            self._scheduler.places.add(seq)
         return range(request.sequences[0].seq_id, self._num_sequences)
 
     def abort(self, request_id: str) -> list[SequenceUpdate]:
@@ -177,7 +177,7 @@ class Engine:
         """Numbers of the adapters of sequences that run, and of requests that are not finished."""
         if not self._settings.num_adapter_slots:
             return set(), set()  # every step asks
-        running = {seq.request.adapter for seq in self._scheduler.running}
+        running = {seq.request.adapter for seq in self._scheduler.places.running}
         return {n for n in running if n is not None}, set(self._num_with_adapter)
 
     def reset_prefix_cache(self, *, with_files: bool = False) -> None:
@@ -186,9 +186,9 @@ class Engine:
 
         Args: with_files: what is kept in files is removed, too.
         """
-        self._scheduler.cache.reset()
-        if with_files and self._scheduler.kept is not None:
-            self._scheduler.kept.remove()
+        self._scheduler.places.cache.reset()
+        if with_files and self._scheduler.places.kept is not None:
+            self._scheduler.places.kept.remove()
 
     def has_work(self) -> bool:
         """Whether step() would do anything."""
@@ -196,24 +196,24 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """A snapshot; cheap enough for every step."""
-        host = self._scheduler.host
+        host = self._scheduler.places.host
         return snapshot(
             self._counters,
-            num_running=len(self._scheduler.running),
-            num_waiting=len(self._scheduler.waiting) - host.num_sequences,
+            num_running=len(self._scheduler.places.running),
+            num_waiting=len(self._scheduler.places.waiting) - host.num_sequences,
             num_swapped=host.num_sequences,
-            kv_cache_usage=self._scheduler.tables.usage_frac,
+            kv_cache_usage=self._scheduler.places.tables.usage_frac,
             cpu_cache_usage=host.usage_frac,
         )
 
     def blocks(self) -> tuple[list[Sequence], list[int]]:
         """Who holds blocks, to be looked at between steps only; and the blocks of the first group that nobody holds but
         a prefix may find, those evicted first before."""
-        return list(self._scheduler.running), self._scheduler.tables.pool.cached()
+        return list(self._scheduler.places.running), self._scheduler.places.tables.pool.cached()
 
     def state_slots(self) -> tuple[int, int, int] | None:
         """Slots of states: held by sequences that run, those with snapshots, all. None where layers keep no states."""
-        states = self._scheduler.states
+        states = self._scheduler.places.states
         return states.usage if states.is_used else None
 
     # -- the step ------------------------------------------------------------------------------------------------------
@@ -294,14 +294,14 @@ class Engine:
                 updates += self._offer(seq, seq.request.beams, next(tokens), now)
             elif not seq.request.is_prompt_done:
                 self._end_prompt(seq.request, now)
-                for sibling in self._scheduler.fork(seq):  # each draws a token from its last row
+                for sibling in self._scheduler.places.fork(seq):  # each draws a token from its last row
                     updates.append(self._append(sibling, next(tokens), now))
             elif has_drafts and work.num_drafts:
                 updates.append(self._append_drafted(seq, work, tokens, now))
             else:
                 updates.append(self._append(seq, next(tokens), now))
-        if self._scheduler.drafting is not None:
-            self._scheduler.drafting.settle()
+        if self._scheduler.places.drafting is not None:
+            self._scheduler.places.drafting.settle()
         return updates
 
     def _end_prompt(self, request: Request, now: float) -> None:
@@ -328,16 +328,16 @@ class Engine:
     def _branch(self, sequences: list[Sequence], branches: list[Branch]) -> None:
         """Let the sequences of a beam search be the beams of its next round."""
         for index in set(range(len(sequences))).difference(branch.index for branch in branches):
-            self._scheduler.park(sequences[index])
+            self._scheduler.places.park(sequences[index])
         for branch in branches:
             seq, parent = sequences[branch.index], sequences[branch.parent]
             if seq is not parent:
                 seq.output_token_ids[:] = parent.output_token_ids
                 seq.num_tokens = parent.num_tokens
-                self._scheduler.branch(parent, seq)
+                self._scheduler.places.branch(parent, seq)
         for branch in branches:
             sequences[branch.index].append(branch.token_id)
-            self._scheduler.go_on(sequences[branch.index])
+            self._scheduler.places.go_on(sequences[branch.index])
 
     def _end_search(self, request: Request, beams: Beams, now: float) -> list[SequenceUpdate]:
         """Each continuation is one of the results, the best the first."""
@@ -380,8 +380,8 @@ class Engine:
                 self._counters.generation_tokens -= 1
         if num_accepted < work.num_drafts and update.finish_reason is None:
             self._scheduler.take_back(seq, num_known)
-        assert self._scheduler.drafting is not None, "it made them"
-        self._scheduler.drafting.judged(work.num_drafts, num_accepted)
+        assert self._scheduler.places.drafting is not None, "it made them"
+        self._scheduler.places.drafting.judged(work.num_drafts, num_accepted)
         return update
 
     def _append(self, seq: Sequence, sampled: SampledToken, now: float) -> SequenceUpdate:
@@ -433,7 +433,7 @@ class Engine:
     ) -> None:
         request = seq.request
         was_forked = seq.status is not Status.UNFORKED
-        self._scheduler.remove(seq)
+        self._scheduler.places.remove(seq)
         self._counters.finished[reason] += 1
         update.finish_reason, update.stop_reason = reason, stop_reason
         request.num_unfinished -= 1
@@ -447,11 +447,11 @@ class Engine:
                     del self._num_with_adapter[request.adapter]
         elif was_forked and not request.is_prompt_done:
             # It was computing the prompt for all; the next one takes over (and finds its blocks in the prefix cache).
-            self._scheduler.add(request.unfinished()[0])
+            self._scheduler.places.add(request.unfinished()[0])
 
     def check_invariants(self) -> None:
         """Raises: InvariantError when the books do not balance. Cost: O(everything); for tests."""
-        self._scheduler.check_invariants(list(self._requests.values()))
+        self._scheduler.places.check_invariants(list(self._requests.values()))
         for request in self._requests.values():
             if request.num_unfinished != len(request.unfinished()) or request.num_unfinished == 0:
                 raise InvariantError(f"request {request.request_id!r} miscounts: {request.num_unfinished} unfinished")

@@ -1,7 +1,7 @@
 """Who gets how many tokens in this step, and which blocks they go to.
 
-Called by engine.py: plan() before a step, commit() or roll_back() after it, remove() in between. Does not know token
-values beyond passing them on, nor how or how fast a step is executed.
+Called by engine.py: plan() before a step, commit() or roll_back() after it; in between sequences come, fork and go by
+its places. Does not know token values beyond passing them on, nor how or how fast a step is executed.
 
 There is one number to look at: a sequence has num_tokens - num_computed_tokens tokens to compute. Running sequences
 come first, in order, each with at least one token if the budget allows; then waiting ones, in order, until budget,
@@ -13,19 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from albireo.engine.adapter_slots import AdapterSlots
-from albireo.engine.block_tables import BlockTables
-from albireo.engine.books import check_books
-from albireo.engine.drafting import Drafting
-from albireo.engine.host_pool import HostPool
-from albireo.engine.kept_prefixes import BlockFiles, Kept, KeptPrefixes
+from albireo.engine.kept_prefixes import BlockFiles, Kept
+from albireo.engine.places import Places
 from albireo.engine.preemption import choose_method, choose_victim
-from albireo.engine.prefix_cache import Hit, PrefixCache
+from albireo.engine.prefix_cache import Hit
 from albireo.engine.prompt_shares import LOOKED_AT, Passing, is_open, rest, shares
-from albireo.engine.queue import Line
-from albireo.engine.request import Request, Sequence, Status
+from albireo.engine.request import Sequence, Status
 from albireo.engine.settings import EngineSettings
-from albireo.engine.state_slots import StateSlots
 from albireo.engine.stats import Counters
 from albireo.engine.step_pace import StepPace
 from albireo.engine.step_room import StepRoom
@@ -61,7 +55,7 @@ class _Step:
 
 
 class Scheduler:
-    """Invariants, checked by check_invariants():
+    """Invariants, checked by tests after each step:
     1. waiting and running are disjoint, and hold exactly the sequences of that status;
     2. len(running) <= max_num_seqs, and a plan has at most max_num_batched_tokens tokens;
     3. the plan is made in running order, and victims are taken from its end: nothing planned is ever taken back;
@@ -79,29 +73,8 @@ class Scheduler:
         files: BlockFiles | None = None,
     ) -> None:
         """Args: files: where blocks of sequences that are over are kept; None: nowhere."""
-        self.waiting = Line()
-        #: Of those that wait the ones without an adapter, where there are adapters.
-        self._plain = Line()
-        self.running = Line()
-        self.tables = BlockTables(settings.num_blocks, settings.block_size, settings.windows, settings.groups_in_chunks)
-        self.states = StateSlots(
-            settings.num_state_slots,
-            settings.max_num_seqs,
-            settings.block_size,
-            lookahead=settings.lookahead,
-            takes_snapshots=settings.enable_prefix_caching,
-        )
-        self.cache = PrefixCache(self.tables, self.states, settings.enable_prefix_caching)
-        self._passing = Passing(self.cache, self.tables, settings.max_num_batched_tokens)
-        self.kept = None if files is None else KeptPrefixes(files, self.cache, self.tables, self.states)
-        self.adapters = AdapterSlots(settings.num_adapter_slots)
-        self.host = HostPool(settings.num_host_blocks, self.tables)
-        #: None where there are no drafts.
-        self.drafting: Drafting | None = None
-        if settings.speculative is not None:
-            self.drafting = Drafting(
-                settings.speculative, settings, self.tables, self.cache, self.states, counters, method
-            )
+        self.places = places = Places(settings, counters, method, files)
+        self._passing = Passing(places.cache, places.tables, settings.max_num_batched_tokens)
         self._settings = settings
         self._counters = counters
         self._pace = StepPace(
@@ -122,100 +95,6 @@ class Scheduler:
         """The sequences of the last plan, one an entry of plan.work."""
         return self._step.scheduled
 
-    # -- in and out ----------------------------------------------------------------------------------------------------
-
-    def add(self, seq: Sequence) -> None:
-        """Put a sequence in the waiting line."""
-        seq.status = Status.WAITING
-        self.waiting.add(seq)
-        if self._has_place_among_plain(seq):
-            self._plain.add(seq)
-
-    def _has_place_among_plain(self, seq: Sequence) -> bool:
-        return self._settings.num_adapter_slots > 0 and seq.request.adapter is None
-
-    def _leave_line(self, seq: Sequence) -> None:
-        self.waiting.remove(seq)
-        if self._has_place_among_plain(seq):
-            self._plain.remove(seq)
-
-    def remove(self, seq: Sequence) -> None:
-        """Take a sequence out for good, wherever it is, and free what it holds. Only between plans."""
-        if seq.status is Status.WAITING:
-            self._leave_line(seq)
-        elif seq.status is Status.RUNNING:
-            if self.kept is not None:
-                self.kept.keep(seq)
-            self._vacate(seq)
-        self.host.forget(seq)
-        if self.drafting is not None:
-            self.drafting.forget(seq)
-        seq.status = Status.FINISHED
-
-    def fork(self, leader: Sequence) -> list[Sequence]:
-        """The prompt is computed: let the request's other sequences go on from it, sharing its blocks.
-
-        Those that find no seat wait without blocks, like preempted ones.
-
-        Returns: all unfinished sequences of the request, in order of index.
-        """
-        siblings = leader.request.unfinished()
-        for seq in siblings:
-            if seq is not leader:
-                self._follow(leader, seq)
-        return siblings
-
-    def branch(self, parent: Sequence, seq: Sequence) -> None:
-        """A beam is gone on with twice: the second time by a sequence that no beam has, or none any more."""
-        self.park(seq)
-        self._follow(parent, seq)
-
-    def park(self, seq: Sequence) -> None:
-        """There is nothing to compute of a sequence of a beam search now: free what it holds."""
-        if seq.status is Status.RUNNING:
-            self._vacate(seq)
-        seq.status = Status.UNFORKED
-
-    def go_on(self, seq: Sequence) -> None:
-        """A beam has a token more. One that gave its blocks up before waits to compute all anew."""
-        seq.quiet_until = 0
-        if seq.status is Status.UNFORKED:
-            self.add(seq)
-
-    def _follow(self, leader: Sequence, seq: Sequence) -> None:
-        """Let a sequence that holds nothing go on from where the leader is."""
-        seq.block_keys = leader.block_keys.copy()
-        if leader.status is not Status.RUNNING or len(self.running) >= self._settings.max_num_seqs:
-            self.add(seq)
-            return
-        self.tables.share(leader.block_tables, seq.block_tables, leader.num_computed_tokens)
-        seq.num_computed_tokens = leader.num_computed_tokens
-        self.adapters.enter(leader.work.adapter_slot, seq)
-        self.states.enter(seq)
-        self.states.fork(leader, seq)
-        leader.quiet_until = 0  # its last block may be shared now
-        seq.preempted_at_s = None
-        seq.status = Status.RUNNING
-        self.running.add(seq)
-
-    def _give_up(self, seq: Sequence) -> None:
-        """Take back what a running sequence holds; it waits to go on, if it has anything to compute."""
-        if seq.is_held:
-            self.park(seq)
-        else:
-            self._vacate(seq)
-            self.add(seq)
-
-    def _vacate(self, seq: Sequence) -> None:
-        self.running.remove(seq)
-        self.adapters.leave(seq)
-        self.states.leave(seq)
-        if self.drafting is not None:
-            self.drafting.left(seq)
-        self.tables.release(seq.block_tables)
-        seq.num_computed_tokens = 0
-        seq.quiet_until = 0
-
     # -- plan ----------------------------------------------------------------------------------------------------------
 
     def plan(self) -> StepPlan:
@@ -234,33 +113,35 @@ class Scheduler:
             # Those before it wait for blocks that it holds: they shared some, and gave them up as the step failed.
             self._step.end_order = None
             self._plan_lines(plan)
-        if not plan.work and self.waiting:
+        if not plan.work and self.places.waiting:
             # Beams are held until others of their search are as far, and these find no room beside them.
-            for seq in [seq for seq in self.running if seq.is_held]:
-                self.park(seq)
+            for seq in [seq for seq in self.places.running if seq.is_held]:
+                self.places.park(seq)
             self._plan_waiting(plan)
-        if not plan.work and (self.running or self.waiting):
-            raise InvariantError(f"nothing planned with {len(self.running)} running, {len(self.waiting)} waiting")
+        if not plan.work and (self.places.running or self.places.waiting):
+            raise InvariantError(
+                f"nothing planned with {len(self.places.running)} running, {len(self.places.waiting)} waiting"
+            )
         self._was_open = self._step.is_prompt_open or self._step.end_order is not None
-        plan.state_copies = self.states.take_copies()
-        if self.adapters.num_running:
-            plan.adapters = self.adapters.held
-        if self.drafting is not None:
-            has_more = self._step.is_prompt_open or bool(self.waiting)
-            self.drafting.plan(self._step.scheduled, plan, has_failed=bool(self._failed), has_more=has_more)
+        plan.state_copies = self.places.states.take_copies()
+        if self.places.adapters.num_running:
+            plan.adapters = self.places.adapters.held
+        if self.places.drafting is not None:
+            has_more = self._step.is_prompt_open or bool(self.places.waiting)
+            self.places.drafting.plan(self._step.scheduled, plan, has_failed=bool(self._failed), has_more=has_more)
         return plan
 
     def _begin_step(self) -> None:
         """How many tokens the step has, and who shares them, as far as open prompts are there."""
         self._step = step = _Step(StepRoom(self._settings), self._end_order)
         self._end_order = None
-        open_prompts = [seq for seq in self.running if is_open(seq)] if self._was_open else []
-        num_others = len(self.running) - len(open_prompts)
+        open_prompts = [seq for seq in self.places.running if is_open(seq)] if self._was_open else []
+        num_others = len(self.places.running) - len(open_prompts)
         step.limit = self._pace.limit(num_others)
         if open_prompts and self._settings.can_cut_anywhere:
             for_prompts = max(1, step.limit - num_others)
             # Of those that have few left of a prompt, and so many others have a token.
-            num_few = sum(map(rest, self.running)) - sum(map(rest, open_prompts)) - num_others
+            num_few = sum(map(rest, self.places.running)) - sum(map(rest, open_prompts)) - num_others
             num_passing = max(0, num_few)
             for seq, num_new in self._who_may_pass(open_prompts[0], for_prompts):
                 step.passing.append(seq)
@@ -273,17 +154,17 @@ class Scheduler:
 
         Whom they pass finds a seat as it would have without them, and a slot: an adapter in use is no longer so for it.
         """
-        num_seats = self._settings.max_num_seqs - len(self.running)
+        num_seats = self._settings.max_num_seqs - len(self.places.running)
         waits_for_slot = False
-        for seq in self.waiting.members[:LOOKED_AT]:
+        for seq in self.places.waiting.members[:LOOKED_AT]:
             if num_seats <= 0:
                 return
             num_seats -= 1  # its own, or that which is kept for it
             adapter = seq.request.adapter
-            num_new = self._passing.tokens(seq, first, for_prompts, self.running.members)
-            if num_new and self._slot(seq) is not None and not (waits_for_slot and adapter is not None):
+            num_new = self._passing.tokens(seq, first, for_prompts, self.places.running.members)
+            if num_new and self.places.slot(seq) is not None and not (waits_for_slot and adapter is not None):
                 yield seq, num_new
-            elif adapter is not None and all(other.request.adapter != adapter for other in self.running):
+            elif adapter is not None and all(other.request.adapter != adapter for other in self.places.running):
                 waits_for_slot = True
 
     def _plan_lines(self, plan: StepPlan) -> None:
@@ -292,7 +173,7 @@ class Scheduler:
         self._plan_passing(plan)
 
     def _plan_running(self, plan: StepPlan) -> None:
-        running = self.running.members
+        running = self.places.running.members
         scheduled, work, end_order = self._step.scheduled, plan.work, self._step.end_order
         budget, shares = self._step.limit, self._step.shares
         for seq in running:  # preemption shortens its end, which iteration allows
@@ -321,16 +202,16 @@ class Scheduler:
         plan.num_tokens = self._step.limit - budget
 
     def _plan_waiting(self, plan: StepPlan) -> None:
-        line = self.waiting
+        line = self.places.waiting
         while line and self._has_seat(plan) and not self._step.is_prompt_open:
             seq = line.members[0]
             if self._step.end_order is not None and seq.order >= self._step.end_order:
                 break
-            slot = self._slot(seq)
+            slot = self.places.slot(seq)
             if slot is None:
                 # Who waits for a slot is passed by those that need none, and by no other adapter: its turn comes when
                 # the sequences that run now are through.
-                line = self._plain
+                line = self.places.plain
                 continue
             if not self._admit_if_room(seq, slot, plan):
                 break
@@ -340,60 +221,46 @@ class Scheduler:
         if not self._step.is_prompt_open or self._step.end_order is not None:
             return
         for seq in self._step.passing:
-            slot = self._slot(seq)
+            slot = self.places.slot(seq)
             if seq.status is not Status.WAITING or slot is None or not self._has_seat(plan):
                 continue
-            if self._passing.is_apart(seq, self.running.members):
+            if self._passing.is_apart(seq, self.places.running.members):
                 self._admit_if_room(seq, slot, plan)
 
     def _has_seat(self, plan: StepPlan) -> bool:
-        return plan.num_tokens < self._step.limit and len(self.running) < self._settings.max_num_seqs
+        return plan.num_tokens < self._step.limit and len(self.places.running) < self._settings.max_num_seqs
 
     def _admit_if_room(self, seq: Sequence, slot: int, plan: StepPlan) -> bool:
         """Let a sequence that waits begin, if blocks and the step have room."""
         room, num_left = self._step.room, self._step.limit - plan.num_tokens
         if not self._settings.is_causal and seq.num_tokens > num_left:
             return False  # it has to be in one step
-        hit = self.cache.match(seq)
-        if not self._has_room(seq, hit) or room.with_rows(seq, 1) == 0:
+        hit = self.places.cache.match(seq)
+        if not self.places.has_room(seq, hit) or room.with_rows(seq, 1) == 0:
             return False
-        kept = Kept(hit.num_tokens) if self.kept is None else self.kept.read(seq, hit)
+        kept = Kept(hit.num_tokens) if self.places.kept is None else self.places.kept.read(seq, hit)
         start = max(kept.num_tokens, seq.num_swapped_tokens)
         if room.uncut(seq, min(seq.num_tokens - start, num_left), start) == 0:
             return False  # it begins with an image, or is a prompt, that this step has no room for
         self._admit(seq, hit, kept, slot, plan)
         return True
 
-    def _has_room(self, seq: Sequence, hit: Hit) -> bool:
-        """Whether all that is known of a sequence that waits finds blocks."""
-        return self.tables.has_room(hit.blocks, seq.num_tokens, self._settings.max_num_batched_tokens)
-
-    def _slot(self, seq: Sequence) -> int | None:
-        """Where the adapter of a sequence that waits may be; None: nowhere yet."""
-        return self.adapters.find(seq.request.adapter, self.running)
-
     def _admit(self, seq: Sequence, hit: Hit, kept: Kept, slot: int, plan: StepPlan) -> None:
-        self._leave_line(seq)
-        self.adapters.enter(slot, seq)
-        is_snapshot = hit.num_tokens > 0 and kept.state is None
-        self.states.enter(seq, self.cache.key_at(seq, hit.num_tokens) if is_snapshot else None)
-        seq.branch_at = hit.branch_at
-        seq.status = Status.RUNNING
-        self.running.add(seq)
+        places = self.places
+        places.enter(seq, hit, kept, slot)
         # At once: whatever interrupts a plan from here on, roll_back() takes it out again.
         self._step.admitted.append((seq, kept.num_tokens))
-        self.tables.share(hit.blocks, seq.block_tables, hit.num_tokens)
-        start = seq.num_computed_tokens = max(kept.num_tokens, seq.num_swapped_tokens)
-        self.tables.let_go(seq.block_tables, start)
+        places.share(seq, hit, kept)
+        start = seq.num_computed_tokens
         num_new = min(seq.num_tokens - start, self._step.limit - plan.num_tokens)
         num_new = self._step.room.fitting(seq, num_new, start)
         end = start + num_new
-        if self.tables.grow(seq.block_tables, hit.num_tokens, end) is None:
+        if places.tables.grow(seq.block_tables, hit.num_tokens, end) is None:
             raise InvariantError(f"sequence {seq.seq_id} was admitted without room for {end} tokens")
-        self.host.swap_in(seq, hit.num_tokens, plan)
-        if self.kept is not None:
-            self.kept.fill(seq, kept, plan)
-        self.cache.publish(seq, hit.num_tokens, start)
+        places.host.swap_in(seq, hit.num_tokens, plan)
+        if places.kept is not None:
+            places.kept.fill(seq, kept, plan)
+        places.cache.publish(seq, hit.num_tokens, start)
         self._schedule(seq, num_new, plan)
         plan.num_tokens += num_new
 
@@ -406,8 +273,8 @@ class Scheduler:
         self._step.room.take(seq, start, end, len(work.prompt_targets))
         if num_new > 1:
             self._step.num_of_prompts += num_new
-        self.cache.publish(seq, start, end)
-        self.states.order(seq, work)
+        self.places.cache.publish(seq, start, end)
+        self.places.states.order(seq, work)
         if end == seq.num_tokens:
             if self._settings.lookahead:
                 self._look_ahead(seq, end)
@@ -422,15 +289,15 @@ class Scheduler:
         last = min(end + self._settings.lookahead, seq.max_len - 1)
         if last > end:
             # Beginning where the blocks it has end, so that a shared one is not copied for a guess.
-            self.tables.grow(seq.block_tables, len(seq.block_tables[0]) * self.tables.block_size, last)
+            self.places.tables.grow(seq.block_tables, len(seq.block_tables[0]) * self.places.tables.block_size, last)
 
     def _reserve(self, seq: Sequence, end: int, plan: StepPlan) -> bool:
         """Find blocks up to position end, preempting the last in order. False: seq itself had to go."""
-        self._let_go(seq)
-        while (copies := self.tables.grow(seq.block_tables, seq.num_computed_tokens, end)) is None:
+        self.places.let_go(seq)
+        while (copies := self.places.tables.grow(seq.block_tables, seq.num_computed_tokens, end)) is None:
             victim = self._preempt(plan)
             if victim is seq:
-                if not self.running:
+                if not self.places.running:
                     raise InvariantError(f"sequence {seq.seq_id} alone does not fit with {end} tokens")
                 return False
         if copies:
@@ -438,38 +305,35 @@ class Scheduler:
             self._step.copied.append(seq)
         return True
 
-    def _let_go(self, seq: Sequence) -> None:
-        """Free the blocks of a running sequence that its windows have left."""
-        if self.kept is not None:
-            self.kept.leave(seq)
-        self.tables.let_go(seq.block_tables, seq.num_computed_tokens)
-
     def _make_room_for_priority(self, plan: StepPlan) -> None:
         """Let the first that waits take blocks (never a seat) from running ones of strictly worse priority."""
-        while self.waiting and self.running and len(self.running) < self._settings.max_num_seqs:
-            seq = self.waiting.members[0]
-            if choose_victim(self.running.members).request.priority <= seq.request.priority or self._slot(seq) is None:
+        while self.places.waiting and self.places.running and len(self.places.running) < self._settings.max_num_seqs:
+            seq = self.places.waiting.members[0]
+            if (
+                choose_victim(self.places.running.members).request.priority <= seq.request.priority
+                or self.places.slot(seq) is None
+            ):
                 return
-            hit = self.cache.match(seq)
-            if self._has_room(seq, hit):
+            hit = self.places.cache.match(seq)
+            if self.places.has_room(seq, hit):
                 return
             self._preempt(plan)
 
     def _preempt(self, plan: StepPlan) -> Sequence:
-        victim = choose_victim(self.running.members)
+        victim = choose_victim(self.places.running.members)
         num_tokens, is_held = victim.num_computed_tokens, victim.is_held
-        self._let_go(victim)
-        can_find = self.cache.is_enabled and victim.request.can_read_cache
+        self.places.let_go(victim)
+        can_find = self.places.cache.is_enabled and victim.request.can_read_cache
         method = choose_method(
-            num_alone=num_tokens - (self.tables.num_shared(victim.block_tables, num_tokens) if can_find else 0),
-            num_blocks=self.tables.num_held(victim.block_tables, num_tokens),
-            num_free=self.host.num_free,
+            num_alone=num_tokens - (self.places.tables.num_shared(victim.block_tables, num_tokens) if can_find else 0),
+            num_blocks=self.places.tables.num_held(victim.block_tables, num_tokens),
+            num_free=self.places.host.num_free,
             block_cost=self._settings.swap_cost_tokens,
         )
         if method == "swap" and not is_held:
-            self.host.swap_out(victim, plan)
+            self.places.host.swap_out(victim, plan)
             self._counters.num_swap_outs += 1
-        self._give_up(victim)
+        self.places.give_up(victim)
         if not is_held:
             self._preempted.append(victim)
         victim.request.progress.metrics.num_preemptions += 1
@@ -480,8 +344,8 @@ class Scheduler:
 
     def commit(self, started_s: float) -> None:
         """The step was executed: keep what it published, note who ran for the first time, and who was preempted."""
-        self.cache.commit()
-        self.host.commit()
+        self.places.cache.commit()
+        self.places.host.commit()
         self._failed = []
         for seq in self._preempted:
             seq.preempted_at_s = started_s
@@ -492,7 +356,7 @@ class Scheduler:
                 seq.preempted_s += started_s - seq.preempted_at_s
                 seq.preempted_at_s = None
                 request.progress.metrics.preempted_s = max(request.progress.metrics.preempted_s, seq.preempted_s)
-            if self.cache.is_enabled and request.can_read_cache:
+            if self.places.cache.is_enabled and request.can_read_cache:
                 self._counters.prefix_cache_queries += seq.num_tokens
                 self._counters.prefix_cache_hits += num_cached
             if request.progress.metrics.first_scheduled_s is None:
@@ -503,20 +367,20 @@ class Scheduler:
         """After commit(): the step had so many tokens, and took so long."""
         if not self._step.room.has_tiles:
             self._pace.observe(num_tokens, self._step.num_of_prompts, seconds)
-        if self.drafting is not None:
-            self.drafting.executed(num_tokens, seconds)
+        if self.places.drafting is not None:
+            self.places.drafting.executed(num_tokens, seconds)
 
     def advance(self, seq: Sequence) -> None:
         """After commit(): the last known token of a sequence was a draft of the step, so it is computed already."""
         start = seq.num_computed_tokens
         seq.num_computed_tokens = start + 1
-        self.cache.publish(seq, start, start + 1)
-        self.cache.commit()
+        self.places.cache.publish(seq, start, start + 1)
+        self.places.cache.commit()
 
     def take_back(self, seq: Sequence, num_computed_tokens: int) -> None:
         """After commit(): not all drafts of the step came true, and a state has seen them all."""
-        if self.states.is_used:
-            self.states.take_back(seq)
+        if self.places.states.is_used:
+            self.places.states.take_back(seq)
             seq.num_computed_tokens = num_computed_tokens
             seq.quiet_until = 0
 
@@ -527,16 +391,16 @@ class Scheduler:
         whose shared block was replaced by a copy not made. The others keep their blocks and their progress; but where
         sequences keep a state, which the step may have changed or not, all of them begin anew, from a snapshot.
         """
-        self.cache.roll_back()
-        self.host.roll_back()
-        if self.drafting is not None:
-            self.drafting.settle()
+        self.places.cache.roll_back()
+        self.places.host.roll_back()
+        if self.places.drafting is not None:
+            self.places.drafting.settle()
         self._failed = self._step.scheduled
         for seq in self._step.scheduled:
             seq.quiet_until = 0
         lost = [*self._step.copied, *(seq for seq, _ in self._step.admitted)]
-        for seq in list(self.running) if self.states.is_used else lost:
-            self._give_up(seq)
+        for seq in list(self.places.running) if self.places.states.is_used else lost:
+            self.places.give_up(seq)
         self._was_open = True
         self._step = _Step(StepRoom(self._settings))
 
@@ -553,15 +417,3 @@ class Scheduler:
         if len(self._failed) > 1:
             self._end_order = last.order
         return last
-
-    def check_invariants(self, requests: list[Request]) -> None:
-        """Args: requests: all unfinished ones. Raises: InvariantError. Cost: O(everything); for tests."""
-        with_adapters = sum(seq.request.adapter is not None for seq in self.running)
-        if with_adapters != self.adapters.num_running:
-            raise InvariantError(f"{with_adapters} run with adapters, {self.adapters.num_running} are counted")
-        if self._settings.num_adapter_slots and list(self._plain) != [
-            s for s in self.waiting if s.request.adapter is None
-        ]:
-            raise InvariantError(f"{list(self._plain)} are to be those that wait without an adapter")
-        self.states.check_invariants(list(self.running))
-        check_books(self.waiting, self.running, self.tables, self.host, requests, self._settings)

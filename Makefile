@@ -17,7 +17,7 @@ endif
 # Tests start servers and interpreters by the hundred: without bytecode each would compile the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo serve test test-all test-levels fuzz aot clients load-clients fuzz-routes lint versions format bench page prometheus \
+.PHONY: demo serve test test-all test-levels fuzz aot clients load-clients fuzz-routes chaos lint versions format bench page prometheus \
         macos clean
 
 demo: $(VENV)/.installed
@@ -65,6 +65,11 @@ load-clients: $(VENV)/.tested
 # Ten minutes of requests that schemathesis makes of the server's own document, in an environment of its own: 100 MB.
 fuzz-routes: $(VENV)/.installed
 	$(BIN)/python tools/clients/fuzz.py
+
+# A minute of requests while clients leave, engines are killed and stopped, and memory is short: each has to be answered as
+# a quiet server answers it. MODEL=directory, SECONDS=60, SEED=0.
+chaos: $(VENV)/.tested
+	$(BIN)/python tools/chaos.py $(MODEL) --seconds $(or $(SECONDS),60) --seed $(or $(SEED),0)
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check src tests benchmarks tools examples

@@ -276,29 +276,35 @@ LISTS = {"index_topk": 1024, "max_position_embeddings": 2048, "num_attention_hea
 VIEWS = {f"aten.{name}" for name in ("slice.Tensor", "alias.default", "detach.default", "view.default", "view.dtype")}
 
 
-@pytest.mark.parametrize(
-    ("model_type", "keys", "encoding"),
-    [
-        ("llama", {}, None),
-        ("deepseek_v3", {}, None),
-        ("deepseek_v32", LISTS, None),
-        ("qwen3_next", {}, None),
-        ("qwen3_moe", {}, "q2_k"),
-    ],
-    ids=["plain", "experts", "lists", "states", "nests"],
-)
-def test_no_step_launches_a_kernel_that_was_not_compiled_ahead(
-    model_type: str, keys: dict[str, int], encoding: str | None
-) -> None:
-    """Of all that are recorded, and of others of any size; of experts, a matrix for each head, lists of what is seen.
-    Whom a kernel is compiled for waits, and all beside it. What is recorded takes views of tensors that are there, and
-    asks for nothing that allocates, copies or waits."""
-    script = Path(__file__).with_name("launches_ahead.py")
+#: Experts, a matrix for each head, lists of what is seen: type, keys of its config, encoding.
+LAUNCHING: dict[str, tuple[str, dict[str, int], str | None]] = {
+    "plain": ("llama", {}, None),
+    "experts": ("deepseek_v3", {}, None),
+    "lists": ("deepseek_v32", LISTS, None),
+    "states": ("qwen3_next", {}, None),
+    "nests": ("qwen3_moe", {}, "q2_k"),
+}
+
+
+@pytest.fixture(scope="session")
+def asked(request: pytest.FixtureRequest) -> dict[str, list[Any]]:
+    """Of models that a test wants to know about, what launches_ahead.py says."""
+    test = test_no_step_launches_a_kernel_that_was_not_compiled_ahead.__name__
+    items = [item for item in request.session.items if getattr(item, "originalname", None) == test]
+    names = [item.callspec.params["name"] for item in items]  # type: ignore[attr-defined]
+    command = [sys.executable, str(Path(__file__).with_name("launches_ahead.py"))]
     environment = {**os.environ, "TRITON_INTERPRET": ""}
-    command = [sys.executable, str(script), model_type, json.dumps(keys), *([encoding] if encoding else [])]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    wanted = json.dumps([LAUNCHING[name] for name in names])
+    done = subprocess.run([*command, wanted], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    ahead, missed, operations = json.loads(done.stdout)
+    return dict(zip(names, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("name", LAUNCHING)
+def test_no_step_launches_a_kernel_that_was_not_compiled_ahead(name: str, asked: dict[str, list[Any]]) -> None:
+    """Of all that are recorded, and of others of any size. Whom a kernel is compiled for waits, and all beside it. What
+    is recorded takes views of tensors that are there, and asks for nothing that allocates, copies or waits."""
+    ahead, missed, operations = asked[name]
     assert ahead > 50 and not missed
     assert {"aten.slice.Tensor"} <= set(operations) <= VIEWS
 

@@ -1,4 +1,4 @@
-"""Install what extras of pyproject.toml ask for, beside the project that is installed already.
+"""Install what extras of pyproject.toml ask for, beside the project; without a name, what the project itself asks for.
 
 Run by `make`. Naming the project once more, as in `pip install --editable ".[test]"`, would build it once more: pip's
 environment for building has another path each time, so everything that includes nanobind is compiled again.
@@ -35,10 +35,11 @@ def requirements(extras: Mapping[str, Sequence[str]], name: str) -> Iterator[str
 
 
 def main() -> int:
-    extras = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]
+    project = tomllib.loads(PROJECT.read_text())["project"]
+    extras = project["optional-dependencies"]
     names = [each for each in sys.argv[1:] if each != NEWEST]
     options = ["--upgrade"] if NEWEST in sys.argv else ["--constraint", str(VERSIONS)] if "test" in names else []
-    wanted = [each for name in names for each in requirements(extras, name)]
+    wanted = [each for name in names for each in requirements(extras, name)] if names else project["dependencies"]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options, *wanted]
     return subprocess.run(command, check=False).returncode
 

@@ -18,6 +18,7 @@ from typing import Any
 import httpx2 as httpx
 
 from step_gate import VARIABLE, Gate
+from warm_process import Child, WarmProcess
 
 _DEADLINE_S = 120.0
 #: What /health says of a process that is started.
@@ -31,18 +32,26 @@ class Server:
         url: where it listens.
         lines: what it said on stderr so far.
         gate: holds the steps of its engine process, which is a poisoned one (server/poisoned_worker.py).
+        warm: what it is a copy of, where there is one (server/conftest.py) and nothing is to be started from nothing.
     """
 
+    warm: WarmProcess | None = None
+
     def __init__(
-        self, *args: str, is_poisoned: bool = False, is_loading_held: bool = False, is_one_broken: bool = False
+        self,
+        *args: str,
+        is_poisoned: bool = False,
+        is_loading_held: bool = False,
+        is_one_broken: bool = False,
+        is_fresh: bool = False,
     ) -> None:
         """Args: of a poisoned one: is_loading_held: the model is not loaded before gate.open(); is_one_broken: the
-        first process that loads it cannot."""
+        first process that loads it cannot. is_fresh: it is started from nothing, as users start it."""
         where = () if "--uds" in args else ("--port", "0")
         words = [*where, "--num-threads", "1", *args]
-        command = [sys.executable, "-m", "albireo", "serve", *words]
+        command = ["-m", "albireo", "serve", *words]
         if is_poisoned:
-            command = [sys.executable, str(Path(__file__).parent / "server" / "serve_poisoned.py"), *words]
+            command = [str(Path(__file__).parent / "server" / "serve_poisoned.py"), *words]
         self.lines: list[str] = []
         key = args[args.index("--api-key") + 1] if "--api-key" in args else None
         self._key = {} if key is None else {"authorization": f"Bearer {key}"}
@@ -56,8 +65,9 @@ class Server:
             self.gate.hold_loading()
         if is_one_broken:
             self.gate.break_one()
-        environment = {**os.environ, VARIABLE: self._directory.name}
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, bufsize=1, env=environment)
+        self.process = _started(
+            command, {**os.environ, VARIABLE: self._directory.name}, None if is_fresh else self.warm
+        )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
@@ -159,9 +169,19 @@ class Server:
             self._directory.cleanup()
 
 
-def lasting(ending: ExitStack, *args: str, is_poisoned: bool = False) -> Iterator[Server]:
+def _started(
+    command: list[str], environment: dict[str, str], warm: WarmProcess | None
+) -> subprocess.Popen[str] | Child:
+    """Args: command: behind the interpreter."""
+    if warm is not None and warm.can_be(environment, but=[VARIABLE]):
+        return warm.become(command, environment)
+    whole = [sys.executable, *command]
+    return subprocess.Popen(whole, stderr=subprocess.PIPE, text=True, bufsize=1, env=environment)
+
+
+def lasting(ending: ExitStack, *args: str, is_poisoned: bool = False, is_fresh: bool = False) -> Iterator[Server]:
     """For a fixture: a server that serves, and at its end is told to stop, which `ending` waits for."""
-    made = Server(*args, is_poisoned=is_poisoned)
+    made = Server(*args, is_poisoned=is_poisoned, is_fresh=is_fresh)
     ending.callback(made.stop)
     yield made.wait_until_ready()
     made.ask_to_stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from server_process import Server, lasting
 from tool_asks import TEMPLATE
+from warm_process import WarmProcess
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +39,18 @@ def _servers_among(values: Iterable[Any]) -> Iterator[Server]:
                 yield each
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _servers_are_copies() -> Iterator[None]:
+    """But for those that are asked for fresh."""
+    if sys.platform != "linux":
+        yield
+        return
+    Server.warm = WarmProcess()
+    yield
+    Server.warm.close()
+    Server.warm = None
+
+
 @pytest.fixture(scope="session")
 def ending() -> Iterator[ExitStack]:
     """Stops at the end what was told to stop before: a third of a second each, which no test waits for."""
@@ -47,13 +61,13 @@ def ending() -> Iterator[ExitStack]:
 @pytest.fixture(scope="session")
 def server(ending: ExitStack) -> Iterator[Server]:
     """One for all tests."""
-    yield from lasting(ending, "--chat-template-kwarg", "enable_thinking")
+    yield from lasting(ending, "--chat-template-kwarg", "enable_thinking", is_fresh=True)
 
 
 @pytest.fixture(scope="session")
 def killable(ending: ExitStack) -> Iterator[Server]:
     """One whose engine process may be held and killed, by whoever opens the gate again."""
-    yield from lasting(ending, is_poisoned=True)
+    yield from lasting(ending, is_poisoned=True, is_fresh=True)
 
 
 @pytest.fixture(scope="session")

@@ -113,7 +113,7 @@ def test_a_deadline(narrow: Server, open_stream: Any) -> None:
 def test_a_client_that_does_not_read_is_given_up_and_a_worker_ends_with_its_server(
     start: Any, open_stream: Any
 ) -> None:
-    server = start("--reader-timeout", "0.3")
+    server = start("--reader-timeout", "0.3", is_fresh=True)
     # 6 MB: with half of it, which socket buffers (4 MB of them, by default) may hold, nobody need wait for the reader
     connection = open_stream(server, {**LONG, "n": 16, "logprobs": 20, "request_id": "stuck"})
     wait_until(lambda: server.metrics()["vllm:request_success_total"] == 16)
@@ -143,7 +143,7 @@ def test_a_signal_lets_what_runs_finish(start: Any, open_stream: Any, number: si
     """Also where it reaches all processes: systemd sends SIGTERM so, a terminal that closes SIGHUP."""
     if signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip("these tests ignore it, and so do processes that they start")
-    server = start(*NARROW, is_poisoned=True)
+    server = start(*NARROW, is_poisoned=True, is_fresh=True)
     server.gate.hold(20)
     connections = []
     for name in ("runs", "waits", "waits-too"):
@@ -235,7 +235,7 @@ def test_who_reads_slowly_gets_all_of_an_answer(start: Any, open_stream: Any, st
 def test_health_answers_while_the_model_loads_and_sigterm_waits_no_longer_than_told(
     start: Any, open_stream: Any
 ) -> None:
-    server = start("--shutdown-timeout", "0.1", is_ready=False, is_poisoned=True, is_loading_held=True)
+    server = start("--shutdown-timeout", "0.1", is_ready=False, is_poisoned=True, is_loading_held=True, is_fresh=True)
     seen = [server.http.get("/health") for _ in range(3)]
     assert all(each.status_code == 503 and each.json()["status"] == "loading" for each in seen)
     early = server.http.post("/v1/completions", json={"prompt": "Once"})
@@ -290,7 +290,7 @@ def test_a_port_that_is_taken_ends_the_server(server: Any) -> None:
 
 
 def test_an_engine_that_does_not_come_back_ends_the_server(start: Any, open_stream: Any) -> None:
-    server = start(is_poisoned=True)
+    server = start(is_poisoned=True, is_fresh=True)
     connection = open_stream(server, {**LONG, "logit_bias": {"1": 0.5}})
     wait_until(lambda: server.metrics()["vllm:generation_tokens_total"] >= 3)
 

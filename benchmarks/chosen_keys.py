@@ -19,7 +19,7 @@ from albireo.backends.cpu.machine import isa_levels, thread_pool
 from albireo.backends.cpu.model import CpuModel
 from albireo.compiler.pipeline import compile_graph
 from albireo.models import build_graph, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from backends.cpu.test_gather import Stored, Weights
 from step_batches import Work, make_step
 

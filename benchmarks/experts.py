@@ -23,7 +23,7 @@ from albireo.compiler.passes import choose_precision
 from albireo.compiler.pipeline import compile_graph
 from albireo.graph.program import Call
 from albireo.models import build_graph, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from albireo.quantization.schemes import Precision
 from backends.cpu.test_gather import Stored, Weights
 from step_batches import Work, make_step

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from albireo.graph.node import Graph
 from albireo.models import load_architecture
 from albireo.models.checkpoint.weights import _wanted_shapes
-from albireo.models.config import ModelConfig, parse_config
+from albireo.models.config import ModelConfig
+from albireo.models.config_keys import parse_config
 from tiny_decoders import DECODERS, convolutions_as_published
 from tiny_latent import (
     as_kimi_publishes,

@@ -59,7 +59,7 @@ def _one(weights: str, capability: int, kv: str, layers: int, experts: bool) -> 
     from albireo.compiler.passes import choose_precision
     from albireo.compiler.pipeline import compile_graph
     from albireo.models import build_graph, load_architecture
-    from albireo.models.config import parse_config
+    from albireo.models.config_keys import parse_config
 
     config, encoding = QWEN3_30B_A3B if experts else LLAMA_8B, ENCODINGS[weights]
     rules = load_architecture(config["model_type"]).rules

@@ -95,7 +95,7 @@ def launched(name: str, weights: str, capability: int, asked: list[str], is_apar
     from albireo.compiler.passes import choose_precision
     from albireo.compiler.pipeline import compile_graph
     from albireo.models import build_graph, load_architecture
-    from albireo.models.config import parse_config
+    from albireo.models.config_keys import parse_config
 
     architecture = load_architecture(name)
     keys = {"torch_dtype": "bfloat16", "max_position_embeddings": _LONGEST}

@@ -93,7 +93,7 @@ def program_of(
     from albireo.compiler.passes import choose_precision
     from albireo.compiler.pipeline import compile_graph
     from albireo.models import build_graph, load_architecture
-    from albireo.models.config import parse_config
+    from albireo.models.config_keys import parse_config
 
     config = {**LLAMA_8B, **setup.pick({}, _TINY)}
     if layers is not None:

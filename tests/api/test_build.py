@@ -22,7 +22,7 @@ from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.stored_weights import StoredWeights
 from albireo.config import EngineConfig
 from albireo.models import architectures, build_graph, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from artifact.engines import alter, make_engine, run
 from compiler.ranks import WIDE
 from in_turn import in_turn

@@ -14,7 +14,8 @@ from albireo.graph.node import ConstantDef, Graph, Node, RowSegment, TensorType,
 from albireo.graph.op_numbers import RECURRENT
 from albireo.graph.spec import check_graph
 from albireo.models import build_graph, load_architecture
-from albireo.models.config import ModelConfig, parse_config
+from albireo.models.config import ModelConfig
+from albireo.models.config_keys import parse_config
 from tiny_models import MIXTURES
 from variants import MIXED, architecture_of, tiny_of
 

@@ -8,7 +8,7 @@ from albireo.artifact.graph_fit import check_fit
 from albireo.errors import Corrupt
 from albireo.graph.node import ConstantDef, RowSegment, TensorType
 from albireo.models import build_graph, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 
 
 @pytest.mark.parametrize("rows", [127, 1, 129])

@@ -23,7 +23,7 @@ from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.show import show_graph, show_program
 from albireo.models import build_graph
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from compiler.ranks import wide_config, wide_graph
 from in_turn import in_turn
 from representatives import ALL_REPRESENTATIVES, IN_ANOTHER_ORDER

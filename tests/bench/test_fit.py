@@ -19,7 +19,7 @@ from albireo.bench.fit import MemoryParts, memory_parts
 from albireo.config import EngineConfig
 from albireo.errors import OutOfMemory
 from albireo.models import build_graph, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from backends.cpu.test_pack import Stored, Weights
 from tiny_models import make_checkpoint, random_weights
 

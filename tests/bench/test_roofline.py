@@ -35,7 +35,7 @@ from albireo.config import EngineConfig
 from albireo.graph.kv_layout import KVLayout
 from albireo.graph.program import Buffer, Call, PackedConstant, Program
 from albireo.models import build_graph, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from albireo.params import SamplingParams
 from albireo.step import SampleTask, SequenceWork, StepPlan
 from compiler.ranks import wide_config, wide_graph

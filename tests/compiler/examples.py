@@ -16,7 +16,7 @@ from albireo.graph.ops import RopeSpec
 from albireo.graph.program_spec import FAMILIES
 from albireo.graph.report import PassRecord
 from albireo.graph.spec import check_graph
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from variants import architecture_of, tiny_of
 
 MAXIMA = {"T": 32, "R": 5, "G": 3}

@@ -13,7 +13,7 @@ from albireo.compiler.pipeline import PASSES, Pass, compile_graph, run_passes, s
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models import load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog
 from tiny_layer_norm import with_changes
 from variants import MIXED, tiny_of

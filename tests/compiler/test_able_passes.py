@@ -25,7 +25,7 @@ from albireo.dtypes import FP8_TOKEN, TOKEN
 from albireo.graph.node import Graph
 from albireo.graph.spec import check_graph
 from albireo.models import build_graph, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, D, Decoder, E, FakeCatalog, H, K, V, model_graph
 from step_batches import Work, make_step
 from tiny_models import random_weights

@@ -13,7 +13,7 @@ from albireo.errors import InvariantError
 from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph, Node
 from albireo.models import build_graph, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 
 
 def layout(num_layers: int, shapes: tuple[tuple[int, int], ...] = (), dtype: str = "bfloat16") -> KVLayout:

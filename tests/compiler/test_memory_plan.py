@@ -11,7 +11,7 @@ from albireo.compiler.memory_plan import Lifetime, place, plan_memory
 from albireo.compiler.pipeline import PASSES, passes_for, run_passes
 from albireo.graph.program_spec import ALIGNMENT
 from albireo.models import build_graph, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from compiler.examples import ALL_MAXIMA, Decoder, E, V
 
 lifetimes = st.lists(

@@ -18,7 +18,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment
 from albireo.graph.spec import check_graph
 from albireo.models import build_graph, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from compiler.examples import BLOCK_SIZE
 from compiler.ranks import SIZES, STATES, rank_graphs, wide_graph, wide_hybrid
 from compiler.test_shard import NUM_BLOCKS, node

@@ -11,7 +11,7 @@ import pytest
 
 from albireo.errors import ModelError
 from albireo.models import load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from albireo.models.vision.tower import has_tower
 from e2e.test_parity import assert_near, reference, serve
 from tiny_models import make_checkpoint, parse_tiny, write_safetensors

@@ -17,7 +17,8 @@ from albireo.compiler.pipeline import compile_graph
 from albireo.errors import ConfigError, ModelError, UnsupportedModel, WeightMismatch
 from albireo.graph.node import Graph
 from albireo.models import architectures, build_graph, load_architecture, load_config, open_checkpoint
-from albireo.models.config import ModelConfig, parse_config
+from albireo.models.config import ModelConfig
+from albireo.models.config_keys import parse_config
 from albireo.models.settings.mamba1_settings import Mamba1Settings
 from albireo.models.settings.mamba_settings import MambaSettings
 from albireo.models.settings.recurrent_settings import GatedDeltaSettings

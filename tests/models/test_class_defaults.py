@@ -10,7 +10,8 @@ import pytest
 
 from albireo.errors import ModelError
 from albireo.models import architectures, load_architecture
-from albireo.models.config import ModelConfig, parse_config
+from albireo.models.config import ModelConfig
+from albireo.models.config_keys import parse_config
 from transformers_models import transformers
 
 #: Ids of tokens, which generation_config.json and tokenizers say where config.json does not.

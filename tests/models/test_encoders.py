@@ -8,7 +8,8 @@ import pytest
 
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.models import encoder_types, load_architecture
-from albireo.models.config import ModelConfig, parse_config
+from albireo.models.config import ModelConfig
+from albireo.models.config_keys import parse_config
 from albireo.models.encoders.mpnet import bucket
 
 #: Towers of texts beside towers of pictures, which are held to transformers in e2e/test_pairs.py.

@@ -14,7 +14,7 @@ from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.errors import WeightMismatch
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from models.transformers_logits import distance, fused_experts, logits_by_transformers
 from step_batches import Work, make_step
 from tiny_models import MIXTURES, is_hybrid, make_checkpoint, random_weights, write_safetensors

@@ -10,7 +10,8 @@ import pytest
 
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.models import load_architecture, load_config
-from albireo.models.config import ConfigRules, parse_config
+from albireo.models.config import ConfigRules
+from albireo.models.config_keys import parse_config
 from albireo.models.settings.text_part import rope_axes, text_settings
 from tiny_models import make_checkpoint, parse_tiny
 

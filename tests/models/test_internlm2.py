@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from albireo import LLM, PoolingParams
 from albireo.errors import UnsupportedFeature
 from albireo.models import load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from artifact.engines import run
 from tiny_layer_norm import with_changes
 from tiny_models import make_checkpoint

@@ -13,7 +13,7 @@ import pytest
 
 from albireo.errors import ModelError
 from albireo.models import architectures, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 
 pytest.importorskip("transformers")
 errors = pytest.importorskip("huggingface_hub.errors")

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.models import load_architecture, load_config
 from albireo.models.checkpoint.normed_head import with_normed_head
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from albireo.quantization.formats.matrix import Matrix, Plan
 from backends.reference.test_interpret import Model, assert_same_logits, load_torch_model, prompt, torch_logits
 from tiny_models import make_checkpoint, parse_tiny, random_weights

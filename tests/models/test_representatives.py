@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from albireo.models import architectures, build_graph, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from representatives import (
     ALL_REPRESENTATIVES,
     IN_ANOTHER_ORDER,

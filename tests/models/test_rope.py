@@ -12,7 +12,8 @@ import pytest
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.models import load_architecture
 from albireo.models.blocks.rope import base_frequencies, rope_spec
-from albireo.models.config import ModelConfig, parse_config
+from albireo.models.config import ModelConfig
+from albireo.models.config_keys import parse_config
 from albireo.models.settings.rope_settings import RopeSettings
 from in_turn import in_turn
 from tiny_models import parse_tiny

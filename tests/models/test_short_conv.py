@@ -8,7 +8,7 @@ import pytest
 
 from albireo.errors import ModelError
 from albireo.models import load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from albireo.models.settings.recurrent_settings import ShortConvSettings
 from tiny_models import parse_tiny
 

@@ -76,7 +76,7 @@ def _program(setup: Setup, name: str, missing: frozenset[str]) -> Any:
     from albireo.backends.cuda.catalog import CudaCatalog
     from albireo.compiler.pipeline import compile_graph
     from albireo.models import build_graph, load_architecture
-    from albireo.models.config import parse_config
+    from albireo.models.config_keys import parse_config
 
     shape = FAMILIES[name]
     architecture = load_architecture(shape["model_type"])

@@ -26,7 +26,8 @@ from albireo.models.checkpoint.opened import Opened
 from albireo.models.checkpoint.safetensors_files import INDEX_FILE, SINGLE_FILE
 from albireo.models.checkpoint.task_adapters import as_transformers_has_it
 from albireo.models.checkpoint.weights import Checkpoint, check_weights
-from albireo.models.config import MAX_HEAD_DIM, ConfigRules, ModelConfig, parse_config
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_HEAD_DIM, parse_config
 from albireo.models.gguf.files import is_gguf
 from albireo.models.settings.class_names import MASKED, SPARSE, TEXT_CLASSES
 from albireo.models.settings.layer_kinds import MAX_LAYERS

@@ -16,7 +16,7 @@ from albireo.compiler.passes import last_layer_rows
 from albireo.compiler.pipeline import PASSES, Pass, compile_graph
 from albireo.graph.program import Program
 from albireo.models import build_graph, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from backends.cpu.harness import Call, Guarded, assert_same_bits, hard_to_round, normal, pool, rows_step, run, variants
 from backends.cpu.test_norm import norm
 from backends.cpu.test_pack import Stored, Weights

@@ -24,7 +24,7 @@ from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models import build_graph
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from backends.cpu.harness import F32, assert_same_bits, pool
 from backends.cpu.test_pack import Stored, Weights
 from in_turn import in_turn

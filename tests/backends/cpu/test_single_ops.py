@@ -16,7 +16,7 @@ from albireo.compiler.pipeline import compile_graph, optional_passes, passes_wit
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.encodings import encoding
 from albireo.models import build_graph, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.rounding import round_weights
 from backends.cpu.harness import assert_same_bits, level_of, pool

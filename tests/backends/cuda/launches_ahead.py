@@ -32,7 +32,7 @@ from albireo.backends.cuda.compile_ahead import empty_model, launch_all
 from albireo.compiler.passes import choose_precision
 from albireo.compiler.pipeline import compile_graph
 from albireo.models import build_graph, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 
 #: Of the largest step: more than are few tokens, and than are split.
 MAXIMA = {"T": 1100, "R": 96, "G": 96}

@@ -19,7 +19,7 @@ from albireo.graph.program import Program
 from albireo.graph.program_checks import check_program
 from albireo.graph.program_spec import FAMILIES, MEETINGS
 from albireo.models import build_graph
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from compiler.ranks import wide_config, wide_graph
 from representatives import ALL_REPRESENTATIVES
 from variants import architecture_of, tiny_of

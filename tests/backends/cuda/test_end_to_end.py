@@ -30,7 +30,7 @@ from albireo.engine.engine import Engine
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models import build_graph, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from tiny_models import make_checkpoint, weights_read
 from variants import tiny_of
 

@@ -17,7 +17,7 @@ from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import PASSES, Pass, adapter_passes, compile_graph
 from albireo.graph.program import Program
 from albireo.models import build_graph, load_architecture
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from backends.cuda.test_model import model_of, steps
 from backends.cuda.test_model_adapters import both_of
 from backends.cuda.test_rank_adapters import both_of as both_of_rank

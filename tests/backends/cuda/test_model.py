@@ -32,7 +32,7 @@ from albireo.compiler.pipeline import compile_graph, run_passes
 from albireo.errors import InvariantError
 from albireo.graph.node import Graph
 from albireo.models import build_graph, encoder_types
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from albireo.params import SamplingParams
 from albireo.sampling.sampler import Sampler
 from albireo.step import SampleTask

@@ -20,7 +20,7 @@ from albireo.compiler.pipeline import compile_graph, run_passes
 from albireo.errors import InvariantError
 from albireo.models import build_graph, load_architecture
 from albireo.models.checkpoint.experts_of_pictures import OF_PICTURES, OF_TEXT
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from backends.cpu.harness import assert_same_bits
 from backends.cpu.test_pack import Stored
 from backends.cuda.test_model import (

@@ -9,7 +9,7 @@ import pytest
 
 from albireo.errors import WeightMismatch
 from albireo.models import load_architecture, load_config
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from albireo.models.gguf.header import Entry
 from albireo.models.gguf.names import renamed
 from models.gguf.test_models import IDS, logits_of

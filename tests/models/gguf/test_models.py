@@ -15,7 +15,7 @@ from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
 from albireo.models.blocks.rope import rope_spec
 from albireo.models.checkpoint.weights import Checkpoint
-from albireo.models.config import parse_config
+from albireo.models.config_keys import parse_config
 from in_turn import in_turn
 from models.gguf.lying import assert_blocks_are_what_is_read
 from models.gguf.writer import CONFIGS, LLAMA, PRESETS, words, write_gguf

@@ -15,7 +15,8 @@ from albireo.execution.vision import TowerModel
 from albireo.execution.writing import F32, Ctc, ReadsFrames, Transducer
 from albireo.frame_marks import FrameMarks
 from albireo.json_file import Fields
-from albireo.models.config import MAX_WIDTH, ModelConfig
+from albireo.models.config import ModelConfig
+from albireo.models.config_keys import MAX_WIDTH
 from albireo.models.hearing.transducer import Said, States
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 

@@ -14,7 +14,8 @@ from albireo.graph.ops import RopeSpec
 from albireo.json_file import Fields
 from albireo.models.blocks.head_rows import RowsOf, paired_rows
 from albireo.models.blocks.layers import linear
-from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, ModelConfig
+from albireo.models.config import ModelConfig
+from albireo.models.config_keys import MAX_HEAD_DIM, MAX_HEADS
 from albireo.models.settings.block_settings import Index
 from albireo.models.settings.rope_settings import MAX_POSITIONS
 

@@ -10,6 +10,7 @@ from typing import Unpack
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
+from albireo.models.blocks.feed_forward import mlp_block
 from albireo.models.blocks.layers import (
     BEFORE_ATTENTION,
     LLAMA_ENDS,
@@ -19,7 +20,6 @@ from albireo.models.blocks.layers import (
     attention_block,
     embedding,
     head,
-    mlp_block,
     windows,
 )
 from albireo.models.blocks.rope import layer_ropes

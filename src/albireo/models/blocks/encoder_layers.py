@@ -12,15 +12,8 @@ from typing import NamedTuple
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
-from albireo.models.blocks.layers import (
-    FFNNames,
-    attention,
-    gated_mlp,
-    linear,
-    plain_mlp,
-    pooled_states,
-    unrounded_norm,
-)
+from albireo.models.blocks.feed_forward import FFNNames, gated_mlp, plain_mlp
+from albireo.models.blocks.layers import attention, linear, pooled_states, unrounded_norm
 from albireo.models.blocks.rope import no_rotation, rope_spec
 from albireo.models.blocks.vocabulary_head import VocabularyHead, vocabulary_numbers
 from albireo.models.config import ModelConfig

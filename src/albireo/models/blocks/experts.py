@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Value
-from albireo.models.blocks.layers import FFNNames, Norms, added, block_input, gated, gated_mlp, linear, mlp_block, norm
+from albireo.models.blocks.feed_forward import FFNNames, gated, gated_mlp, mlp_block
+from albireo.models.blocks.layers import Norms, added, block_input, linear, norm
 from albireo.models.config import ModelConfig
 
 

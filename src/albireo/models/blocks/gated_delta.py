@@ -13,8 +13,9 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import moe_block
+from albireo.models.blocks.feed_forward import mlp_block
 from albireo.models.blocks.head_rows import RowsOf, RowsOfSeveral
-from albireo.models.blocks.layers import linear, mlp_block, norm
+from albireo.models.blocks.layers import linear, norm
 from albireo.models.config import ModelConfig
 from albireo.models.settings.recurrent_settings import GatedDeltaSettings
 

@@ -19,7 +19,8 @@ from albireo.json_file import Fields
 from albireo.models.blocks.head_rows import RowsOf
 from albireo.models.blocks.latent_attention import growth_of_heads, latent_blocks
 from albireo.models.blocks.layers import linear
-from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, ModelConfig
+from albireo.models.config import ModelConfig
+from albireo.models.config_keys import MAX_HEAD_DIM, MAX_HEADS
 from albireo.models.settings.block_settings import BlockSettings, Index
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.rope_settings import MAX_POSITIONS

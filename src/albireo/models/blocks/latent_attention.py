@@ -19,7 +19,8 @@ from albireo.json_file import Fields, keys
 from albireo.models.blocks.head_rows import RowsOf
 from albireo.models.blocks.layers import linear, norm
 from albireo.models.checkpoint.latent_weights import OF_KEYS, OF_VALUES
-from albireo.models.config import MAX_HEAD_DIM, MAX_WIDTH, ModelConfig
+from albireo.models.config import ModelConfig
+from albireo.models.config_keys import MAX_HEAD_DIM, MAX_WIDTH
 from albireo.models.settings.block_settings import BlockSettings, Latent
 
 #: Keys of such models that change nothing here: a head's width is told by its parts, layers that guess are left out.

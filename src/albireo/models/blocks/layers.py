@@ -1,4 +1,4 @@
-"""The parts of a decoder as graph-building functions.
+"""The parts of a decoder as graph-building functions: its ends and attention; FFNs are in feed_forward.py.
 
 Called by the architecture files. Knows op names and checkpoint names, no devices, no fused kernels: merging and
 fusing is the compiler's. Rounding to the compute dtype is written out as casts:
@@ -38,11 +38,10 @@ class Norms(NamedTuple):
     behind: str | None = None
 
 
-BEFORE_ATTENTION, BEFORE_FFN = Norms("input_layernorm"), Norms("post_attention_layernorm")
-#: Where both are normed, and where only what is added is.
+#: What attention reads is normed; both are; what it adds is.
+BEFORE_ATTENTION = Norms("input_layernorm")
 AROUND_ATTENTION = Norms("input_layernorm", "post_attention_layernorm")
-AROUND_FFN = Norms("pre_feedforward_layernorm", "post_feedforward_layernorm")
-BEHIND_ATTENTION, BEHIND_FFN = Norms(None, "post_attention_layernorm"), Norms(None, "post_feedforward_layernorm")
+BEHIND_ATTENTION = Norms(None, "post_attention_layernorm")
 
 
 class AttentionNames(NamedTuple):
@@ -59,16 +58,7 @@ class AttentionNames(NamedTuple):
     inner_norm: str = ""
 
 
-class FFNNames(NamedTuple):
-    """What an architecture calls an FFN within its layer, and its linears; gate empty: there is none."""
-
-    block: str = "mlp"
-    gate: str = "gate_proj"
-    up: str = "up_proj"
-    down: str = "down_proj"
-
-
-LLAMA_ATTENTION, LLAMA_FFN = AttentionNames(), FFNNames()
+LLAMA_ATTENTION = AttentionNames()
 
 
 class Ends(NamedTuple):
@@ -80,8 +70,6 @@ class Ends(NamedTuple):
 
 
 LLAMA_ENDS = Ends()
-#: OpenAI's first approximation of gelu, which is several ops here.
-QUICK_GELU = "quick_gelu"
 
 
 def embedding(b: GraphBuilder, c: ModelConfig, names: Ends = LLAMA_ENDS) -> Value:
@@ -314,90 +302,6 @@ def _output_gate(b: GraphBuilder, c: ModelConfig, h: Value, name: str, bias: boo
     return linear(b, c, h, f"{name}.q_gate", c.num_heads * c.head_dim, "q_gate", bias, "heads", rows)
 
 
-def mlp_block(
-    b: GraphBuilder,
-    c: ModelConfig,
-    x: Value,
-    layer: int,
-    *,
-    joined: str | None = None,
-    norms: Norms = BEFORE_FFN,
-    names: FFNNames = LLAMA_FFN,
-    cut: float | None = None,
-) -> Value:
-    """x + down(act(gate(h)) * up(h)) with h = norm(x), of one layer, [T, E] float32; without a gate down(act(up(h))).
-
-    Args: joined: name of the tensor that holds the rows of gate and up, where one does. cut: of a gate counts what is
-        so many standard deviations above its mean.
-    """
-    name, bias = f"model.layers.{layer}.{names.block}", c.mlp_bias
-    with b.part(f"layers.{layer}.mlp"):
-        h = block_input(b, c, x, layer, norms.before)
-        if names.gate:
-            width = c.ffn_width(layer)
-            down = gated_mlp(b, c, h, name, width, bias=bias, joined=joined, names=names, cut=cut)
-        else:
-            down = plain_mlp(b, c, h, name, c.ffn_width(layer), bias=bias, up=names.up, down=names.down)
-        return added(b, c, x, down, layer, "down", norms.behind)
-
-
-def gated_mlp(
-    b: GraphBuilder,
-    c: ModelConfig,
-    h: Value,
-    name: str,
-    width: int,
-    *,
-    bias: bool = False,
-    down_bias: bool = False,
-    joined: str | None = None,
-    names: FFNNames = LLAMA_FFN,
-    cut: float | None = None,
-    limit: float = 0.0,
-    is_late: bool = False,
-) -> Value:
-    """down(act(gate(h)) * up(h)) of width channels, [T, E] float32.
-
-    Args: bias: of all three; down_bias: of the last alone. joined, cut: see mlp_block(). limit: of gates, above, and of
-        ups on both sides; 0: none. is_late: see gated()."""
-    parts = {}
-    for place, (p, called) in enumerate((("gate", names.gate), ("up", names.up))):
-        rows = RowsOf(f"{name}.{joined}", ((place * width, (place + 1) * width),)) if joined else None
-        parts[p] = linear(b, c, h, f"{name}.{called}", width, p, bias, "ffn", rows)
-    with b.part("act"):
-        gate = parts["gate"] if cut is None else b.cut(parts["gate"], cut)
-        m = b.cast(gated(b, c, gate, parts["up"], limit, is_late), c.dtype)
-    return linear(b, c, m, f"{name}.{names.down}", c.hidden_size, "down", bias or down_bias, "row")
-
-
-def gated(b: GraphBuilder, c: ModelConfig, gate: Value, up: Value, limit: float, is_late: bool) -> Value:
-    """act(gate) * up, float32. Args: limit: of gates, above, and of ups on both sides; 0: none. is_late: gates are kept
-    within it behind their activation."""
-    if limit and not is_late:
-        gate, up = b.clip(gate, limit, above=True), b.clip(up, limit)
-    if c.hidden_act == "clamped_swiglu":
-        return b.clamped_swiglu(gate, up)
-    gate = b.unary(gate, c.hidden_act)
-    if limit and is_late:
-        gate, up = b.clip(gate, limit, above=True), b.clip(up, limit)
-    return b.mul(gate, up)
-
-
-def activated(b: GraphBuilder, x: Value, act: str) -> Value:
-    """act(x), float32. Args: act: one of op_numbers.UNARY_KINDS, or quick_gelu: x * sigmoid(1.702 x)."""
-    return b.mul(x, b.unary(b.scale(x, 1.702), "sigmoid")) if act == QUICK_GELU else b.unary(x, act)
-
-
-def plain_mlp(
-    b: GraphBuilder, c: ModelConfig, h: Value, name: str, width: int, *, bias: bool = False, up: str, down: str
-) -> Value:
-    """down(act(up(h))) of width channels, [T, E] float32. Args: up, down: modules behind name."""
-    m = linear(b, c, h, f"{name}.{up}", width, "up", bias, "ffn")
-    with b.part("act"):
-        m = b.cast(activated(b, m, c.hidden_act), c.dtype)
-    return linear(b, c, m, f"{name}.{down}", c.hidden_size, "down", bias, "row")
-
-
 def head(b: GraphBuilder, c: ModelConfig, x: Value, names: Ends = LLAMA_ENDS, has_bias: bool = False) -> Graph:
     """Final norm and vocabulary head; finishes the graph.
 
@@ -535,9 +439,8 @@ def linear(
         assert isinstance(columns, int)
         made_of = made_of or RowsOf(name, ((0, rows),))
         weight = b.weight(f"{name}.weight", (rows, columns), c.dtype, segments=made_of.segments("weight"))
-        bias = None
-        if has_bias:
-            bias = b.weight(f"{name}.bias", (rows,), "float32", segments=made_of.segments("bias"))
+        of_bias = made_of.segments("bias")
+        bias = b.weight(f"{name}.bias", (rows,), "float32", segments=of_bias) if has_bias else None
         return b.linear(x, weight, bias, role)
 
 

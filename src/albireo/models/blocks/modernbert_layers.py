@@ -8,16 +8,8 @@ from __future__ import annotations
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Value
-from albireo.models.blocks.layers import (
-    FFNNames,
-    attention,
-    gated_mlp,
-    linear,
-    norm,
-    queries_keys_values,
-    unrounded_norm,
-    windows,
-)
+from albireo.models.blocks.feed_forward import FFNNames, gated_mlp
+from albireo.models.blocks.layers import attention, linear, norm, queries_keys_values, unrounded_norm, windows
 from albireo.models.blocks.rope import rope_spec
 from albireo.models.config import ModelConfig
 

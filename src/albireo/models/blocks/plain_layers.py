@@ -11,19 +11,17 @@ from typing import NamedTuple
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
 from albireo.graph.ops import RopeSpec
+from albireo.models.blocks.feed_forward import FFNNames, gated_mlp, plain_mlp
 from albireo.models.blocks.head_rows import RowsOf, RowsOfSeveral, rows_of_head_norm, rows_of_norms
 from albireo.models.blocks.layers import (
     LLAMA_ENDS,
     Ends,
-    FFNNames,
     attention,
     embedding,
-    gated_mlp,
     head,
     limited,
     linear,
     norm,
-    plain_mlp,
     queries_keys_values,
     unrounded_norm,
     windows,

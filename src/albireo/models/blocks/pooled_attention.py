@@ -21,7 +21,8 @@ from albireo.graph.ops import RopeSpec
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import linear
 from albireo.models.blocks.rope import pooled_rope_spec
-from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH, ModelConfig
+from albireo.models.config import ModelConfig
+from albireo.models.config_keys import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH
 from albireo.models.settings.block_settings import Pooled
 from albireo.models.settings.layer_kinds import MAX_LAYERS, layer_kinds
 from albireo.models.settings.rope_settings import MAX_POSITIONS, parse_pooled_ropes

@@ -12,16 +12,8 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, moe_block
-from albireo.models.blocks.layers import (
-    AttentionNames,
-    Ends,
-    FFNNames,
-    Norms,
-    added,
-    linear,
-    mlp_block,
-    norm,
-)
+from albireo.models.blocks.feed_forward import FFNNames, mlp_block
+from albireo.models.blocks.layers import AttentionNames, Ends, Norms, added, linear, norm
 from albireo.models.config import ModelConfig
 from albireo.models.settings.recurrent_settings import ShortConvSettings
 

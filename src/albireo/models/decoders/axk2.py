@@ -14,7 +14,8 @@ from albireo.models.blocks.indexer import Indexer, indexed_blocks
 from albireo.models.blocks.latent_attention import latent_attention
 from albireo.models.blocks.layers import embedding, head, linear, unrounded_norm
 from albireo.models.blocks.rope import latent_rope_spec
-from albireo.models.config import MAX_WIDTH, ModelConfig
+from albireo.models.config import ModelConfig
+from albireo.models.config_keys import MAX_WIDTH
 from albireo.models.decoders import deepseek_v32
 from albireo.models.settings.block_settings import BlockSettings
 

@@ -14,7 +14,8 @@ from typing import Any
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.alibi import slopes_of
 from albireo.models.blocks.decoder import decoder
-from albireo.models.config import MAX_HEADS, ConfigRules
+from albireo.models.config import ConfigRules
+from albireo.models.config_keys import MAX_HEADS
 from albireo.models.settings.block_settings import BlockSettings
 
 #: Of Baichuan 2 13B, with as many heads as are no power of two.

@@ -6,7 +6,8 @@ from functools import partial
 
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.decoder import decoder
-from albireo.models.blocks.layers import LLAMA_ENDS, FFNNames, Norms, mlp_block
+from albireo.models.blocks.feed_forward import FFNNames, mlp_block
+from albireo.models.blocks.layers import LLAMA_ENDS, Norms
 from albireo.models.blocks.mamba2_mixer import mamba_block
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings

@@ -7,7 +7,8 @@ from functools import partial
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, Positions, decoder
-from albireo.models.config import MAX_WIDTH, ConfigRules
+from albireo.models.config import ConfigRules
+from albireo.models.config_keys import MAX_WIDTH
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.multipliers import Multipliers
 

@@ -8,7 +8,8 @@ from albireo.json_file import Fields, keys
 from albireo.models.blocks.alibi import slopes_of
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import MAX_HEADS, ConfigRules
+from albireo.models.config import ConfigRules
+from albireo.models.config_keys import MAX_HEADS
 from albireo.models.settings.block_settings import BlockSettings
 
 #: As many heads as are no power of two.

@@ -9,7 +9,8 @@ from typing import Any
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import MAX_HEADS, ConfigRules
+from albireo.models.config import ConfigRules
+from albireo.models.config_keys import MAX_HEADS
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.rope_settings import DEFAULT_THETA, MAX_THETA
 

@@ -7,7 +7,8 @@ from functools import partial
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import MAX_HEADS, ConfigRules
+from albireo.models.config import ConfigRules
+from albireo.models.config_keys import MAX_HEADS
 from albireo.models.decoders import gpt2, gptj
 from albireo.models.settings.block_settings import QUARTERS, BlockSettings
 

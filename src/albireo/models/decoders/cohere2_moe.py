@@ -8,18 +8,11 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.experts import DEEPSEEK, with_experts
-from albireo.models.blocks.layers import (
-    attention,
-    embedding,
-    gated_mlp,
-    head,
-    linear,
-    norm,
-    queries_keys_values,
-    windows,
-)
+from albireo.models.blocks.feed_forward import gated_mlp
+from albireo.models.blocks.layers import attention, embedding, head, linear, norm, queries_keys_values, windows
 from albireo.models.blocks.rope import no_rotation, rope_spec
-from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_WIDTH
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.tiny import TINY_LLAMA

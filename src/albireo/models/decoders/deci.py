@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from albireo.json_file import Fields
-from albireo.models.config import MAX_HEADS, MAX_WIDTH, ConfigRules
+from albireo.models.config import ConfigRules
+from albireo.models.config_keys import MAX_HEADS, MAX_WIDTH
 from albireo.models.decoders import nemotron_nas
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_parts import LayerPart

@@ -15,7 +15,8 @@ from albireo.models.blocks.latent_attention import UNREAD, LatentNames, latent_a
 from albireo.models.blocks.layers import embedding, head, norm, windows
 from albireo.models.blocks.rope import latent_rope_spec
 from albireo.models.checkpoint.latent_weights import LOCAL, PER_LAYER, local_latent
-from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH
 from albireo.models.settings.block_settings import BlockSettings, Latent
 from albireo.models.settings.expert_settings import SIGMOIDS
 from albireo.models.settings.layer_kinds import MAX_LAYERS

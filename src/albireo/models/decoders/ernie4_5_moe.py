@@ -10,7 +10,8 @@ from dataclasses import replace
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.models.blocks.experts import DEEPSEEK, experts, moe_block, route
-from albireo.models.blocks.layers import attention_block, embedding, gated_mlp, head, norm
+from albireo.models.blocks.feed_forward import gated_mlp
+from albireo.models.blocks.layers import attention_block, embedding, head, norm
 from albireo.models.blocks.rope import rope_spec
 from albireo.models.checkpoint.experts_of_pictures import OF_PICTURES, OF_TEXT
 from albireo.models.config import ConfigRules, ModelConfig

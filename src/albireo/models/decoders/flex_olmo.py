@@ -6,7 +6,8 @@ from functools import partial
 
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import QWEN, normed_moe_block
-from albireo.models.blocks.layers import BEHIND_ATTENTION, BEHIND_FFN
+from albireo.models.blocks.feed_forward import BEHIND_FFN
+from albireo.models.blocks.layers import BEHIND_ATTENTION
 from albireo.models.config import ConfigRules
 from albireo.models.settings.tiny import TINY_LLAMA
 

@@ -8,11 +8,8 @@ from functools import partial
 
 from albireo.json_file import Fields
 from albireo.models.blocks.decoder import decoder
-from albireo.models.blocks.layers import (
-    AROUND_ATTENTION,
-    AROUND_FFN,
-    mlp_block,
-)
+from albireo.models.blocks.feed_forward import AROUND_FFN, mlp_block
+from albireo.models.blocks.layers import AROUND_ATTENTION
 from albireo.models.config import ConfigRules
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.multipliers import GEMMA

@@ -10,21 +10,21 @@ from statistics import NormalDist
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.feed_forward import AROUND_FFN, mlp_block
 from albireo.models.blocks.layer_inputs import given_to_layers, made_of_given
 from albireo.models.blocks.layers import (
     AROUND_ATTENTION,
-    AROUND_FFN,
     attention_block,
     embedding,
     head,
     linear,
-    mlp_block,
     norm,
     unrounded_norm,
     windows,
 )
 from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_WIDTH
 from albireo.models.settings.block_settings import BlockSettings, Streams
 from albireo.models.settings.layer_kinds import MAX_LAYERS, parse_sharing
 from albireo.models.settings.multipliers import Multipliers

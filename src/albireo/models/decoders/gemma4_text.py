@@ -11,20 +11,12 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields
 from albireo.models.blocks.experts import Names, experts, route
+from albireo.models.blocks.feed_forward import AROUND_FFN, gated_mlp, mlp_block
 from albireo.models.blocks.layer_inputs import given_to_layers, made_of_given
-from albireo.models.blocks.layers import (
-    AROUND_ATTENTION,
-    AROUND_FFN,
-    attention_block,
-    embedding,
-    gated_mlp,
-    head,
-    mlp_block,
-    norm,
-    windows,
-)
+from albireo.models.blocks.layers import AROUND_ATTENTION, attention_block, embedding, head, norm, windows
 from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS, parse_sharing
 from albireo.models.settings.multipliers import Multipliers

@@ -13,12 +13,14 @@ from albireo.graph.node import Graph, Value
 from albireo.graph.op_numbers import MAX_ROUNDS, MAX_STREAMS
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.experts import DEEPSEEK, mixture
+from albireo.models.blocks.feed_forward import gated_mlp
 from albireo.models.blocks.gated_delta import channel_delta
 from albireo.models.blocks.hyper_connections import mean_of, streams_of, through
 from albireo.models.blocks.indexer import Indexer, indexed_blocks
 from albireo.models.blocks.latent_attention import UNREAD, latent_attention
-from albireo.models.blocks.layers import embedding, gated_mlp, head, norm
-from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.blocks.layers import embedding, head, norm
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_WIDTH
 from albireo.models.settings.block_settings import BlockSettings, Hyper
 from albireo.models.settings.expert_settings import SIGMOIDS
 from albireo.models.settings.recurrent_settings import parse_recurrent

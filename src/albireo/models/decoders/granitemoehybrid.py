@@ -11,9 +11,11 @@ from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, experts, route
-from albireo.models.blocks.layers import FFNNames, gated_mlp, norm
+from albireo.models.blocks.feed_forward import FFNNames, gated_mlp
+from albireo.models.blocks.layers import norm
 from albireo.models.blocks.mamba2_mixer import mamba_block
-from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_WIDTH
 from albireo.models.decoders.granite import MULTIPLIERS
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.mamba_settings import MAMBA_DEFAULTS, MAMBA_KEYS, MambaSettings, parse_mamba

@@ -12,15 +12,8 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import (
-    attention,
-    embedding,
-    ending,
-    gated_mlp,
-    head_weight,
-    linear,
-    queries_keys_values,
-)
+from albireo.models.blocks.feed_forward import gated_mlp
+from albireo.models.blocks.layers import attention, embedding, ending, head_weight, linear, queries_keys_values
 from albireo.models.blocks.rope import rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings, Stacks

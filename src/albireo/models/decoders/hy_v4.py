@@ -12,10 +12,11 @@ from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.experts import DEEPSEEK, mixture
+from albireo.models.blocks.feed_forward import gated_mlp
 from albireo.models.blocks.hyper_connections import joined, streams_of, through
 from albireo.models.blocks.indexer import Indexer, indexed_blocks
 from albireo.models.blocks.latent_attention import UNREAD, LatentNames, latent_attention
-from albireo.models.blocks.layers import embedding, gated_mlp, head, norm
+from albireo.models.blocks.layers import embedding, head, norm
 from albireo.models.blocks.rope import latent_rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings, Hyper

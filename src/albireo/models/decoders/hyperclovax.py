@@ -7,7 +7,8 @@ from functools import partial
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.blocks.decoder import decoder
-from albireo.models.blocks.layers import Norms, mlp_block
+from albireo.models.blocks.feed_forward import mlp_block
+from albireo.models.blocks.layers import Norms
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.tiny import TINY_LLAMA

@@ -11,7 +11,8 @@ from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.decoder import decoder
 from albireo.models.blocks.experts import Names, moe_block
-from albireo.models.blocks.layers import LLAMA_ENDS, FFNNames, Norms, mlp_block
+from albireo.models.blocks.feed_forward import FFNNames, mlp_block
+from albireo.models.blocks.layers import LLAMA_ENDS, Norms
 from albireo.models.blocks.mamba1_mixer import mamba1_block
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings

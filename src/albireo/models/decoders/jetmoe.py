@@ -17,7 +17,8 @@ from albireo.models.blocks.experts import Names, route
 from albireo.models.blocks.head_rows import RowsOf
 from albireo.models.blocks.layers import attention, embedding, head, linear, norm
 from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import MAX_HEADS, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_HEADS
 from albireo.models.settings.block_settings import BlockSettings
 
 #: Five experts of 40 channels, three a token, each with a query of two KV heads.

@@ -8,9 +8,10 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import keys
 from albireo.models.blocks.experts import Names, moe_block
+from albireo.models.blocks.feed_forward import mlp_block
 from albireo.models.blocks.gated_delta import channel_delta_block
 from albireo.models.blocks.latent_attention import UNREAD, latent_attention_block, unrotated_latent_blocks
-from albireo.models.blocks.layers import embedding, head, mlp_block
+from albireo.models.blocks.layers import embedding, head
 from albireo.models.config import ConfigRules, ModelConfig
 
 #: Three heads of 12 that keep a state; twelve experts of 36 channels behind a dense layer. Layers are counted from one.

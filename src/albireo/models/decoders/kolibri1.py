@@ -10,7 +10,8 @@ from albireo.json_file import Fields
 from albireo.models.blocks.experts import Names, normed_moe_block
 from albireo.models.blocks.layers import Norms, attention_block, embedding, head, windows
 from albireo.models.blocks.rope import no_rotation, rope_spec
-from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_WIDTH
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.tiny import TINY_LLAMA
 

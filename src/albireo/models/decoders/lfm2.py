@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from albireo.json_file import Fields
 from albireo.models.blocks.short_conv import short_conv_decoder
-from albireo.models.config import MAX_WIDTH, ConfigRules
+from albireo.models.config import ConfigRules
+from albireo.models.config_keys import MAX_WIDTH
 from albireo.models.settings.block_settings import BlockSettings
 
 #: The second and the last layer have attention; an FFN of 2/3 of 100 channels, rounded up to 72.

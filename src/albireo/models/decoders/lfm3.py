@@ -9,7 +9,8 @@ from functools import partial
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.blocks.decoder import decoder
-from albireo.models.blocks.layers import AttentionNames, Norms, mlp_block
+from albireo.models.blocks.feed_forward import mlp_block
+from albireo.models.blocks.layers import AttentionNames, Norms
 from albireo.models.blocks.short_conv import ENDS, FFN, short_conv_block
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings

@@ -8,20 +8,19 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.experts import Names, experts
+from albireo.models.blocks.feed_forward import FFNNames, gated_mlp, mlp_block
 from albireo.models.blocks.layers import (
     AttentionNames,
-    FFNNames,
     attention_block,
     embedding,
-    gated_mlp,
     head,
     linear,
-    mlp_block,
     unrounded_norm,
     windows,
 )
 from albireo.models.blocks.rope import no_rotation, rope_spec
-from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_WIDTH
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.rope_settings import MAX_POSITIONS
 from albireo.models.settings.tiny import TINY_LLAMA

@@ -13,8 +13,9 @@ from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.experts import Names, experts, route
+from albireo.models.blocks.feed_forward import gated_mlp
 from albireo.models.blocks.latent_attention import UNREAD, LatentNames, latent_attention, latent_blocks
-from albireo.models.blocks.layers import embedding, gated_mlp, head, norm, unrounded_norm
+from albireo.models.blocks.layers import embedding, head, norm, unrounded_norm
 from albireo.models.blocks.rope import latent_rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings

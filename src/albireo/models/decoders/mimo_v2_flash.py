@@ -12,7 +12,8 @@ from albireo.json_file import Fields, keys
 from albireo.models.blocks.experts import DEEPSEEK, moe_block
 from albireo.models.blocks.layers import AttentionNames, attention_block, embedding, head, windows
 from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_HEAD_DIM, MAX_HEADS
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.expert_settings import SIGMOIDS
 from albireo.models.settings.tiny import TINY_LLAMA

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from albireo.json_file import Fields
 from albireo.models.blocks.latent_attention import UNREAD, latent_blocks
-from albireo.models.config import MAX_HEADS, MAX_WIDTH, ConfigRules
+from albireo.models.config import ConfigRules
+from albireo.models.config_keys import MAX_HEADS, MAX_WIDTH
 from albireo.models.decoders import youtu
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.tiny import TINY_LLAMA

@@ -10,9 +10,11 @@ from albireo.graph.op_numbers import SWIGLU_ALPHA, SWIGLU_LIMIT
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.block_indexer import OLDER_NAMES, TABLE, BlockIndexer, parse_blocks
 from albireo.models.blocks.experts import Names, moe_block
-from albireo.models.blocks.layers import FFNNames, Norms, attention_block, embedding, head, mlp_block
+from albireo.models.blocks.feed_forward import FFNNames, mlp_block
+from albireo.models.blocks.layers import Norms, attention_block, embedding, head
 from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import MAX_HEADS, MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_HEADS, MAX_WIDTH
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.multipliers import Multipliers

@@ -8,7 +8,8 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
 from albireo.json_file import keys
-from albireo.models.blocks.layers import added, attention, embedding, ending, head_weight, linear, plain_mlp
+from albireo.models.blocks.feed_forward import plain_mlp
+from albireo.models.blocks.layers import added, attention, embedding, ending, head_weight, linear
 from albireo.models.blocks.layers import queries_keys_values as queries
 from albireo.models.blocks.rope import rope_spec
 from albireo.models.config import ConfigRules, ModelConfig

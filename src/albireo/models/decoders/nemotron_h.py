@@ -9,10 +9,12 @@ from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.experts import Names, experts, route
-from albireo.models.blocks.layers import Ends, attention, embedding, head, linear, norm, plain_mlp, queries_keys_values
+from albireo.models.blocks.feed_forward import plain_mlp
+from albireo.models.blocks.layers import Ends, attention, embedding, head, linear, norm, queries_keys_values
 from albireo.models.blocks.mamba2_mixer import mamba_mixer
 from albireo.models.blocks.rope import no_rotation
-from albireo.models.config import MAX_HEADS, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_HEADS
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import parse_mixers
 from albireo.models.settings.mamba_settings import MambaKeys, MambaSettings, parse_mamba

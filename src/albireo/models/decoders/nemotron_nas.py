@@ -9,9 +9,11 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block
+from albireo.models.blocks.feed_forward import mlp_block
+from albireo.models.blocks.layers import attention_block, embedding, head
 from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import MAX_HEADS, MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_HEADS, MAX_WIDTH
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_parts import parse_block_configs
 from albireo.models.settings.tiny import TINY_LLAMA

@@ -5,11 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from albireo.models.blocks.decoder import decoder
-from albireo.models.blocks.layers import (
-    BEHIND_ATTENTION,
-    BEHIND_FFN,
-    mlp_block,
-)
+from albireo.models.blocks.feed_forward import BEHIND_FFN, mlp_block
+from albireo.models.blocks.layers import BEHIND_ATTENTION
 from albireo.models.config import ConfigRules
 from albireo.models.settings.tiny import TINY_LLAMA
 

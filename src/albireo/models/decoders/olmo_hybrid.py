@@ -7,8 +7,9 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.feed_forward import BEHIND_FFN, mlp_block
 from albireo.models.blocks.gated_delta import DeltaNames, gated_delta_block
-from albireo.models.blocks.layers import BEHIND_ATTENTION, BEHIND_FFN, attention_block, embedding, head, mlp_block
+from albireo.models.blocks.layers import BEHIND_ATTENTION, attention_block, embedding, head
 from albireo.models.blocks.rope import no_rotation, rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings

@@ -7,14 +7,8 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import keys
-from albireo.models.blocks.layers import (
-    attention,
-    ending,
-    linear,
-    plain_mlp,
-    queries_keys_values,
-    unrounded_norm,
-)
+from albireo.models.blocks.feed_forward import plain_mlp
+from albireo.models.blocks.layers import attention, ending, linear, queries_keys_values, unrounded_norm
 from albireo.models.blocks.rope import no_rotation
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings

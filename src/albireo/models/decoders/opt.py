@@ -6,7 +6,8 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import Ends
 from albireo.models.blocks.plain_layers import Names, Positions, decoder
-from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_WIDTH
 from albireo.models.settings.block_settings import BlockSettings
 
 TINY = {

@@ -10,11 +10,11 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.feed_forward import gated_mlp
 from albireo.models.blocks.layers import (
     attention,
     embedding,
     ending,
-    gated_mlp,
     head_weight,
     linear,
     norm,

@@ -7,7 +7,7 @@ from __future__ import annotations
 from functools import partial
 
 from albireo.models.blocks.decoder import decoder
-from albireo.models.blocks.layers import mlp_block
+from albireo.models.blocks.feed_forward import mlp_block
 from albireo.models.config import ConfigRules
 from albireo.models.settings.tiny import TINY_LLAMA
 

@@ -16,7 +16,8 @@ from albireo.models.blocks.gated_delta import gated_delta
 from albireo.models.blocks.hyper_connections import gated_mean, streams_of, through
 from albireo.models.blocks.layers import attended, embedding, ending, head_weight
 from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import MAX_HEAD_DIM, MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_HEAD_DIM, MAX_WIDTH
 from albireo.models.decoders.qwen3_5_text import GUESSING
 from albireo.models.settings.block_settings import BlockSettings, Hyper
 from albireo.models.settings.layer_kinds import MAX_LAYERS

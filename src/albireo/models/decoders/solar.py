@@ -5,7 +5,8 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields
-from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block, windows
+from albireo.models.blocks.feed_forward import mlp_block
+from albireo.models.blocks.layers import attention_block, embedding, head, windows
 from albireo.models.blocks.rope import layer_ropes
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings, Skip

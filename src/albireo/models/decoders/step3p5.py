@@ -13,17 +13,11 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.experts import DEEPSEEK, mixture
-from albireo.models.blocks.layers import (
-    AttentionNames,
-    attention_block,
-    block_input,
-    embedding,
-    gated_mlp,
-    head,
-    windows,
-)
+from albireo.models.blocks.feed_forward import gated_mlp
+from albireo.models.blocks.layers import AttentionNames, attention_block, block_input, embedding, head, windows
 from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import MAX_HEADS, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_HEADS
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.class_sizes import sizes
 from albireo.models.settings.multipliers import Multipliers

@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import partial
 
 from albireo.models.blocks.decoder import decoder
-from albireo.models.blocks.layers import Norms, mlp_block
+from albireo.models.blocks.feed_forward import mlp_block
+from albireo.models.blocks.layers import Norms
 from albireo.models.decoders import gemma2
 
 TINY = gemma2.TINY | {

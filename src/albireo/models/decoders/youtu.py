@@ -5,8 +5,9 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import keys
+from albireo.models.blocks.feed_forward import mlp_block
 from albireo.models.blocks.latent_attention import UNREAD, latent_attention_block, latent_blocks
-from albireo.models.blocks.layers import embedding, head, mlp_block
+from albireo.models.blocks.layers import embedding, head
 from albireo.models.blocks.rope import latent_rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.tiny import TINY_LLAMA

@@ -22,7 +22,8 @@ from albireo.models.blocks.layers import (
 )
 from albireo.models.blocks.mamba2_mixer import mamba_mixer
 from albireo.models.blocks.rope import no_rotation, rope_spec
-from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config_keys import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH
 from albireo.models.settings.block_settings import BlockSettings, SharedBlocks
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.mamba_settings import MambaKeys, MambaSettings, parse_mamba

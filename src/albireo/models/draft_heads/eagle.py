@@ -18,6 +18,7 @@ from albireo.errors import ConfigError, ModelError, WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys, read_json
+from albireo.models.blocks.feed_forward import mlp_block
 from albireo.models.blocks.layers import (
     Norms,
     attention,
@@ -26,7 +27,6 @@ from albireo.models.blocks.layers import (
     ending,
     head_weight,
     linear,
-    mlp_block,
     norm,
     queries_keys_values,
     unrounded_norm,
@@ -34,7 +34,8 @@ from albireo.models.blocks.layers import (
 from albireo.models.blocks.rope import rope_spec
 from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
 from albireo.models.checkpoint.text_tensors import Prefixes
-from albireo.models.config import MAX_WIDTH, ModelConfig, parse_config
+from albireo.models.config import ModelConfig
+from albireo.models.config_keys import MAX_WIDTH, parse_config
 from albireo.models.decoders.llama import CONFIG as LLAMA
 from albireo.models.draft_heads.head import FINAL, HEAD, TABLE, DraftHead
 from albireo.models.settings.draft_input import JOINING, STATE_NORM, DraftInput

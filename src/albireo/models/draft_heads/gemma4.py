@@ -16,19 +16,11 @@ from albireo.errors import ConfigError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment
 from albireo.json_file import Fields, keys, read_json
-from albireo.models.blocks.layers import (
-    AROUND_ATTENTION,
-    AROUND_FFN,
-    attention_block,
-    embedding,
-    ending,
-    linear,
-    mlp_block,
-    norm,
-    windows,
-)
+from albireo.models.blocks.feed_forward import AROUND_FFN, mlp_block
+from albireo.models.blocks.layers import AROUND_ATTENTION, attention_block, embedding, ending, linear, norm, windows
 from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import MAX_WIDTH, ModelConfig, parse_config
+from albireo.models.config import ModelConfig
+from albireo.models.config_keys import MAX_WIDTH, parse_config
 from albireo.models.decoders.gemma4_text import CONFIG as GEMMA4
 from albireo.models.decoders.gemma4_text import scaled
 from albireo.models.draft_heads.head import FINAL, TABLE, DraftHead

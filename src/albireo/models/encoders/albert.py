@@ -7,7 +7,8 @@ from dataclasses import replace
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.encoder_layers import Names, encoder
-from albireo.models.config import MAX_WIDTH, ModelConfig
+from albireo.models.config import ModelConfig
+from albireo.models.config_keys import MAX_WIDTH
 from albireo.models.encoders import bert, electra
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS

@@ -7,7 +7,7 @@ from functools import partial
 
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.encoder_layers import encoder
-from albireo.models.config import MAX_WIDTH
+from albireo.models.config_keys import MAX_WIDTH
 from albireo.models.encoders import bert
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifier

@@ -5,7 +5,8 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import attention_block, embedding, linear, mlp_block, pooled_states, unrounded_norm
+from albireo.models.blocks.feed_forward import mlp_block
+from albireo.models.blocks.layers import attention_block, embedding, linear, pooled_states, unrounded_norm
 from albireo.models.blocks.rope import rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings

@@ -5,16 +5,8 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import (
-    FFNNames,
-    attention,
-    gated_mlp,
-    linear,
-    norm,
-    plain_mlp,
-    pooled_states,
-    unrounded_norm,
-)
+from albireo.models.blocks.feed_forward import FFNNames, gated_mlp, plain_mlp
+from albireo.models.blocks.layers import attention, linear, norm, pooled_states, unrounded_norm
 from albireo.models.blocks.rope import no_rotation
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.encoders import mpnet

@@ -16,7 +16,8 @@ from albireo.errors import InvariantError, WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
-from albireo.models.blocks.layers import activated, pooled_states
+from albireo.models.blocks.feed_forward import activated
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.positions import turns
 from albireo.models.hearing.stem import SeesNothing, Stem, seen_in_time
 from albireo.models.settings.class_sizes import sizes

@@ -17,7 +17,8 @@ from albireo.errors import WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.op_numbers import MAX_DEPTHWISE_WIDTH
-from albireo.models.blocks.layers import activated, pooled_states
+from albireo.models.blocks.feed_forward import activated
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.eighths import HALVINGS, EighthsStem
 from albireo.models.hearing.settings import IGNORABLE, audio_fields
 from albireo.models.hearing.stem import check_heard, halved

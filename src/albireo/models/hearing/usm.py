@@ -17,7 +17,7 @@ import numpy as np
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import RowSegment, Value
-from albireo.models.blocks.layers import activated
+from albireo.models.blocks.feed_forward import activated
 from albireo.models.hearing.positions import sines
 from albireo.models.hearing.taps import before_alone
 from albireo.models.vision.encoder import EncoderSettings, norm

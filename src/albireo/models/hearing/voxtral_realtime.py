@@ -18,9 +18,10 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
 from albireo.json_file import Fields
-from albireo.models.blocks.layers import activated, pooled_states
+from albireo.models.blocks.feed_forward import activated
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.config import MAX_HEAD_DIM
+from albireo.models.config_keys import MAX_HEAD_DIM
 from albireo.models.hearing.settings import IGNORABLE, audio_fields, num_bands
 from albireo.models.hearing.stem import KERNEL, Stem, seen_in_time
 from albireo.models.hearing.whisper_layers import STRIDE, WhisperStem, convolved

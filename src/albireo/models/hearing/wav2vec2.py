@@ -23,7 +23,8 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.ctc_of_samples import FRAME, KERNELS, SAMPLES, STRIDES, num_frames
-from albireo.models.blocks.layers import activated, pooled_states
+from albireo.models.blocks.feed_forward import activated
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.around import Around, gelu, normed
 from albireo.models.hearing.settings import IGNORABLE
 from albireo.models.hearing.stem import SeesNothing, Stem, seen_in_time

@@ -18,7 +18,8 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.op_numbers import MAX_DEPTHWISE_WIDTH
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import activated, pooled_states
+from albireo.models.blocks.feed_forward import activated
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.gated import gated
 from albireo.models.hearing.settings import IGNORABLE
 from albireo.models.hearing.taps import before_alone

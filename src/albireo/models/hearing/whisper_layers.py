@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
-from albireo.models.blocks.layers import activated
+from albireo.models.blocks.feed_forward import activated
 from albireo.models.hearing.stem import KERNEL, SeesNothing, side_by_side
 from albireo.models.vision.encoder import EncoderSettings, Names, convolution, layers, linear
 from albireo.models.vision.patches import F32

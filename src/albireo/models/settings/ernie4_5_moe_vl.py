@@ -11,7 +11,7 @@ from typing import Any
 
 from albireo.errors import ModelError, UnsupportedModel, short
 from albireo.json_file import keys
-from albireo.models.config import MAX_WIDTH
+from albireo.models.config_keys import MAX_WIDTH
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 
 ERNIE4_5_MOE_VL = "ernie4_5_moe_vl"

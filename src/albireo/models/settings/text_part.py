@@ -11,7 +11,7 @@ from typing import Any
 
 from albireo.errors import ModelError, short
 from albireo.json_file import Fields, keys
-from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH
+from albireo.models.config_keys import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH
 from albireo.models.settings import ernie4_5_moe_vl, minicpmv, paired, phi3_v
 from albireo.models.settings.class_sizes import OF_CLASSES
 from albireo.models.settings.deepseek_ocr import by_parts, is_deepseek_ocr

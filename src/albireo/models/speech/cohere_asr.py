@@ -9,7 +9,8 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import Ends, embedding, head, linear, norm, plain_mlp, unrounded_norm
+from albireo.models.blocks.feed_forward import plain_mlp
+from albireo.models.blocks.layers import Ends, embedding, head, linear, norm, unrounded_norm
 from albireo.models.blocks.rope import no_rotation
 from albireo.models.blocks.speech_layers import heard_sound, left_by_sound, seen_text
 from albireo.models.checkpoint.text_tensors import NEMO_POSITIONS

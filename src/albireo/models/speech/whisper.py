@@ -11,7 +11,8 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import Ends, embedding, head, linear, norm, plain_mlp
+from albireo.models.blocks.feed_forward import plain_mlp
+from albireo.models.blocks.layers import Ends, embedding, head, linear, norm
 from albireo.models.blocks.rope import no_rotation
 from albireo.models.blocks.speech_layers import heard_sound, left_by_sound, seen_text
 from albireo.models.config import ConfigRules, ModelConfig

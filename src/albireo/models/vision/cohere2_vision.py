@@ -13,7 +13,8 @@ from typing import Any
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import activated, pooled_states
+from albireo.models.blocks.feed_forward import activated
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import linear, norm
 from albireo.models.vision.settings import (
     IGNORABLE,

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
 from albireo.graph.ops import RopeSpec
-from albireo.models.blocks.layers import activated, pooled_states
+from albireo.models.blocks.feed_forward import activated
+from albireo.models.blocks.layers import pooled_states
 
 #: Of norms of queries and keys.
 QK_EPS = 1e-6

@@ -19,9 +19,10 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
 from albireo.graph.ops import RopeSpec
 from albireo.json_file import keys
-from albireo.models.blocks.layers import activated, pooled_states
+from albireo.models.blocks.feed_forward import activated
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.config import MAX_HEAD_DIM
+from albireo.models.config_keys import MAX_HEAD_DIM
 from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, embedded, linear, norm
 from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows

@@ -16,7 +16,8 @@ import numpy as np
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import keys
-from albireo.models.blocks.layers import activated, pooled_states
+from albireo.models.blocks.feed_forward import activated
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, Names, embedded, layers, linear, norm
 from albireo.models.vision.patches import F32, Grid, blocks, grid_of, patch_rows

@@ -18,7 +18,8 @@ import numpy as np
 from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
-from albireo.models.blocks.layers import activated, pooled_states
+from albireo.models.blocks.feed_forward import activated
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, linear, rounded_norm
 from albireo.models.vision.patches import F32, Sequences
 

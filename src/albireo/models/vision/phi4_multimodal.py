@@ -21,7 +21,8 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
 from albireo.json_file import keys
-from albireo.models.blocks.layers import activated, pooled_states
+from albireo.models.blocks.feed_forward import activated
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.settings.class_sizes import sizes
 from albireo.models.vision.encoder import EncoderSettings, embedded, linear, rounded_norm
 from albireo.models.vision.made_tensors import Made

@@ -11,7 +11,7 @@ from typing import Any
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Value
-from albireo.models.blocks.layers import activated
+from albireo.models.blocks.feed_forward import activated
 from albireo.models.vision.encoder import EncoderSettings, linear, norm, seen_by
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from albireo.errors import ModelError
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import QUICK_GELU
+from albireo.models.blocks.feed_forward import QUICK_GELU
 from albireo.models.settings.known_keys import IGNORABLE_KEYS
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.settings.text_part import sizes_of_class, text_keys

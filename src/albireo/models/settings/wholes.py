@@ -1,4 +1,4 @@
-"""WHOLES: models with a text part, by their model_type.
+"""WHOLES: models with a text part, by their model_type; those that hear and do not see are in hearing_wholes.py.
 
 Read by text_part.py.
 """
@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from albireo.json_file import keys
 from albireo.models.settings.deepseek_ocr import CLASS_NAME, CLASS_NAME2, DEEPSEEK_OCR, DEEPSEEK_OCR2
+from albireo.models.settings.hearing_wholes import OF_SOUNDS_ALONE
 from albireo.models.settings.internvl_chat import INTERNVL_CHAT, INTERNVL_CHAT_KEYS
 from albireo.models.settings.minicpmv import MINICPMO, MINICPMV, OF_SIGHT, OF_SOUNDS, PARTS
 from albireo.models.settings.whole import Whole
@@ -54,14 +55,14 @@ _QWEN2_5_OMNI = Whole(
     other_classes=("Qwen2_5OmniModel", "Qwen2_5OmniThinkerForConditionalGeneration"),
 )
 #: Ids of tokens around pictures, which files have in either part.
-_GLM_TOKENS = keys("image_start_token_id image_end_token_id video_start_token_id video_end_token_id")
+_AROUND_PICTURES = keys("image_start_token_id image_end_token_id video_start_token_id video_end_token_id")
 _GLM4V = Whole(
     "Glm4vForConditionalGeneration",
     {"glm4v_text": "glm4"},
     {"rms_norm_eps": 1e-5, "partial_rotary_factor": 1.0},
     {"attention_bias": True},
-    ignored=_GLM_TOKENS | keys("image_token_id video_token_id"),
-    beside=_GLM_TOKENS,
+    ignored=_AROUND_PICTURES | keys("image_token_id video_token_id"),
+    beside=_AROUND_PICTURES,
     sections=(8, 12, 12),
     takes_turns=False,
     may_be_flat=True,
@@ -88,15 +89,6 @@ _MINICPM = Whole(
         "insert_layer_id image_size patch_size drop_vision_last_layer downsample_mode merge_kernel_size merger_times"
     ),
 )
-_GRANITE_SPEECH = Whole(
-    "GraniteSpeechForConditionalGeneration",
-    {"granite": "granite"},
-    {"tie_word_embeddings": True},
-    # the head of the whole divides nothing, where Granite's own does; and the whole says whether embeddings are tied
-    ignored=keys("logits_scaling tie_word_embeddings"),
-    beside=keys("encoder_config projector_config has_lora_adapter downsample_rate window_size"),
-    multiplies_images=True,
-)
 _GOT_OCR2 = Whole(
     "GotOcr2ForConditionalGeneration",
     {"qwen2": "qwen2"},
@@ -108,15 +100,8 @@ _DEEPSEEK_OCR = Whole(
     {"tie_word_embeddings": False},
     # of latent attention and of groups of experts, which there are none of
     neutral={
-        **{
-            "topk_method": "greedy",
-            "n_group": 1,
-            "topk_group": 1,
-            "use_mla": False,
-            "kv_lora_rank": None,
-            "q_lora_rank": None,
-            "v_head_dim": 0,
-        },
+        "topk_method": "greedy",
+        **{"n_group": 1, "topk_group": 1, "use_mla": False, "kv_lora_rank": None, "q_lora_rank": None, "v_head_dim": 0},
         **{"qk_nope_head_dim": 0, "qk_rope_head_dim": 0, "lm_head": True, "rm_head": False},
     },
     # all keys of the text part are there twice
@@ -124,12 +109,12 @@ _DEEPSEEK_OCR = Whole(
 )
 #: By the model_type of the whole.
 WHOLES: Mapping[str, Whole] = {
+    **OF_SOUNDS_ALONE,
     "apertus1p5": Whole(
         "Apertus1p5ForConditionalGeneration",
         {"apertus1p5_text": "apertus1p5_text"},
         beside=keys("image_token_offset audio_token_offset"),
     ),
-    "audioflamingo3": Whole("AudioFlamingo3ForConditionalGeneration", {"qwen2": "qwen2"}),
     "aya_vision": Whole(
         "AyaVisionForConditionalGeneration",
         {"cohere2": "cohere2", "cohere": "cohere"},
@@ -147,10 +132,7 @@ WHOLES: Mapping[str, Whole] = {
             "alignment_intermediate_size alignment_activation_fn max_splits_per_img adapter_layer_norm_eps image_token",
         ),
     ),
-    "cohere_compass": Whole(
-        "CohereCompassForConditionalGeneration",
-        {"cohere_compass_text": "cohere_compass_text"},
-    ),
+    "cohere_compass": Whole("CohereCompassForConditionalGeneration", {"cohere_compass_text": "cohere_compass_text"}),
     DEEPSEEK_OCR: _DEEPSEEK_OCR,
     DEEPSEEK_OCR2: replace(_DEEPSEEK_OCR, class_name=CLASS_NAME2),
     "dots3_note": Whole(
@@ -178,7 +160,7 @@ WHOLES: Mapping[str, Whole] = {
             "moe_num_shared_experts": 2,
             "max_position_embeddings": 131072,
         },
-        beside=keys("image_start_token_id image_end_token_id video_start_token_id video_end_token_id"),
+        beside=_AROUND_PICTURES,
         sections=(22, 22, 20),
         ends_with_time=True,
         other_classes=("Ernie4_5_VL_MoeForConditionalGeneration",),
@@ -189,12 +171,6 @@ WHOLES: Mapping[str, Whole] = {
         {"exaone4": "exaone4", "exaone4_5_text": "exaone4"},
         # of layers behind the last
         ignored=keys("_num_mtp_layers num_nextn_predict_layers mtp_loss_scaling_factor mtp_share_layers"),
-    ),
-    "fun_asr_nano": Whole(
-        "FunAsrNanoForConditionalGeneration",
-        {"qwen3": "qwen3"},
-        {"tie_word_embeddings": True},
-        beside=keys("adaptor_config"),
     ),
     "gemma3": Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}, sees_images_both_ways=True),
     "gemma4": Whole(
@@ -227,7 +203,7 @@ WHOLES: Mapping[str, Whole] = {
     "glm5_next": Whole(
         "Glm5NextForConditionalGeneration",
         {"glm5_next_text": "glm5_next_text"},
-        beside=keys("image_start_token_id image_end_token_id video_start_token_id video_end_token_id"),
+        beside=_AROUND_PICTURES,
         may_be_flat=True,
     ),
     "glm_ocr": replace(
@@ -235,12 +211,6 @@ WHOLES: Mapping[str, Whole] = {
         class_name="GlmOcrForConditionalGeneration",
         parts={"glm_ocr_text": "glm4"},
         always={"attention_bias": False},
-    ),
-    "glmasr": Whole(
-        "GlmAsrForConditionalGeneration",
-        {"llama": "llama"},
-        {"rms_norm_eps": 1e-5, "tie_word_embeddings": True},
-        beside=keys("hidden_size"),
     ),
     "granite4_vision": Whole(
         "Granite4VisionForConditionalGeneration",
@@ -251,8 +221,6 @@ WHOLES: Mapping[str, Whole] = {
             "qformer_config image_grid_pinpoints use_image_newline_parameter use_spatial_sampling spatial_stride",
         ),
     ),
-    "granite_speech": _GRANITE_SPEECH,
-    "granite_speech_plus": replace(_GRANITE_SPEECH, class_name="GraniteSpeechPlusForConditionalGeneration"),
     "got_ocr2": _GOT_OCR2,
     "pp_chart2table": replace(
         _GOT_OCR2,
@@ -392,14 +360,6 @@ WHOLES: Mapping[str, Whole] = {
         {"mistral_large4_text": "mistral_large4_text"},
         {"tie_word_embeddings": False},
     ),
-    "musicflamingo": Whole(
-        "MusicFlamingoForConditionalGeneration",
-        {"qwen2": "qwen2"},
-        # of the last two transformers makes what others say
-        beside=keys(
-            "audio_bos_token_id audio_eos_token_id audio_frame_step rope_parameters head_dim max_position_embeddings"
-        ),
-    ),
     "nemotron_h_omni": Whole(
         "NemotronH_Omni_Reasoning_V3",
         {"nemotron_h": "nemotron_h"},
@@ -451,23 +411,11 @@ WHOLES: Mapping[str, Whole] = {
     "qwen2_5_vl": replace(
         _QWEN2_VL, class_name="Qwen2_5_VLForConditionalGeneration", parts={"qwen2_5_vl_text": "qwen2"}
     ),
-    "qwen2_audio": Whole(
-        "Qwen2AudioForConditionalGeneration",
-        {"qwen2": "qwen2"},
-        {"tie_word_embeddings": False},
-        neutral={"use_mrope": False},
-    ),
     "qwen2_vl": _QWEN2_VL,
-    "qwen4_exp": Whole(
-        "Qwen4ExpForConditionalGeneration",
-        {"qwen4_exp_text": "qwen4_exp_text"},
-    ),
+    "qwen4_exp": Whole("Qwen4ExpForConditionalGeneration", {"qwen4_exp_text": "qwen4_exp_text"}),
     "qwen3_5": Whole("Qwen3_5ForConditionalGeneration", {"qwen3_5_text": "qwen3_5_text"}, sections=_QWEN3_5_SECTIONS),
     "qwen3_5_moe": Whole(
         "Qwen3_5MoeForConditionalGeneration", {"qwen3_5_moe_text": "qwen3_5_moe_text"}, sections=_QWEN3_5_SECTIONS
-    ),
-    "qwen3_asr": Whole(
-        "Qwen3ASRForConditionalGeneration", {"qwen3": "qwen3", "qwen3_asr_text": "qwen3"}, {"tie_word_embeddings": True}
     ),
     "qwen3_omni_moe": replace(
         _QWEN2_5_OMNI,
@@ -492,23 +440,5 @@ WHOLES: Mapping[str, Whole] = {
         # its router does not ask
         {"norm_topk_prob": True},
         sections=_QWEN3_VL_SECTIONS,
-    ),
-    "voxtral": Whole(
-        "VoxtralForConditionalGeneration",
-        {"llama": "llama"},
-        {"head_dim": 128, "rms_norm_eps": 1e-5, "rope_theta": 100000000.0},
-        beside=keys("hidden_size"),
-    ),
-    "voxtral_realtime": Whole(
-        "VoxtralRealtimeForConditionalGeneration",
-        {"voxtral_realtime_text": "mistral"},
-        {
-            "head_dim": 128,
-            "rms_norm_eps": 1e-5,
-            "rope_theta": 1000000.0,
-            "sliding_window": 8192,
-            "tie_word_embeddings": True,
-        },
-        beside=keys("audio_length_per_tok default_num_delay_tokens hidden_size"),
     ),
 }

@@ -13,7 +13,10 @@ import openai
 import pytest
 
 from albireo.errors import ConfigError
+from albireo.server.app import routes
 from albireo.server.listening import Listening, _at_port
+from albireo.server.root_path import OWN
+from albireo.server.serving import Serving
 from albireo.server.settings import ServerSettings
 
 
@@ -57,6 +60,15 @@ def test_a_root_path_that_is_none(value: str) -> None:
         return
     with pytest.raises(ConfigError, match="root_path="):
         ServerSettings(root_path=value)
+
+
+def test_a_root_path_that_routes_have() -> None:
+    """Below it nobody could tell whether it is a proxy's or a route's."""
+    paths = [route.path for route in routes(Serving(ServerSettings(), {}))]
+    assert {path.split("/")[1] for path in paths if path != "/"} == OWN
+    for value in ("/v1", "/api/llm", "/health"):
+        with pytest.raises(ConfigError, match="begins as routes of this server do"):
+            ServerSettings(root_path=value)
 
 
 def test_only_its_own_socket_is_taken_away(tmp_path: Path) -> None:

@@ -14,6 +14,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from albireo.errors import ConfigError
 
 _ALLOWED = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+#: How this server's own paths begin: of a request below one of these nobody could tell which is meant.
+OWN = frozenset((
+    "abort_requests", "api", "apply-template", "classify", "completion", "decode", "detokenize", "docs", "embed",
+    "embed_all", "embed_sparse", "health", "inference", "infill", "info", "invocations", "is_paused", "is_sleeping",
+    "load", "metrics", "openapi.json", "page", "pause", "ping", "pooling", "predict", "props", "rerank",
+    "reset_prefix_cache", "resume", "score", "similarity", "sleep", "slots", "tokenize", "tokenizer_info", "v1",
+    "v2", "version", "wake_up",
+))  # fmt: skip
 
 
 def parse_root_path(value: str) -> str:
@@ -24,6 +32,8 @@ def parse_root_path(value: str) -> str:
             f"root_path={value!r:.100} is no path that a proxy can have; it begins with a slash and has letters, "
             "digits and -._~ between slashes, as /llm"
         )
+    if OWN.intersection(path.split("/")[1:2]):
+        raise ConfigError(f"root_path={value!r:.100} begins as routes of this server do; take another, as /llm")
     return path
 
 

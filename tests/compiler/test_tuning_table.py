@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from albireo.compiler import tuning_table
 from albireo.compiler.pipeline import compile_graph
 from albireo.compiler.tuning_table import attach, call_key
 from albireo.errors import InvariantError
@@ -127,3 +128,37 @@ def test_few_rows_of_weights_in_a_cache_take_wide_tiles(program: Program) -> Non
     key = keys(program)[0]
     measured, _ = attach(program, [table((key, 0, Tuning()))], revision, size)
     assert {call.tuning[0] for call in measured.calls if call_key(program, call) == key} == {Tuning()}
+
+
+def test_a_large_cache_is_as_far_as_memory(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processors of many cores say hundreds of MiB, which their memory controllers are as near as."""
+    monkeypatch.setattr(tuning_table, "_NEAR_BYTES", program.weight_bytes - 1)
+    assert attach(program, [], revision, 480 << 20)[0] is program
+
+
+@pytest.mark.parametrize(
+    "weight, is_wide",
+    [
+        ("bfloat16", True),
+        ("float32", True),
+        ("int8", True),
+        ("int8.g128", True),
+        ("int4.g128", False),
+        ("int4p.g128", False),
+        ("int4.g32.affine", False),
+        ("q4_k", False),
+        ("q6_k", False),
+        ("iq2_s", False),
+        ("fp4.g32", False),
+        ("fp8", False),
+        ("fp8.g128", False),
+    ],
+)
+def test_weights_that_wide_tiles_unpack_keep_tall_ones(program: Program, weight: str, is_wide: bool) -> None:
+    """Making a panel to bytes for one row takes longer than multiplying it as it lies."""
+    calls = [replace(call, kernel=f"{call.family}.{weight}.amx") for call in program.calls]
+    found, _ = attach(replace(program, calls=tuple(calls)), [], revision, program.weight_bytes)
+    tunings = [call.tuning for call in found.calls if call.family == "linear"]
+    assert tunings
+    for tuning in tunings:
+        assert [each.tall_rows for each in tuning[:3]] == ([0] * 3 if is_wide else []), weight

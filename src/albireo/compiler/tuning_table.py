@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from albireo.encodings import ENCODINGS
 from albireo.graph.program import Call, Program
 from albireo.graph.tuning import BUCKETS, ROW_CHUNK, SHAPES, CallKey, Entry, Tuning, TuningTable
 
 _DEFAULTS = (Tuning(),) * len(BUCKETS)
 #: Few rows of a model whose weights stay in a cache: a tall tile is as many chains of dots as it has rows, and waits
-#: for each; a wide one is four times as many. From memory a tall tile is faster, since one stream is.
+#: for each; a wide one is four times as many. From memory a tall tile is faster, since one stream is, and so it is from
+#: the last cache of a processor of many cores, which is hundreds of MiB and no faster than memory: 100 MiB of a
+#: Xeon's 480 took 1.1 times as long in wide tiles.
 _CACHED = (replace(Tuning(), tall_rows=0),) * 3 + _DEFAULTS[3:]
+_NEAR_BYTES = 32 << 20
 #: Kernels that copy activations to float32, a chunk of rows at a time. An item of one chunk keeps its copy for all
 #: panels; one of more copies every chunk for every panel: prompts of a 0.5B model took 1.13 times as long, on two
 #: threads.
@@ -73,10 +77,11 @@ def attach(
     used: list[dict[tuple[CallKey, int], Entry]] = [{} for _ in tables]
     tuned: dict[CallKey, tuple[Tuning, ...]] = {}
     keys = [call_key(program, call) for call in program.calls]
+    is_near = program.weight_bytes <= min(cache_bytes, _NEAR_BYTES)
     for key in dict.fromkeys(keys):
         if key is None:
             continue
-        choices = list(_CACHED if program.weight_bytes <= cache_bytes else _DEFAULTS)
+        choices = list(_CACHED if is_near and _lies_as_multiplied(key.kernel) else _DEFAULTS)
         if key.family != "attention" and key.kernel.endswith(_COPYING) and 0 < num_threads <= _FEW_THREADS:
             choices = [replace(each, slab_rows=ROW_CHUNK) for each in choices]
         for bucket in range(len(BUCKETS)):
@@ -100,3 +105,11 @@ def attach(
         for table, mine in zip(tables, used, strict=True)
     )
     return (replace(program, calls=calls) if tuned else program), uses
+
+
+def _lies_as_multiplied(kernel: str) -> bool:
+    """Whether a kernel's weights are numbers or bytes. Wide tiles have those of fewer bits made to bytes first, a panel
+    at a time, which takes longer than few rows of a tall tile: one stream of a 0.5B model in int4, read from a large
+    cache, 16.4 ms a step for 11.0; the bundled model, from a small one, 1.17 times as long."""
+    weight = ENCODINGS.get(kernel.partition(".")[2].rpartition(".")[0])
+    return weight is None or (weight.bits == 8 and weight.kind != "float")

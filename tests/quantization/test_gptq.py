@@ -130,6 +130,17 @@ def test_inputs_that_are_always_zero_change_nothing() -> None:
     assert np.isfinite(factor).all() and (factor[np.ix_(alive, dead)] == 0).all()
 
 
+@pytest.mark.parametrize("size", [1, 127, 128, 129, 257, 600])
+def test_the_factor_is_that_of_the_inverse(size: int) -> None:
+    """Of whatever size: it is made in halves down to a block."""
+    x = np.random.default_rng(size).normal(size=(2 * size, size)).astype(np.float32)
+    moments = x.T @ x / len(x)
+    factor = inverse_factor(moments).astype(np.float64)
+    assert (np.tril(factor, -1) == 0).all() and (np.diagonal(factor) > 0).all()
+    damped = moments + 0.01 * np.diagonal(moments).mean() * np.eye(size)
+    assert np.abs(factor @ damped @ factor.T - np.eye(size)).max() < 1e-4
+
+
 def test_rows_of_zeros_and_an_outlier() -> None:
     weight, moments = problem(8, 64)
     weight[2] = 0

@@ -97,4 +97,21 @@ def inverse_factor(moments: F32, damping: float = DAMPING) -> F32:
         raise ConfigError(
             f"the moments of the inputs are not positive definite even with damping {damping}; calibrate on more text"
         ) from None
-    return np.triu(np.linalg.inv(lower[::-1, ::-1])).astype(np.float32)
+    return _triangular_inverse(np.ascontiguousarray(lower[::-1, ::-1])).astype(np.float32)
+
+
+def _triangular_inverse(upper: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[K, K] of an upper triangular matrix with a diagonal above zero.
+
+    Halves, whose inverses make that of the whole: a sixth of the multiplications that LAPACK's takes for any matrix,
+    and nearly all of them products of matrices.
+    """
+    size = len(upper)
+    if size <= _BLOCK:
+        return np.triu(np.linalg.inv(upper))
+    half = size // 2
+    found = np.zeros_like(upper)
+    found[:half, :half] = _triangular_inverse(upper[:half, :half])
+    found[half:, half:] = _triangular_inverse(upper[half:, half:])
+    found[:half, half:] = -found[:half, :half] @ (upper[:half, half:] @ found[half:, half:])
+    return found

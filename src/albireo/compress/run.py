@@ -39,7 +39,7 @@ from albireo.quantization.schemes import WEIGHT_ONLY
 from albireo.verify.blas_threads import one_blas_thread
 from albireo.verify.quality import Quality
 
-_NARROW = 1024
+_NARROW = 512
 _QUANTIZED = "{}: is quantized already; give the checkpoint of full precision it was made from"
 _TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 

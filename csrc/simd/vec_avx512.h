@@ -100,8 +100,10 @@ ALBIREO_INLINE void add_dots(V& sums, V pairs, V others) {
 }
 ALBIREO_INLINE V from_whole(V sums) { return _mm512_cvtepi32_ps(_mm512_castps_si512(sums)); }
 
+#ifdef __AVX512VBMI__
+#define ALBIREO_HAVE_BYTE_TABLES  // of 128 entries
+#endif
 #ifdef ALBIREO_HAVE_BF16_DOT
-#define ALBIREO_HAVE_BYTE_TABLES  // of 128 entries (VBMI)
 ALBIREO_INLINE void store_two(bf16* p, V first, V second) {
   _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(second, first));
 }

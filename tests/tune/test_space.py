@@ -10,8 +10,10 @@ from albireo.graph.tuning import ALLOWED, SHAPES, CallKey, Tuning
 from albireo.tune.space import Point
 
 
-def point(rows: int, level: str = "avx512bf16", threads: int = 2, k: int = 4864, n: int = 896) -> Point:
-    key = CallKey("linear", f"linear.bfloat16.{level}", (("n", n), ("k", k), ("act", "none")))
+def point(
+    rows: int, level: str = "avx512bf16", threads: int = 2, k: int = 4864, n: int = 896, weight: str = "bfloat16"
+) -> Point:
+    key = CallKey("linear", f"linear.{weight}.{level}", (("n", n), ("k", k), ("act", "none")))
     return Point(key, 0, (rows,), threads)
 
 
@@ -44,6 +46,13 @@ def test_a_threshold_is_tried_where_it_divides() -> None:
     assert tried(point(64), "tall_rows") == set()
     assert tried(point(16, "avx2"), "tall_rows") == set()
     assert tried(point(16, "avx2"), "block_steps") != set()
+
+
+def test_in_tile_registers_only_codes_are_fetched_ahead() -> None:
+    for weight, is_fetched in (("bfloat16", False), ("fp8", True), ("fp8.g128", True)):
+        few = point(8, "amx", weight=weight)
+        assert tried(few, "tall_rows") == tried(few, "block_steps") == set(), weight
+        assert bool(tried(few, "fetch_bytes")) == is_fetched, weight
 
 
 def test_slabs_are_tried_where_there_are_several() -> None:

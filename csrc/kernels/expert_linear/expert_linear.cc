@@ -15,6 +15,7 @@ constexpr Variant kVariants[] = {
 #if defined(__x86_64__)
     {"expert_linear", "integers", "amx", expert_linear_amx},
     {"expert_linear", "bfloat16", "amx", expert_linear_bf16_amx},
+    {"expert_linear", "fp8", "amx", expert_linear_bf16_amx},
     {"expert_linear", "bfloat16", "avx512bf16", expert_linear_avx512bf16},
     {"expert_linear", "fp8", "avx512bf16", expert_linear_avx512bf16},
     {"expert_linear", "integers", "avx512vnni", expert_linear_avx512vnni},

@@ -4,8 +4,13 @@
 #include "kernels/gemm/gemm.inl"
 #include "kernels/gemm/panels.h"
 // clang-format off: what multiplies comes first
+#ifndef ALBIREO_TILES
 #include "kernels/gemm/fp8.inl"
+#endif
 #include "kernels/gemm/integers.inl"
+#ifdef ALBIREO_TILES
+#include "kernels/gemm/fp8_tiles.inl"
+#endif
 // clang-format on
 
 namespace {
@@ -44,6 +49,7 @@ ALBIREO_INLINE Panels* panels_of(const Args& a, Scratch& scratch, char* memory, 
 #endif
 #ifdef ALBIREO_TILES
     case DType::kBF16: return made<TiledPanels<ALBIREO_TILES>>(a, scratch, memory, room);
+    case DType::kFp8: return made<TiledFp8Panels<ALBIREO_TILES>>(a, scratch, memory, room);
 #endif
 #ifndef ALBIREO_HAVE_BF16_DOT
     case DType::kInt8: return made<EncodedPanels<DType::kInt8>>(a, scratch, memory, room);

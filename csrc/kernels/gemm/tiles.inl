@@ -70,7 +70,7 @@ class ConfiguredTiles {
 
 // Rows by a panel whose columns are one sum each.
 template <class Machine>
-class Tiles : ConfiguredTiles<Machine> {
+class Tiles : protected ConfiguredTiles<Machine> {
  public:
   // C[rows, 64] = rows of A, lda bytes apart, times a panel, over so many words; up to kMostChunk rows. kWhole: of
   // 8-bit codes; C is whole numbers, and k is cut so that what all rows multiply stays in the first cache. Else of
@@ -99,9 +99,10 @@ class Tiles : ConfiguredTiles<Machine> {
     }
   }
 
- private:
+ protected:
   using ConfiguredTiles<Machine>::configure, ConfiguredTiles<Machine>::machine_;
 
+ private:
   // Two tiles of rows at a time, a first one alone if they are odd; the last ends where the rows do. Where it begins
   // among those of the other tile of its pair, both begin with the same sums.
   template <bool kWhole>

@@ -25,6 +25,7 @@ constexpr Variant kVariants[] = {
 #if defined(__x86_64__)
     {"head_top", "integers", "amx", head_top_amx},
     {"head_top", "bfloat16", "amx", head_top_bf16_amx},
+    {"head_top", "fp8", "amx", head_top_bf16_amx},
     {"head_top", "bfloat16", "avx512bf16", head_top_avx512bf16},
     {"head_top", "fp8", "avx512bf16", head_top_avx512bf16},
     {"head_top", "integers", "avx512vnni", head_top_avx512vnni},

@@ -13,6 +13,7 @@ constexpr Variant kVariants[] = {
 #if defined(__x86_64__)
     {"linear", "integers", "amx", linear_amx},
     {"linear", "bfloat16", "amx", linear_bf16_amx},
+    {"linear", "fp8", "amx", linear_bf16_amx},
     {"linear", "bfloat16", "avx512bf16", linear_avx512bf16},
     {"linear", "fp8", "avx512bf16", linear_avx512bf16},
     {"linear", "integers", "avx512vnni", linear_avx512vnni},
@@ -30,6 +31,7 @@ constexpr Variant kVariants[] = {
     // Of no level that a machine has, so never chosen: what tests run.
     {"linear", "integers", "amx_model", linear_amx_model},
     {"linear", "bfloat16", "amx_model", linear_amx_model},
+    {"linear", "fp8", "amx_model", linear_amx_model},
 };
 }  // namespace
 const Family kLinear{"linear", items, scratch_bytes, kVariants, 4};

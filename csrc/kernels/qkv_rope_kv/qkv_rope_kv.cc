@@ -14,6 +14,7 @@ constexpr Variant kVariants[] = {
 #if defined(__x86_64__)
     {"qkv_rope_kv", "integers", "amx", qkv_rope_kv_amx},
     {"qkv_rope_kv", "bfloat16", "amx", qkv_rope_kv_bf16_amx},
+    {"qkv_rope_kv", "fp8", "amx", qkv_rope_kv_bf16_amx},
     {"qkv_rope_kv", "bfloat16", "avx512bf16", qkv_rope_kv_avx512bf16},
     {"qkv_rope_kv", "fp8", "avx512bf16", qkv_rope_kv_avx512bf16},
     {"qkv_rope_kv", "integers", "avx512vnni", qkv_rope_kv_avx512vnni},
@@ -31,6 +32,7 @@ constexpr Variant kVariants[] = {
     // Of no level that a machine has, so never chosen: what tests run.
     {"qkv_rope_kv", "integers", "amx_model", qkv_rope_kv_amx_model},
     {"qkv_rope_kv", "bfloat16", "amx_model", qkv_rope_kv_amx_model},
+    {"qkv_rope_kv", "fp8", "amx_model", qkv_rope_kv_amx_model},
 };
 }  // namespace
 const Family kQkvRopeKv{"qkv_rope_kv", items, scratch_bytes, kVariants, 4};

@@ -63,11 +63,9 @@ NARROW_PRODUCTS |= {name: NARROW_PRODUCTS["q4_k"] for name in ("iq3_xxs", "iq3_s
 NARROW_PRODUCTS |= {name: NARROW_PRODUCTS["q3_k"] for name in ("iq2_xxs", "iq2_s", "iq1_s", "iq1_m")}
 #: In tile registers, against their peak, which a core's caches do not feed: a prompt of 960 tokens of B in bfloat16
 #: 0.26 to 0.30 of the probe on two threads; int8 0.30, groups of 64 and more 0.20, shorter ones 0.08 to 0.14 on one
-#: (docs/isa-levels.md). Attention of 2,048 and 8,192 tokens 0.13 to 0.20. What multiplies bfloat16 in vectors there
-#: (fp8 weights) reaches a thirtieth.
+#: (docs/isa-levels.md). Attention of 2,048 and 8,192 tokens 0.13 to 0.20.
 TILE_LEVEL = "amx"
 TILE_FRACTION, TILE_GROUP_FRACTION, TILE_SHORT_GROUP_FRACTION, TILE_ATTENTION_FRACTION = 0.28, 0.20, 0.11, 0.17
-VECTORS_BESIDE_TILES = 1 / 30
 #: Attention over a long prompt, 2,048 tokens, its diagonal included below: A 0.67 in all, B 0.67.
 ATTENTION_DOT_FRACTION = 0.70
 #: A prompt's row costs as many positions more than it sees: tiles that the diagonal cuts, softmax states. Of 2,048
@@ -274,9 +272,7 @@ def _product_factor(program: Program, call: Call) -> float:
     coding = ENCODINGS.get(weight.packing.partition(".")[2]) if weight is not None else None
     is_tiled = kernel_level(call) == TILE_LEVEL
     if coding is None or coding.kind == "float":
-        if is_tiled:
-            return DOT_FRACTION / TILE_FRACTION
-        return 1 / VECTORS_BESIDE_TILES if coding is not None and _has_tiles(program) else 1.0
+        return DOT_FRACTION / TILE_FRACTION if is_tiled else 1.0
     is_progressive = coding.kind == "progressive"
     if is_tiled:
         if coding.group is None or is_progressive:
@@ -287,11 +283,6 @@ def _product_factor(program: Program, call: Call) -> float:
         return 1 + GROUP_PRODUCTS * groups + (NIBBLE_FRACTION if coding.bits < 8 else 0)
     product, group_end = NARROW_PRODUCTS["int8" if is_progressive else coding.name.partition(".")[0]]
     return product + group_end * groups
-
-
-def _has_tiles(program: Program) -> bool:
-    """Whether the limit of dot products is that of tile registers."""
-    return any(kernel_level(call) == TILE_LEVEL for call in program.calls)
 
 
 def _activation_bytes(program: Program, call: Call) -> int:

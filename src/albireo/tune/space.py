@@ -15,7 +15,7 @@ from albireo.graph.tuning import ALLOWED, CallKey, Tuning, row_chunks
 #: Levels with tall tiles: where registers allow 28 rows.
 _TALL_LEVELS = ("amx", "avx512bf16", "avx512vnni", "avx512")
 #: Chunks of so many rows and more go through the tile registers of this level, where no number changes anything; of
-#: bfloat16 all.
+#: bfloat16 and fp8 all, but that codes of fp8 are fetched ahead.
 _MATRIX_LEVEL, _MATRIX_ROWS = "amx", 16
 #: Parameters in the order they are tried: what decides most first, since later ones are tried on top of it.
 _GEMM = ("tall_rows", "one_queue", "fetch_bytes", "block_steps", "slab_rows", "claims")
@@ -58,13 +58,15 @@ class Point:
         claim = max(1, self._panels() * slabs // shares // (tuning.claims * (self.threads // shares)))
         tall_rows = tuning.tall_rows if self.key.kernel.endswith(_TALL_LEVELS) else 0
         chunks = set(row_chunks(rows))
+        is_fetched = False
         if self.key.kernel.endswith(_MATRIX_LEVEL):
-            least = 1 if self._dtype() == "bfloat16" else _MATRIX_ROWS
+            is_fetched = self._dtype() == "fp8"
+            least = 1 if self._dtype() in ("bfloat16", "fp8") else _MATRIX_ROWS
             chunks = {count for count in chunks if count < least}
         tall = frozenset(count for count in chunks if 0 < count <= tall_rows)
         is_wide = any(count > tall_rows for count in chunks)
         blocks = min(tuning.block_steps, self._steps()) if is_wide else 0
-        fetch = tuning.fetch_bytes if tall else 0
+        fetch = tuning.fetch_bytes if tall or is_fetched else 0
         slab_rows = tuning.slab_rows if slabs > 1 else 0
         return queue, claim, tall, blocks, fetch, slab_rows
 

@@ -18,6 +18,7 @@ from albireo.backends.cpu import machine
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import LEVELS, isa_levels
 from albireo.backends.reference.linear import tree_sum
+from albireo.backends.reference.rounding import bfloat16_bits
 from albireo.dtypes import TOKEN
 from albireo.encodings import encoding
 from albireo.quantization.encoded import Encoded
@@ -35,7 +36,7 @@ from backends.cpu.harness import (
     panels,
     run,
 )
-from backends.cpu.test_encoded import INTEGERS, levels_of, random_encoded, tokens
+from backends.cpu.test_encoded import INTEGERS, levels_of, random_encoded, random_fp8, tokens
 from backends.cpu.test_linear import exact_product, linear
 from step_batches import Work, make_step
 
@@ -151,6 +152,54 @@ def test_bf16_tiles_are_one_numeric_class(level: str) -> None:
     alone = [linear(a, panels(b, "bfloat16"), 70, "bfloat16", level).values for a, b in zip(*cut, strict=True)]
     tree = linear(x, panels(w, "bfloat16"), 70, "bfloat16", level, chunks=4).values
     assert_same_bits(tree, tree_sum(alone), "four chunks")
+
+
+# -- fp8 ---------------------------------------------------------------------------------------------------------------
+
+
+def fp8_linear(name: str, x: np.ndarray[Any, Any], weight: Encoded, level: str) -> np.ndarray[Any, Any]:
+    """x [m, k] as bfloat16 times a weight [n, k]; behind x are NaN."""
+    (m, k), n = x.shape, weight.codes.shape[0]
+    stored = np.pad(bfloat16_bits(x), ((0, 0), (0, 16)), constant_values=0x7FC0)
+    packed, out = test_encoded.panels(weight), np.full((m, n), np.nan, np.float32)
+    args = {"x": stored.ctypes.data, "x_stride": k + 16, "x_dtype": "bfloat16", "weight": packed.ctypes.data}
+    test_encoded.run("linear", level, name, args | {"w_dtype": name, "out": out.ctypes.data, "n": n, "k": k}, m)
+    return out
+
+
+@pytest.mark.parametrize("name", ["fp8", "fp8.g128"])
+@pytest.mark.skipif("amx" not in isa_levels(), reason="no AMX here")
+def test_fp8_has_the_bits_of_the_model(name: str) -> None:
+    """Rows of one tile have codes made to bfloat16 step by step, more have whole panels of them. The model is of the
+    scalar level, which has another way to add one group to the next: of one group only."""
+    shapes = [(n, k) for n, k in SHAPES * 4 if name == "fp8" or k <= 128]
+    for m, (n, k) in zip(ROWS, shapes, strict=False):
+        x, weight = normal(m, k, dtype="bfloat16"), random_fp8(name, n, k)
+        assert_same_bits(fp8_linear(name, x, weight, "amx"), fp8_linear(name, x, weight, MODEL), f"{m}, {n} x {k}")
+
+
+@pytest.mark.parametrize("level", TILES)
+@pytest.mark.parametrize("name", ["fp8", "fp8.g128"])
+def test_fp8_in_tiles_is_one_numeric_class(name: str, level: str) -> None:
+    """However many rows are beside one; k of several groups, and of part of a tile's depth."""
+    for k in (36, 128, 200, 424):
+        x, weight = normal(75, k, dtype="bfloat16"), random_fp8(name, 70, k)
+        whole = fp8_linear(name, x, weight, level)
+        assert np.isfinite(whole).all()
+        for start, stop in ((0, 1), (2, 9), (3, 18), (20, 36), (7, 54), (59, 75)):
+            part = fp8_linear(name, x[start:stop], weight, level)
+            assert_same_bits(part, whole[start:stop], f"k {k}, rows {start} to {stop}")
+
+
+@pytest.mark.parametrize("level", TILES)
+def test_fp8_of_one_scale_is_bfloat16(level: str) -> None:
+    """Every e4m3 number is one of bfloat16: the same sums, then the scale."""
+    x, weight = normal(20, 200, dtype="bfloat16"), random_fp8("fp8", 70, 200)
+    numbers = Encoded(weight.encoding, weight.codes, np.ones_like(weight.scale)).decode()
+    sums = linear(x, panels(numbers, "bfloat16"), 70, "bfloat16", level).values
+    for rows in (slice(None), slice(3, 4)):
+        found = fp8_linear("fp8", x[rows], weight, level)
+        assert_same_bits(found, sums[rows] * weight.scale[:, 0], f"{len(found)} rows")
 
 
 # -- attention in bfloat16 ---------------------------------------------------------------------------------------------

@@ -95,6 +95,8 @@ def test_chunks_are_those_of_the_headers() -> None:
         ("linear.int8.avx512vnni", 28, ("tall",)),
         ("linear.int8.amx", 15, ("tall",)),
         ("linear.bfloat16.amx", 1, ("matrix",)),
+        ("linear.fp8.amx", 1, ("matrix",)),
+        ("linear.fp8.g128.amx", 3, ("matrix",)),
         ("linear.int8.amx", 16, ("matrix",)),
         ("linear.int8.amx", 50, ("matrix",)),
         ("head_top.float16.avx2", 5, ("wide",)),

@@ -72,9 +72,9 @@ TILES = {
 
 def tiles_of(dtype: str, tiles: Tiles) -> Tiles:
     """Those of weights of a type, at a level that has these."""
-    if dtype == "bfloat16":
+    if dtype == "bfloat16" or (is_encoding(dtype) and encoding(dtype).kind == "float"):
         return replace(tiles, matrix_least=1)
-    if not is_encoding(dtype) or (e := encoding(dtype)).kind == "float" or e.group is None:
+    if not is_encoding(dtype) or (e := encoding(dtype)).group is None:
         return tiles
     if e.kind == "progressive":
         return replace(tiles, tall=min(tiles.tall, PROGRESSIVE_ROWS))

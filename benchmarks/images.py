@@ -53,7 +53,7 @@ def made(folder: Path) -> Path:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     image = backend.token_to_id("<image>")
-    config = transformers.Idefics3Config(
+    config = transformers.Idefics3Config(  # type: ignore[call-arg]
         text_config=TEXT, vision_config=VISION, scale_factor=4, image_token_id=image, pad_token_id=0
     )
     torch.manual_seed(0)

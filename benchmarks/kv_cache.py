@@ -48,7 +48,7 @@ class Attention:
 
     def __init__(self, shape: Shape, kv_dtype: str) -> None:
         self._blocks = -(-shape.context // BLOCK_SIZE)
-        layer = (1 + self._blocks) * _native.block_bytes(kv_dtype, KV_HEADS, shape.dim, BLOCK_SIZE)
+        layer = (1 + self._blocks) * _native.block_bytes(kv_dtype, KV_HEADS, shape.dim, BLOCK_SIZE, True)
         self.layers = 1 if shape.is_cached else max(1, FROM_MEMORY_BYTES // layer)
         self.read_bytes = layer
         self._kv = _native.Memory(self.layers * layer)

@@ -36,7 +36,7 @@ class Cache:
 
     def __post_init__(self) -> None:
         from albireo.backends.cuda.kv import DeviceKV
-        from albireo.graph.program import KVLayout
+        from albireo.graph.kv_layout import KVLayout
 
         setup = self.setup
         self.sizes = setup.pick((32, 8, 128, 16), (4, 2, 16, 8))
@@ -163,7 +163,7 @@ def by_distance(setup: Setup) -> Iterator[Finding]:
         columns = torch.tensor(distance_columns(count, reach), dtype=torch.int32, device=setup.device)
         for what, added in (
             ("a table", ByDistance(reach, distances=table)),
-            ("rows", ByDistance(reach, None, *sides, columns)),
+            ("rows", ByDistance(reach, None, *sides, columns)),  # type: ignore[call-arg]
         ):
             cache.attend(batch, q, out, both_ways=True, added=added)
             worst, start = 0.0, 0
@@ -362,7 +362,7 @@ def copies(setup: Setup) -> Found:
     from albireo.backends.cuda.kernels.copy_blocks import copy_blocks
     from albireo.backends.cuda.kernels.swap_blocks import HostKV, swap_in, swap_out
     from albireo.backends.cuda.kv import DeviceKV
-    from albireo.graph.program import KVLayout
+    from albireo.graph.kv_layout import KVLayout
 
     kv = DeviceKV(KVLayout(2, 2, setup.pick(128, 16), "bfloat16", 16), 8, setup.device)
     fill_cache(setup, kv)

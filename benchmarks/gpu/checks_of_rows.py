@@ -192,7 +192,7 @@ def qk_norm_rope_kv_write(setup: Setup) -> Found:
     from albireo.backends.cuda.kernels.kv_write import kv_write
     from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
     from albireo.backends.cuda.kv import DeviceKV
-    from albireo.graph.program import KVLayout
+    from albireo.graph.kv_layout import KVLayout
 
     num, kv_num, dim, size = setup.pick((32, 8, 128, 16), (4, 2, 16, 8))
     tokens = setup.pick(70, 3)

@@ -88,7 +88,7 @@ def kv_row(setup: Setup) -> Found:
     """Latents with rotated channels behind them; keys that are centered, with a bias; entries of four positions."""
     from albireo.backends.cuda.kernels.kv_row import RowNorm, RowTurns, kv_row
     from albireo.backends.cuda.kv import DeviceKV
-    from albireo.graph.program import KVLayout
+    from albireo.graph.kv_layout import KVLayout
 
     tokens, size = setup.pick(70, 11), setup.pick(16, 8)
     latent, dim, behind = setup.pick((512, 128, 64), (32, 16, 8))
@@ -116,7 +116,7 @@ def entries(setup: Setup) -> Found:
     """kv_write of a cache that has one for every four positions: what comes last of each."""
     from albireo.backends.cuda.kernels.kv_write import kv_write
     from albireo.backends.cuda.kv import DeviceKV
-    from albireo.graph.program import KVLayout
+    from albireo.graph.kv_layout import KVLayout
 
     (tokens, size, dim), every = setup.pick((70, 16, 512), (11, 8, 16)), 4
     layer = DeviceKV(KVLayout(1, 1, dim, "bfloat16", size, False, every=(every,)), 3 + tokens // size, setup.device)
@@ -182,7 +182,7 @@ def normed_values(setup: Setup) -> Found:
     """Values normed by the kernel that writes them, by no weight; queries and keys stay what they are."""
     from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
     from albireo.backends.cuda.kv import DeviceKV
-    from albireo.graph.program import KVLayout
+    from albireo.graph.kv_layout import KVLayout
 
     heads, kv_heads, dim, size = setup.pick((16, 4, 512, 16), (4, 2, 16, 8))
     tokens = setup.pick(*ROWS)

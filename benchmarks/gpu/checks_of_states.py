@@ -122,7 +122,7 @@ def selective_scan(setup: Setup) -> Iterator[Finding]:
     dt_bias, skip = setup.random(v_dim, seed=2), setup.random(v_dim, seed=4)
 
     def launch(rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: StateSlots) -> None:
-        selective_scan(*rows.split(sizes, 1), a_log, dt_bias, skip, states, out, step)
+        selective_scan(*rows.split(sizes, 1), a_log, dt_bias, skip, states, out, step)  # type: ignore[call-arg]
 
     def wanted(rows: torch.Tensor) -> torch.Tensor:
         v, dt, bc = rows.split(sizes, 1)
@@ -149,7 +149,7 @@ def pool_rows(setup: Setup) -> Iterator[Finding]:
             rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: StateSlots,
             places: torch.Tensor = places, series: int = series, every: int = every,
         ) -> None:  # fmt: skip
-            pool_rows(*rows.chunk(2, 1), places, states, out, step, every, series)
+            pool_rows(*rows.chunk(2, 1), places, states, out, step, every, series)  # type: ignore[call-arg]
 
         def wanted(
             rows: torch.Tensor, places: torch.Tensor = places, series: int = series, every: int = every

@@ -55,7 +55,7 @@ class ExpertLayer:
         lists = expert_list(count, top_k, most_tokens, setup.device, widest(dtype, setup.chip))
         size = max(workspace_size(count, top_k, dtype, *each, setup.device) for each in shapes)
         room = torch.zeros(max(size, 4096), dtype=torch.uint8, device=setup.device)
-        return cls(setup, dtype, kind, *matrices, lists, room, shape)
+        return cls(setup, dtype, kind, *matrices, lists, room, shape)  # type: ignore[call-arg]
 
     def step(self, num_tokens: int, seed: int = 5) -> ExpertStep:
         """Tokens whose experts are drawn alike."""

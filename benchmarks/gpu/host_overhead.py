@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="that are timed")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    albireo.engine.drafting.Pacing = Always  # type: ignore[misc]
+    albireo.engine.drafting.Pacing = Always  # type: ignore[attr-defined,misc]
     for name, params in KINDS.items():
         for config in (None, SpeculativeConfig(method="ngram")):
             times = sorted(1e3 * seconds for seconds in measured(args.running, args.steps, params, config))

@@ -116,7 +116,7 @@ def main() -> None:
     def load(config: EngineConfig, **_: Any) -> Loaded:
         return loaded(config, Path(report), weights, int(seats), setup)
 
-    albireo.engine_process.worker.load = load  # type: ignore[assignment]
+    albireo.engine_process.worker.load = load  # type: ignore[assignment,attr-defined]
     albireo.engine_process.worker.run(socket, ledger)
 
 

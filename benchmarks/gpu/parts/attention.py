@@ -47,7 +47,7 @@ def measure(setup: Setup, dtype: str, sequences: int, context: int, **options: A
     from albireo.backends.cuda.kernels.build_work_list import build_work_list
     from albireo.backends.cuda.kv import DeviceKV
     from albireo.backends.cuda.step import DeviceStep
-    from albireo.graph.program import KVLayout
+    from albireo.graph.kv_layout import KVLayout
 
     heads, kv_heads, dim = setup.pick((HEADS, KV_HEADS, DIM), (4, 2, 16))
     layers = setup.pick(LAYERS, 1)

@@ -28,7 +28,7 @@ def _launches(setup: Setup, dtype: str, sequences: int, context: int) -> Iterato
     from albireo.backends.cuda.attention_plan import AttentionShape, Launch, launch_of
 
     heads = setup.pick((32, 8, 128), (4, 2, 16))
-    now = launch_of(AttentionShape(*heads, context, 0, "bfloat16", dtype, setup.chip), 16)
+    now = launch_of(AttentionShape(*heads, context, 0, "bfloat16", dtype, setup.chip), 16)  # type: ignore[call-arg]
     tried = (now, Launch(8, 4, 2, 128), Launch(4, 4, 3, 168), Launch(4, 4, 2), Launch(4, 3, 3, 168))
     # three programs of four stages of bfloat16 are more than the memory there is
     fits = [each for each in tried if dtype != "bfloat16" or each.programs * each.stages < 12]

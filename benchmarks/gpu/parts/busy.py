@@ -162,7 +162,7 @@ def _raise_what_failed(readers: list[asyncio.Task[None]]) -> None:
 
 async def _read(thread: EngineThread, index: int, prompt: int, output: int, vocab: int, counted: list[int]) -> None:
     from albireo.api.engine_thread import Stream
-    from albireo.api.requests.admission import Submission
+    from albireo.api.requests.submission import Submission
     from albireo.params import SamplingParams
 
     ids = np.random.default_rng(index).integers(3, vocab, prompt).tolist()

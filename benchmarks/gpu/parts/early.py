@@ -67,7 +67,7 @@ def _layers(setup: Setup, dtype: str, tokens: int) -> Iterator[Row]:
     layers, shapes = setup.pick((LAYERS, SHAPES), (1, ((64, 128), (128, 64))))
     matrices = []
     for seed in range(layers * len(shapes)):
-        matrices.append(empty_matrix(dtype, *shapes[seed % len(shapes)], setup.device))
+        matrices.append(empty_matrix(dtype, *shapes[seed % len(shapes)], setup.device))  # type: ignore[call-arg]
         fill_matrix(matrices[-1], setup, seed)
     size = max(workspace_size(dtype, rows, cols) for rows, cols in shapes)
     space = torch.zeros(size, dtype=torch.uint8, device=setup.device)

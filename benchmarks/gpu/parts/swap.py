@@ -61,7 +61,7 @@ def _swap(setup: Setup, dtype: str) -> Iterator[Row]:
     from albireo.backends.cuda.kernels.swap_blocks import HostKV
     from albireo.backends.cuda.kv import DeviceKV
     from albireo.backends.cuda.model import _STAGED
-    from albireo.graph.program import KVLayout
+    from albireo.graph.kv_layout import KVLayout
 
     layers, heads, dim = setup.pick((32, 8, 128), (2, 2, 16))
     some, many = setup.pick((BLOCKS, MANY), (3, 5))

@@ -180,11 +180,36 @@ def test_streams_have_no_chunks_in_http_1_0(server: Any) -> None:
     assert raw(server, b"GET /health HTTP/1.0\r\n\r\n").endswith(b'{"status":"ok","num_restarts":0}')
 
 
-def test_nonsense_in_place_of_http(server: Any) -> None:
-    assert raw(server, b"\x16\x03\x01\x02\x00nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
-    assert raw(server, b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n").startswith(
-        b"HTTP/1.1 400"
-    )
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00nonsense\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n",
+    ],
+)
+def test_nonsense_in_place_of_http(server: Any, sent: bytes) -> None:
+    """Refused in the words of every other refusal, which clients take apart."""
+    head, _, body = raw(server, sent).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400") and b"content-length: %d" % len(body) in head
+    error = json.loads(body)["error"]
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", None, None)
+    assert "HTTP/1.1" in error["message"]
+
+
+def test_nonsense_behind_a_request_is_no_part_of_its_stream(server: Any) -> None:
+    body = json.dumps({"prompt": "Once", "max_tokens": 400, "ignore_eos": True, "stream": True}).encode()
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 60) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        found = connection.recv(65536)
+        connection.sendall(b"nonsense\r\n\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            while chunk := connection.recv(65536):
+                found += chunk
+    assert found.startswith(b"HTTP/1.1 200")
+    stream, _, refusal = found.partition(b"HTTP/1.1 400")
+    assert not refusal or stream.endswith(b"0\r\n\r\n")  # the stream had ended by then
 
 
 def test_a_stream_keeps_its_pace_beside_all_that(server: Any) -> None:

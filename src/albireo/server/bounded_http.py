@@ -18,11 +18,19 @@ HEAD_TIMEOUT_S = 30.0
 #: Key of a scope: what breaks the connection at once, without waiting for a client that does not read.
 ABORT = "albireo.abort"
 
-_BODY = b'{"error":{"message":"the headers are too large","type":"invalid_request_error","param":null,"code":null}}'
-_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%b"
-) % (len(_BODY), _BODY)
+
+def _whole_answer(status: bytes, words: bytes) -> bytes:
+    """An answer that ends the connection, with the body of an error as every other answer has it."""
+    body = b'{"error":{"message":"%b","type":"invalid_request_error","param":null,"code":null}}' % words
+    head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+    return head % (status, len(body)) + body
+
+
+_TOO_LARGE = _whole_answer(b"431 Request Header Fields Too Large", b"the headers are too large")
+_NOT_HTTP = _whole_answer(
+    b"400 Bad Request",
+    b"this is no request of HTTP/1.1: its first line, headers or chunks cannot be read; the connection is closed",
+)
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -78,6 +86,16 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if not self._is_refused:
             super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """In place of uvicorn's plain text, and not in the middle of an answer, which it would be read as part of."""
+        self._is_refused = True
+        if self.transport.is_closing():
+            return
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            self.transport.write(_NOT_HTTP)
+        self.transport.close()
 
     def _begin_head(self) -> None:
         self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)

@@ -220,6 +220,12 @@ def test_half_a_letter_is_named(text: bytes) -> None:
         parse(b'{"told": {"a": "' + text + b'"}}', WHOLES)
 
 
+def test_a_byte_that_is_no_utf8_is_named_by_its_place_in_the_body() -> None:
+    with pytest.raises(HttpError, match="not valid JSON: the byte 0xe9 at byte 19 is not UTF-8") as caught:
+        parse(b'{"told": {"a": "caf\xe9"}}', WHOLES)
+    assert caught.value.status == 400
+
+
 def test_few_are_looked_at_to_find_half_a_letter(monkeypatch: pytest.MonkeyPatch) -> None:
     """A body of megabytes that is no JSON is refused on the event loop."""
     text = rb"\\ud83d" * 3 + rb"\ud83d"

@@ -259,10 +259,21 @@ def _invalid(error: msgspec.ValidationError, kind: Any) -> HttpError:
     return HttpError(400, f"the request is not valid: {message:.300}", param=path.group(1)[:80] if path else None)
 
 
+def _first_not_utf8(data: bytes) -> int | None:
+    """Where, in the whole body: msgspec counts from the beginning of the text that it reads."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return None
+
+
 def _no_json(error: Exception, data: bytes) -> HttpError:
     what = f"{error!s:.200}"
     if isinstance(error, RecursionError):
         what = "it is nested too deeply"
+    elif isinstance(error, UnicodeDecodeError) and (start := _first_not_utf8(data)) is not None:
+        what = f"the byte {data[start]:#04x} at byte {start} is not UTF-8; send the text encoded as that"
     elif half := _half_of_pair(data):
         what = f"{half.group().decode()} at byte {half.start()} is half of a pair; a letter of a text was cut in two"
     return HttpError(400, f"the body is not valid JSON: {what}")

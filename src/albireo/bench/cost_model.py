@@ -61,11 +61,15 @@ NARROW_PRODUCTS["iq4_xs"] = NARROW_PRODUCTS["int8"]
 #: Codes of six or sixteen small numbers; taken for those of as many bits, not measured.
 NARROW_PRODUCTS |= {name: NARROW_PRODUCTS["q4_k"] for name in ("iq3_xxs", "iq3_s")}
 NARROW_PRODUCTS |= {name: NARROW_PRODUCTS["q3_k"] for name in ("iq2_xxs", "iq2_s", "iq1_s", "iq1_m")}
-#: In tile registers, against their peak, which a core's caches do not feed: a prompt of 960 tokens of B in bfloat16
-#: 0.26 to 0.30 of the probe on two threads; int8 0.30, groups of 64 and more 0.20, shorter ones 0.08 to 0.14 on one
-#: (docs/isa-levels.md). Attention of 2,048 and 8,192 tokens 0.13 to 0.20.
+#: In tile registers, against their peak, which a core's caches do not feed. Fitted to prompts of 128, 512 and 2,048
+#: tokens of A and B in bfloat16, int8, int4-g64 and fp8 on two threads of a Xeon, 0.90 to 1.10 but for A in int4
+#: (0.79 to 0.88: K = 896 is no whole number of four groups); other groups in proportion to linears of 480 rows on one.
+#: Groups: of numbers of either sign, and of those with zeros or offsets (docs/isa-levels.md). What is done to each
+#: output costs as much as so many products more. Attention of 2,048 and 8,192 tokens 0.13 to 0.20.
 TILE_LEVEL = "amx"
-TILE_FRACTION, TILE_GROUP_FRACTION, TILE_SHORT_GROUP_FRACTION, TILE_ATTENTION_FRACTION = 0.28, 0.20, 0.11, 0.17
+TILE_FRACTION, TILE_BYTES_FRACTION, TILE_FP8_FRACTION, TILE_ATTENTION_FRACTION = 0.32, 0.28, 0.26, 0.17
+TILE_GROUP_FRACTIONS = {128: (0.25, 0.18), 64: (0.17, 0.12), 32: (0.11, 0.08), 16: (0.07, 0.06)}
+TILE_OUTPUT_PRODUCTS = 1100
 #: Attention over a long prompt, 2,048 tokens, its diagonal included below: A 0.67 in all, B 0.67.
 ATTENTION_DOT_FRACTION = 0.70
 #: A prompt's row costs as many positions more than it sees: tiles that the diagonal cuts, softmax states. Of 2,048
@@ -78,6 +82,8 @@ ROWS_READ_FRACTION = 0.75
 #: Reading and multiplying overlap, but not perfectly where both take about as long: the time is the norm of this order
 #: of the two. Fitted to A's gate/up with 8, 12, 16, 24 and 64 rows; errors 1 to 5 %.
 OVERLAP_ORDER = 4
+#: The same of tile registers, which wait for what they load: prompts of 128 tokens.
+TILE_OVERLAP_ORDER = 2
 #: A call: waking, sharing out, the barrier. Left over in calls of a few microseconds: matrices and attention 1.5 to
 #: 4.5, calls on rows 0.5 to 0.8.
 CALL_S, ROWS_CALL_S = 2e-6, 0.7e-6
@@ -127,6 +133,7 @@ class _Kind:
     output_flops_per_row: int
     bytes_per_row: int
     activation_bytes: int
+    overlap_order: int
     #: experts, and experts of a token; None: bytes_once are read once, not once for each of them that a step has
     experts: tuple[int, int] | None = None
 
@@ -232,13 +239,13 @@ def _call_s(kind: _Kind, rows: int, limits: Limits) -> float:
     if not kind.flops_per_row:
         return ROWS_CALL_S + reading + copying
     dots = _dot_s(rows * (kind.flops_per_row + kind.output_flops_per_row), DOT_FRACTION, limits)
-    return CALL_S + overlapped(reading, dots)
+    return CALL_S + overlapped(reading, dots, kind.overlap_order)
 
 
-def overlapped(reading: float, dots: float) -> float:
+def overlapped(reading: float, dots: float, order: int = OVERLAP_ORDER) -> float:
     """Seconds of reading and multiplying at once: the longer, and more where they are near."""
     longer, shorter = max(reading, dots), min(reading, dots)
-    return longer * (1 + (shorter / longer) ** OVERLAP_ORDER) ** (1 / OVERLAP_ORDER) if longer else 0.0
+    return longer * (1 + (shorter / longer) ** order) ** (1 / order) if longer else 0.0
 
 
 def _dot_s(flops: int, fraction: float, limits: Limits) -> float:
@@ -249,7 +256,10 @@ def _dot_s(flops: int, fraction: float, limits: Limits) -> float:
 def _kind(program: Program, call: Call) -> _Kind:
     work = call_work(program, call)
     x = program.buffers.get(call.args.get("x", ""))
+    is_tiled = kernel_level(call) == TILE_LEVEL
     products = QKV_OUTPUT_PRODUCTS if call.family == "qkv_rope_kv" else OUTPUT_PRODUCTS
+    if is_tiled:
+        products = TILE_OUTPUT_PRODUCTS
     flops_per_row = round(work.flops_per_row * _product_factor(program, call))
     if call.family in STATE_FLOPS:
         flops_per_row = STATE_FLOPS[call.family] * math.prod(program.states.shapes[call.attrs["state"]])
@@ -262,6 +272,7 @@ def _kind(program: Program, call: Call) -> _Kind:
         bytes_per_row=work.bytes_per_row,
         # Beside a matrix its activations stay in a cache.
         activation_bytes=0 if flops_per_row else _activation_bytes(program, call),
+        overlap_order=TILE_OVERLAP_ORDER if is_tiled else OVERLAP_ORDER,
         experts=experts_of(call) if call.family == "expert_linear" else None,
     )
 
@@ -272,12 +283,14 @@ def _product_factor(program: Program, call: Call) -> float:
     coding = ENCODINGS.get(weight.packing.partition(".")[2]) if weight is not None else None
     is_tiled = kernel_level(call) == TILE_LEVEL
     if coding is None or coding.kind == "float":
-        return DOT_FRACTION / TILE_FRACTION if is_tiled else 1.0
+        fraction = TILE_FRACTION if coding is None else TILE_FP8_FRACTION
+        return DOT_FRACTION / fraction if is_tiled else 1.0
     is_progressive = coding.kind == "progressive"
     if is_tiled:
         if coding.group is None or is_progressive:
-            return DOT_FRACTION / TILE_FRACTION
-        return DOT_FRACTION / (TILE_GROUP_FRACTION if coding.group >= 64 else TILE_SHORT_GROUP_FRACTION)
+            return DOT_FRACTION / TILE_BYTES_FRACTION
+        has_zeros = "affine" in coding.kind or (coding.kind == "integer" and coding.bits == 8)
+        return DOT_FRACTION / TILE_GROUP_FRACTIONS[coding.group][has_zeros]
     groups = 1 / coding.group if coding.group and not is_progressive else 0.0
     if kernel_level(call) in VNNI_LEVELS:
         return 1 + GROUP_PRODUCTS * groups + (NIBBLE_FRACTION if coding.bits < 8 else 0)

@@ -223,7 +223,9 @@ def test_no_config(tmp_path):
         plan_model(EngineConfig(model=str(tmp_path)), PlanWorkload())
 
 
-def test_a_model_larger_than_this_machine(fixed_machine):
+def test_a_model_larger_than_this_machine(monkeypatch):
+    # so many products a second that reading alone counts, in tile registers too
+    monkeypatch.setattr(FixedProbe, "measure", lambda self: Limits(1e11, 1e14))
     directory = LLAMA / "Meta-Llama-3.1-405B"
     if not directory.is_dir():
         pytest.skip("the configurations of published models are not here")
